@@ -1,0 +1,6 @@
+//! gitopsd: GitOps for one k3s box, from the host.
+//!
+//! The order of the modules is the order of the data. A module imports only from above it.
+
+pub mod flux;
+pub mod render;
