@@ -113,6 +113,8 @@ func newBed(dir, bin string) (*bed, error) {
 			"--bind-address=127.0.0.1",
 			"--advertise-address=127.0.0.1",
 			"--endpoint-reconciler-type=none",
+			"--disable-admission-plugins=TaintNodesByCondition",         // a new node is tainted for five seconds otherwise
+			"--feature-gates=UnknownVersionInteroperabilityProxy=false", // it renews a lease every few seconds
 			"--cert-dir=" + at("keys"),
 			"--tls-cert-file=" + at("keys", "server.crt"),
 			"--tls-private-key-file=" + at("keys", "server.key"),
@@ -134,7 +136,7 @@ func newBed(dir, bin string) (*bed, error) {
 			"--kubeconfig=" + at("keys", "kube-controller-manager.kubeconfig"),
 			"--leader-elect=false",
 			"--secure-port=0",
-			"--use-service-account-credentials=true",
+			"--use-service-account-credentials=false", // true costs five seconds of start
 			"--service-account-private-key-file=" + at("keys", "sa.key"),
 			"--root-ca-file=" + at("keys", "ca.crt"),
 			"--node-monitor-grace-period=1000h", // the fake node sends no heartbeats, so that an idle cluster writes nothing
