@@ -1,1 +1,4 @@
 //! The integration tests.
+
+mod bed;
+mod bed_works;
