@@ -3,4 +3,5 @@
 //! The order of the modules is the order of the data. A module imports only from above it.
 
 pub mod flux;
+pub mod plan;
 pub mod render;
