@@ -5,3 +5,4 @@
 pub mod flux;
 pub mod plan;
 pub mod render;
+pub mod secrets;
