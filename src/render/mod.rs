@@ -8,5 +8,7 @@
 //! opening to the end of the build.
 
 mod manifest;
+mod substitute;
 
 pub use manifest::{Manifest, ObjectId, Origin};
+pub use substitute::{SubstituteError, Variables, expand, substitute};
