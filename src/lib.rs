@@ -2,5 +2,6 @@
 //!
 //! The order of the modules is the order of the data. A module imports only from above it.
 
+pub mod config;
 pub mod flux;
 pub mod render;
