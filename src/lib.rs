@@ -4,4 +4,5 @@
 
 pub mod config;
 pub mod flux;
+pub mod logging;
 pub mod render;
