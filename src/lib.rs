@@ -7,5 +7,6 @@ pub mod logging;
 pub mod flux;
 pub mod secrets;
 pub mod net;
+pub mod source;
 pub mod render;
 pub mod plan;
