@@ -3,8 +3,9 @@
 //! The order of the modules is the order of the data. A module imports only from above it.
 
 pub mod config;
-pub mod logging;
 pub mod flux;
-pub mod secrets;
-pub mod render;
+pub mod logging;
+pub mod observe;
 pub mod plan;
+pub mod render;
+pub mod secrets;
