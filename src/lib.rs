@@ -10,3 +10,4 @@ pub mod net;
 pub mod source;
 pub mod render;
 pub mod plan;
+pub mod observe;
