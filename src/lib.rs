@@ -2,6 +2,7 @@
 //!
 //! The order of the modules is the order of the data. A module imports only from above it.
 
+pub mod apply;
 pub mod cluster;
 pub mod flux;
 pub mod plan;
