@@ -12,6 +12,10 @@ use std::collections::HashMap;
 /// Objects probed at once, two requests each, one after the other.
 const AT_ONCE: usize = 8;
 
+/// How often the two requests are repeated when the object moves between them: a rolling
+/// Deployment writes its status several times a second, for seconds.
+const TRIES: u32 = 5;
+
 impl Applier {
     /// Gives every manifest the namespace that its kind asks for, before claims and inventory.
     ///
@@ -73,6 +77,8 @@ impl Applier {
         Probe { live, dry_run }
     }
 
+    /// Both answers speak of the same state of the object: the dry-run names the resourceVersion
+    /// that was read, or a controller's write in between would show as a difference.
     async fn ask(
         &self,
         resource: &Resource,
@@ -80,9 +86,25 @@ impl Applier {
         live: &mut Option<Value>,
     ) -> Result<Value, ClusterError> {
         let id = &manifest.id;
-        *live = self.cluster.get(resource, &id.namespace, &id.name).await?;
         let how = Apply { dry_run: true, manager: MANAGER, sensitive: manifest.sensitive };
-        Ok(self.cluster.apply(resource, manifest.body(), how).await?.object)
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            *live = self.cluster.get(resource, &id.namespace, &id.name).await?;
+            let version = live.as_ref().and_then(|l| l.pointer("/metadata/resourceVersion"));
+            let answer = match version {
+                None => self.cluster.apply(resource, manifest.body(), how).await,
+                Some(version) => {
+                    let mut body = manifest.body().clone();
+                    body["metadata"]["resourceVersion"] = version.clone();
+                    self.cluster.apply(resource, &body, how).await
+                }
+            };
+            match answer {
+                Err(ClusterError::Conflict(_)) if tries < TRIES => {}
+                answer => return Ok(answer?.object),
+            }
+        }
     }
 
     /// The endpoint of a manifest's kind, or why there is none.

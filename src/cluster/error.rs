@@ -238,12 +238,18 @@ fn causes(status: &Value, clean: &dyn Fn(&str) -> String) -> Vec<FieldCause> {
     list.into_iter().flatten().take(CAUSES).map(read).collect()
 }
 
-/// Errors of structured-merge-diff come as 500 although the object is at fault.
+/// Errors of structured-merge-diff and of decoding come as 500 although the object is at fault.
 fn is_typed_patch_error(message: &str) -> bool {
-    message.contains("failed to create typed patch object")
-        || message.contains("failed to create typed live object")
-        || message.contains("duplicate entries for key")
-        || message.contains("field not declared in schema")
+    [
+        "failed to create typed patch object",
+        "failed to create typed live object",
+        "failed to convert new object",
+        "unable to convert unstructured object",
+        "duplicate entries for key",
+        "field not declared in schema",
+    ]
+    .iter()
+    .any(|said| message.contains(said))
 }
 
 fn cut(text: &str, limit: usize) -> &str {
