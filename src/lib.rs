@@ -2,8 +2,11 @@
 //!
 //! The order of the modules is the order of the data. A module imports only from above it.
 
-pub mod apply;
-pub mod cluster;
+pub mod config;
+pub mod logging;
 pub mod flux;
-pub mod plan;
+pub mod secrets;
 pub mod render;
+pub mod cluster;
+pub mod plan;
+pub mod apply;
