@@ -10,3 +10,4 @@ pub mod render;
 pub mod cluster;
 pub mod plan;
 pub mod apply;
+pub mod observe;
