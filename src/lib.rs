@@ -9,5 +9,7 @@ pub mod secrets;
 pub mod net;
 pub mod source;
 pub mod render;
+pub mod cluster;
 pub mod plan;
+pub mod apply;
 pub mod observe;
