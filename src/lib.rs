@@ -2,5 +2,14 @@
 //!
 //! The order of the modules is the order of the data. A module imports only from above it.
 
+pub mod config;
+pub mod logging;
 pub mod flux;
+pub mod secrets;
+pub mod net;
+pub mod source;
 pub mod render;
+pub mod cluster;
+pub mod plan;
+pub mod apply;
+pub mod observe;

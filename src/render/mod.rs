@@ -8,5 +8,9 @@
 //! opening to the end of the build.
 
 mod manifest;
+mod redact;
+mod substitute;
 
 pub use manifest::{Manifest, ObjectId, Origin};
+pub use redact::Redactor;
+pub use substitute::{SubstituteError, Variables, expand, substitute};

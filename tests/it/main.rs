@@ -1,4 +1,6 @@
 //! The integration tests.
 
+mod apply;
 mod bed;
 mod bed_works;
+mod cluster;
