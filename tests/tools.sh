@@ -127,6 +127,7 @@ key=$({
 dir=$cache/$key
 
 if [ -e "$dir/complete" ]; then
+    touch "$dir/complete"
     echo "$dir"
     exit 0
 fi
@@ -151,6 +152,8 @@ if [ ! -e "$dir/complete" ]; then
     build_cluster
     links
     touch "$dir/complete"
+    # 280 MB each: those of older revisions go when nobody has asked for them for a month.
+    find "$cache" -mindepth 2 -maxdepth 2 -name complete -mtime +30 -printf '%h\n' | xargs -r rm -rf
     say "done"
 fi
 echo "$dir"

@@ -12,7 +12,11 @@
 //! parent-death signal. No kubeconfig, Git configuration or HOME of the machine is read or written.
 //!
 //! It knows nothing of gitopsd: `world.rs` builds scenarios on top of it.
-#![allow(dead_code, reason = "the bed offers what scenarios may need, not only what today's use")]
+#![allow(
+    dead_code,
+    unused_imports,
+    reason = "the bed offers what scenarios may need, not only what today's use"
+)]
 
 mod cgi;
 mod children;

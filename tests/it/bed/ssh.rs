@@ -113,7 +113,8 @@ set -eu
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null
 set -- $SSH_ORIGINAL_COMMAND
 verb=$1
-path=${{2#\'}}
+path=${{2-}}
+path=${{path#\'}}
 path=${{path%\'}}
 case "$verb $path" in *..*) exit 1 ;; esac
 case $verb in
