@@ -9,8 +9,8 @@
 //! What is here decides and does not wait: no watch, no clock, no request. It masks nothing
 //! either: messages of containers may cite secrets, so callers pass sentences through a redactor.
 
-//mod cause;
+mod cause;
 mod kstatus;
 
-//pub use cause::{Cause, Facts, cause};
+pub use cause::{Cause, Facts, cause};
 pub use kstatus::{Status, Verdict, absent, status};
