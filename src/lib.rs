@@ -13,3 +13,6 @@ pub mod cluster;
 pub mod plan;
 pub mod apply;
 pub mod observe;
+pub mod pipeline;
+pub mod graph;
+pub mod daemon;
