@@ -8,3 +8,4 @@ pub mod flux;
 pub mod secrets;
 pub mod render;
 pub mod plan;
+pub mod history;
