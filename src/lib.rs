@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod plan;
 pub mod apply;
 pub mod observe;
+pub mod history;
 pub mod pipeline;
 pub mod graph;
 pub mod daemon;
