@@ -4,3 +4,4 @@
 
 pub mod flux;
 pub mod render;
+pub mod secrets;

@@ -1,0 +1,150 @@
+//! Key material handed to the unit: systemd's credentials directory first, a configured path else.
+//!
+//! A missing `LoadCredential=` path fails the unit on systemd 252, so each credential has an empty
+//! `SetCredential=` of the same id; an empty file therefore means "not given". Files are read whole
+//! under a limit, and a key file that others on the host can read comes back with a warning.
+
+use super::{Plaintext, SecretsError};
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// systemd's own limit for one credential, and far above any key file or kubeconfig: 1 MiB.
+const MAX_CREDENTIAL: u64 = 1024 * 1024;
+
+/// A credential that was given.
+#[derive(Debug)]
+pub struct Credential {
+    /// Its content.
+    pub content: Plaintext,
+    /// Where it came from.
+    pub path: PathBuf,
+    /// A sentence for the operator where the file's mode is too open.
+    pub warning: Option<String>,
+}
+
+/// Reads the credential `id` from `$CREDENTIALS_DIRECTORY`, else from `configured`.
+///
+/// # Errors
+/// As [`read_credential`].
+pub fn credential(id: &str, configured: Option<&Path>) -> Result<Option<Credential>, SecretsError> {
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    read_credential(directory.as_deref(), id, configured)
+}
+
+/// Reads `directory/id`, else `configured`; `None` where neither exists or both are empty.
+///
+/// # Errors
+/// [`SecretsError::Credential`] for an id that is no file name, a file that cannot be read, one
+/// above 1 MiB, or anything but a regular file.
+pub fn read_credential(
+    directory: Option<&Path>,
+    id: &str,
+    configured: Option<&Path>,
+) -> Result<Option<Credential>, SecretsError> {
+    if id.is_empty() || id.starts_with('.') || id.contains('/') {
+        let problem = "is not the name of a credential".to_owned();
+        return Err(SecretsError::Credential { path: id.into(), problem });
+    }
+    // systemd guards its directory and widens the group bits with an ACL mask: no warning there.
+    if let Some(directory) = directory
+        && let Some((content, _)) = read(&directory.join(id))?
+    {
+        return Ok(Some(Credential { content, path: directory.join(id), warning: None }));
+    }
+    let Some(path) = configured else { return Ok(None) };
+    let Some((content, mode)) = read(path)? else { return Ok(None) };
+    let warning = (mode & 0o077 != 0).then(|| {
+        format!(
+            "{} has mode {:04o} and holds key material: run chmod 0600 on it",
+            path.display(),
+            mode & 0o7777
+        )
+    });
+    Ok(Some(Credential { content, path: path.to_owned(), warning }))
+}
+
+/// Content and mode of a file; `None` where it is missing or empty.
+fn read(path: &Path) -> Result<Option<(Plaintext, u32)>, SecretsError> {
+    let failed = |problem: String| SecretsError::Credential { path: path.to_owned(), problem };
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    // A FIFO would block the start of the unit for ever.
+    if !metadata.is_file() {
+        return Err(failed("is not a regular file".to_owned()));
+    }
+    let file = File::open(path).map_err(|error| failed(error.to_string()))?;
+    // One byte more than announced, so that the vector does not move while it is filled.
+    let expected = metadata.len().min(MAX_CREDENTIAL) as usize + 1;
+    let mut content = Zeroizing::new(Vec::with_capacity(expected));
+    file.take(MAX_CREDENTIAL + 1)
+        .read_to_end(&mut content)
+        .map_err(|error| failed(error.to_string()))?;
+    if content.len() as u64 > MAX_CREDENTIAL {
+        return Err(failed(format!("is larger than {MAX_CREDENTIAL} bytes")));
+    }
+    if content.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some((content.into(), metadata.permissions().mode())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mk_file(dir: &Path, name: &str, content: &[u8], mode: u32) -> PathBuf {
+        let path = dir.join(name);
+        fs::write(&path, content).expect("temp dir is writable");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("own file");
+        path
+    }
+
+    #[test]
+    fn systemd_comes_first_and_an_empty_credential_counts_as_absent() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let given = mk_file(dir.path(), "given", b"one", 0o440);
+        mk_file(dir.path(), "empty", b"", 0o400);
+        let other = mk_file(dir.path(), "other", b"two", 0o600);
+
+        let found = |id: &str, configured: Option<&Path>| {
+            read_credential(Some(dir.path()), id, configured)
+                .expect("readable")
+                .map(|c| (c.content.expose().to_vec(), c.path, c.warning))
+        };
+        assert_eq!(found("given", Some(&other)), Some((b"one".to_vec(), given, None)));
+        assert_eq!(found("empty", Some(&other)), Some((b"two".to_vec(), other, None)));
+        assert_eq!(found("empty", None), None);
+        assert_eq!(found("missing", Some(&dir.path().join("nowhere"))), None);
+    }
+
+    #[test]
+    fn a_key_file_that_others_can_read_is_given_with_a_warning() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = mk_file(dir.path(), "age.agekey", b"key", 0o640);
+        let found = read_credential(None, "age", Some(&path)).expect("readable").expect("given");
+        let shown = path.display();
+        let expected =
+            format!("{shown} has mode 0640 and holds key material: run chmod 0600 on it");
+        assert_eq!(found.warning, Some(expected));
+    }
+
+    #[test]
+    fn directories_oversized_files_and_foreign_names_are_refused() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let big = vec![b'x'; MAX_CREDENTIAL as usize + 1];
+        let path = mk_file(dir.path(), "big", &big, 0o600);
+        let problem = |id: &str, path: &Path| match read_credential(None, id, Some(path)) {
+            Err(SecretsError::Credential { problem, .. }) => problem,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(problem("big", &path), "is larger than 1048576 bytes");
+        assert_eq!(problem("dir", dir.path()), "is not a regular file");
+        assert_eq!(problem("../big", &path), "is not the name of a credential");
+    }
+}
