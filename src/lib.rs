@@ -5,3 +5,4 @@
 pub mod flux;
 pub mod render;
 pub mod secrets;
+pub mod source;

@@ -83,8 +83,10 @@ mod tests {
         cache.put(entry("d", "ConfigMap", 1000));
         cache.put(entry("s", "Secret", 10));
         cache.put(entry("huge", "ConfigMap", 1 << 20));
-        let kept: Vec<_> =
-            ["a", "b", "c", "d", "s", "huge"].into_iter().filter(|d| cache.get(d).is_some()).collect();
+        let kept: Vec<_> = ["a", "b", "c", "d", "s", "huge"]
+            .into_iter()
+            .filter(|d| cache.get(d).is_some())
+            .collect();
         assert_eq!(kept, ["a", "c", "d"]);
     }
 }

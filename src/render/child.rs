@@ -85,8 +85,7 @@ pub(crate) async fn build(
     let errors = child.stderr.take();
     let watched = child.id();
     let run = async {
-        let (output, errors) =
-            tokio::join!(read(output, MAX_OUTPUT), read(errors, MAX_ERRORS));
+        let (output, errors) = tokio::join!(read(output, MAX_OUTPUT), read(errors, MAX_ERRORS));
         child.wait().await.map(|status| (status, output, errors))
     };
     let (status, output, errors) = tokio::select! {

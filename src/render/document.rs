@@ -62,7 +62,7 @@ pub fn read_one(text: &str) -> Result<Value, Malformed> {
 }
 
 /// The chunks between `---` lines, each with the number of its first line, from 1.
-fn split(text: &str) -> Vec<(u32, String)> {
+pub(crate) fn split(text: &str) -> Vec<(u32, String)> {
     let mut chunks = Vec::new();
     let mut current = String::new();
     let mut start = 1;
@@ -103,7 +103,9 @@ fn parse(chunk: &str) -> Result<Value, Malformed> {
         let line = error.location().and_then(|at| u32::try_from(at.line()).ok());
         let said = error.to_string();
         let message = said.lines().next().unwrap_or_default();
-        let message = message.split(" at line ").next().unwrap_or_default().trim();
+        // What follows a colon or the place is the parser's advice, or the text itself.
+        let message = message.split(" at line ").next().unwrap_or_default();
+        let message = message.split(": ").next().unwrap_or_default().trim();
         Malformed { line: line.filter(|line| *line > 0), message: without_quotes(message) }
     })
 }
@@ -168,8 +170,9 @@ mod tests {
         for (text, line) in [
             ("a: 1\n---\nb: 2\n c: hunter2\n", 4),
             ("a: 1\nhunter2: x\nhunter2: y\n", 3),
-            ("k: [hunter2\n", 2),
-            ("\tk: hunter2\n", 1),
+            ("k: [hunter2\n", 1),
+            ("k: 'hunter2\n", 1),
+            ("a: 1\nb: *hunter2\n", 2),
         ] {
             let error = read(text).unwrap_err();
             assert!(!error.message.contains("hunter2"), "{error:?}");

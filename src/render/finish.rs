@@ -73,9 +73,8 @@ pub(crate) fn objects(
 
 /// The first of the fields that every object must have, if it is not there.
 pub(crate) fn missing(value: &Value) -> Option<&'static str> {
-    let lacks = |pointer: &str| {
-        value.pointer(pointer).and_then(Value::as_str).is_none_or(str::is_empty)
-    };
+    let lacks =
+        |pointer: &str| value.pointer(pointer).and_then(Value::as_str).is_none_or(str::is_empty);
     [("/apiVersion", "apiVersion"), ("/kind", "kind"), ("/metadata/name", "metadata.name")]
         .into_iter()
         .find_map(|(pointer, field)| lacks(pointer).then_some(field))
@@ -251,10 +250,15 @@ kind: Kustomization
 
     #[test]
     fn a_line_is_told_only_when_one_document_can_be_meant() {
-        let stands = |line, kind: &str, name: &str| Stands { line, kind: kind.into(), name: name.into() };
+        let stands =
+            |line, kind: &str, name: &str| Stands { line, kind: kind.into(), name: name.into() };
         let lines = Lines::from([(
             "f.yaml".to_owned(),
-            vec![stands(1, "Service", "web"), stands(9, "Service", "web-admin"), stands(20, "Job", "j")],
+            vec![
+                stands(1, "Service", "web"),
+                stands(9, "Service", "web-admin"),
+                stands(20, "Job", "j"),
+            ],
         )]);
         for (kind, name, line) in [
             ("Service", "web", Some(1)),
@@ -272,9 +276,12 @@ kind: Kustomization
 
     #[test]
     fn only_secrets_that_stand_open_in_git_are_warned_of() {
-        let secret = |data: Value| json!({"apiVersion": "v1", "kind": "Secret",
-            "metadata": {"name": "x-s-hash"}, "stringData": data});
-        let generators = [Generator { file: "k.yaml".into(), name: "s".into(), inputs: vec!["in.env".into()] }];
+        let secret = |data: Value| {
+            json!({"apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": "x-s-hash"}, "stringData": data})
+        };
+        let generators =
+            [Generator { file: "k.yaml".into(), name: "s".into(), inputs: vec!["in.env".into()] }];
         let opened = BTreeSet::from(["sealed.yaml".to_owned(), "in.env".to_owned()]);
         for (file, generated, data, warned) in [
             ("open.yaml", false, json!({"k": "v"}), true),

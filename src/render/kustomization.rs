@@ -74,7 +74,8 @@ fn merge_image(content: &mut Map<String, Value>, image: &Image) {
         .get_mut("images")
         .and_then(Value::as_array_mut)
         .and_then(|list| {
-            list.iter_mut().find(|entry| entry.get("name").and_then(Value::as_str) == Some(&image.name))
+            list.iter_mut()
+                .find(|entry| entry.get("name").and_then(Value::as_str) == Some(&image.name))
         })
         .and_then(Value::as_object_mut);
     let Some(entry) = images else {
@@ -129,7 +130,12 @@ mod tests {
     }
 
     fn composed(content: Value, fields: Value) -> (Value, bool) {
-        let reach = Reach { root: "apps".into(), file: Some("apps/kustomization.yaml".into()), content, ..Reach::default() };
+        let reach = Reach {
+            root: "apps".into(),
+            file: Some("apps/kustomization.yaml".into()),
+            content,
+            ..Reach::default()
+        };
         let composed = compose(&reach, &spec(fields));
         assert_eq!(composed.file, "apps/kustomization.yaml");
         (serde_json::from_str(&composed.text).unwrap(), composed.keep_origin)
@@ -137,7 +143,8 @@ mod tests {
 
     #[test]
     fn the_spec_extends_the_file_as_flux_does() {
-        let file = json!({"resources": ["a.yaml"], "namespace": "old", "patches": [{"path": "p.yaml"}]});
+        let file =
+            json!({"resources": ["a.yaml"], "namespace": "old", "patches": [{"path": "p.yaml"}]});
         let fields = json!({"targetNamespace": "new", "namePrefix": "x-",
             "patches": [{"patch": "kind: A", "target": {"kind": "B"}}]});
         let expected = json!({"resources": ["a.yaml"], "namespace": "new",
@@ -150,12 +157,18 @@ mod tests {
     fn images_merge_by_name_and_a_digest_removes_the_tag() {
         let file = json!({"images": [{"name": "a", "newName": "r/a", "newTag": "1"}, {"name": "b", "digest": "d"}]});
         for (images, expected) in [
-            (json!([{"name": "a", "digest": "sha256:1"}]),
-             json!([{"name": "a", "newName": "r/a", "digest": "sha256:1"}, {"name": "b", "digest": "d"}])),
-            (json!([{"name": "b", "newTag": "2"}, {"name": "c", "newTag": "3"}]),
-             json!([{"name": "a", "newName": "r/a", "newTag": "1"}, {"name": "b", "newTag": "2"}, {"name": "c", "newTag": "3"}])),
-            (json!([{"name": "a", "newName": "q/a"}]),
-             json!([{"name": "a", "newName": "q/a", "newTag": "1"}, {"name": "b", "digest": "d"}])),
+            (
+                json!([{"name": "a", "digest": "sha256:1"}]),
+                json!([{"name": "a", "newName": "r/a", "digest": "sha256:1"}, {"name": "b", "digest": "d"}]),
+            ),
+            (
+                json!([{"name": "b", "newTag": "2"}, {"name": "c", "newTag": "3"}]),
+                json!([{"name": "a", "newName": "r/a", "newTag": "1"}, {"name": "b", "newTag": "2"}, {"name": "c", "newTag": "3"}]),
+            ),
+            (
+                json!([{"name": "a", "newName": "q/a"}]),
+                json!([{"name": "a", "newName": "q/a", "newTag": "1"}, {"name": "b", "digest": "d"}]),
+            ),
         ] {
             let (content, _) = composed(file.clone(), json!({"images": images}));
             assert_eq!(content["images"], expected);
@@ -173,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_generated_file_stands_at_the_path_and_may_be_empty() {
-        let reach = Reach { root: "apps".into(), content: json!({"resources": []}), ..Reach::default() };
+        let reach =
+            Reach { root: "apps".into(), content: json!({"resources": []}), ..Reach::default() };
         let composed = compose(&reach, &spec(json!({})));
         assert_eq!(composed.file, "apps/kustomization.yaml");
         let expected = json!({"resources": [], "apiVersion": "kustomize.config.k8s.io/v1beta1",

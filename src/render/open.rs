@@ -100,11 +100,14 @@ impl Opening {
             .filter_map(|role| format_of(role, path))
             .find(|format| is_sealed(bytes.expose(), *format));
         let manifests = reached.roles.contains(&Role::Resource);
+        let told = self.sealed.len();
         let content = match sealed {
             Some(format) => self.open_file(path, format, manifests, &bytes).unwrap_or(bytes),
             None => bytes,
         };
-        self.check(path, reached, content.expose());
+        if self.sealed.len() == told {
+            self.check(path, reached, content.expose());
+        }
         content
     }
 
@@ -116,10 +119,9 @@ impl Opening {
         manifests: bool,
         bytes: &Plaintext,
     ) -> Option<Plaintext> {
-        let documents = match std::str::from_utf8(bytes.expose()) {
-            Ok(text) if manifests => document::read(text).unwrap_or_default(),
-            _ => Vec::new(),
-        };
+        let text = std::str::from_utf8(bytes.expose()).unwrap_or_default();
+        let documents =
+            if manifests { document::read(text).unwrap_or_default() } else { Vec::new() };
         if !documents.is_empty() && documents.iter().all(|document| exempt(&document.value)) {
             return None;
         }
@@ -130,7 +132,7 @@ impl Opening {
             return None;
         };
         if separately_sealed(&documents) {
-            return self.open_documents(path, &documents, &keyring);
+            return self.open_documents(path, text, &keyring);
         }
         match open(bytes.expose(), format, format, &keyring) {
             Ok(opened) => {
@@ -145,34 +147,27 @@ impl Opening {
     }
 
     /// A file put together from documents that were sealed one by one.
-    fn open_documents(
-        &mut self,
-        path: &str,
-        documents: &[document::Document],
-        keyring: &Keyring,
-    ) -> Option<Plaintext> {
-        let mut text = Vec::new();
-        for document in documents {
-            let opened = if document.value.get("sops").is_none() || exempt(&document.value) {
-                document.value.clone()
-            } else {
-                match open_tree(&document.value, keyring) {
-                    Ok((value, mac, values)) => {
-                        self.took(path, &mac, &values);
-                        value
+    fn open_documents(&mut self, path: &str, text: &str, keyring: &Keyring) -> Option<Plaintext> {
+        let mut whole = Plaintext::default();
+        for (line, chunk) in document::split(text) {
+            let bytes = Plaintext::new(chunk.into_bytes());
+            let content = if is_sealed(bytes.expose(), Format::Yaml) {
+                match open(bytes.expose(), Format::Yaml, Format::Yaml, keyring) {
+                    Ok(opened) => {
+                        self.took(path, &opened.mac, &opened.values);
+                        opened.text
                     }
                     Err(error) => {
-                        self.failed(Some(path), Some(document.line), String::new(), &error);
+                        self.failed(Some(path), Some(line), String::new(), &error);
                         return None;
                     }
                 }
+            } else {
+                bytes
             };
-            text.extend_from_slice(b"---\n");
-            // A JSON value always has a JSON text.
-            text.extend(serde_json::to_vec(&opened).unwrap_or_default());
-            text.push(b'\n');
+            whole = Plaintext::new([whole.expose(), b"\n---\n", content.expose()].concat());
         }
-        Some(Plaintext::new(text))
+        Some(whole)
     }
 
     fn took(&mut self, path: &str, mac: &MacState, values: &[Plaintext]) {
@@ -198,7 +193,13 @@ impl Opening {
         }
     }
 
-    fn failed(&mut self, file: Option<&str>, line: Option<u32>, what: String, error: &SecretsError) {
+    fn failed(
+        &mut self,
+        file: Option<&str>,
+        line: Option<u32>,
+        what: String,
+        error: &SecretsError,
+    ) {
         self.retry |= error.retry();
         if self.hint.is_none() {
             self.hint = error.hint();
@@ -244,9 +245,8 @@ impl Opening {
             self.invalid.push(Problem::at(path, Some(document.line), message));
             return;
         }
-        let text = |pointer| {
-            value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
-        };
+        let text =
+            |pointer| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         if let Some(field) = finish::missing(value)
             && !finish::is_list(value)
             && !finish::own(value)

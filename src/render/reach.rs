@@ -204,16 +204,18 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Line of an entry: the first that ends in it.
+    /// Line of an entry: the first that has it as a whole word.
     fn line(&self, entry: &str) -> Option<u32> {
         let entry = entry.lines().next()?.trim();
-        let ends_in = |line: &str| {
-            let line = line.split(" #").next().unwrap_or_default();
-            line.trim().trim_end_matches(',').trim_matches(['"', '\'', ']', '}']).ends_with(entry)
+        let whole = |line: &str| {
+            line.match_indices(entry).any(|(at, _)| {
+                let before = line[..at].chars().next_back();
+                let after = line[at + entry.len()..].chars().next();
+                let name = |c: char| c.is_alphanumeric() || matches!(c, '.' | '/' | '_' | '-');
+                !before.is_some_and(name) && !after.is_some_and(name)
+            })
         };
-        let at = self.text.lines().position(ends_in).or_else(|| {
-            self.text.lines().position(|line| line.contains(entry))
-        })?;
+        let at = self.text.lines().position(whole)?;
         u32::try_from(at + 1).ok()
     }
 
@@ -294,7 +296,8 @@ impl Walk<'_> {
     fn scan(&mut self, root: &str, dir: &str, found: &mut Vec<String>) -> Result<(), Unreachable> {
         for (name, node) in (self.view.list)(dir)? {
             let path = join(dir, &name);
-            let relative = format!("./{}", path.strip_prefix(root).unwrap_or(&path).trim_start_matches('/'));
+            let relative =
+                format!("./{}", path.strip_prefix(root).unwrap_or(&path).trim_start_matches('/'));
             match node {
                 Node::Dir if self.find(&path)?.is_some() => {
                     found.push(relative);

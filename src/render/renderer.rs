@@ -12,7 +12,7 @@ use super::error::Problem;
 use super::finish;
 use super::kustomization::{Composed, compose};
 use super::open::{MacPolicy, Opening};
-use super::reach::{Node, Reach, Unreachable, View, reach};
+use super::reach::{Node, Reach, Role, Unreachable, View, reach};
 use super::workspace::{Workspace, sweep};
 use super::{Manifest, Redactor, RenderError, Variables, Warning, substitute};
 use crate::flux::Kustomization;
@@ -178,7 +178,8 @@ impl Renderer {
     }
 
     async fn build(&self, request: &Request, known: Known) -> Result<Rendered, RenderError> {
-        let job = Job { settings: self.0.settings.clone(), request: request.clone(), reach: known.reach };
+        let job =
+            Job { settings: self.0.settings.clone(), request: request.clone(), reach: known.reach };
         let (job, prepared) = blocking(move || {
             let prepared = job.prepare();
             (job, prepared)
@@ -253,10 +254,11 @@ impl Renderer {
             },
             read: &|path| tree.read(path).map_err(|e| e.to_string()),
         };
-        let walked = reach(&view, &spec.path, &spec.components, missing).map_err(|error| match error {
-            Unreachable::NoPath(path) => RenderError::PathNotFound { path },
-            Unreachable::Source(problem) => RenderError::Source { problem },
-        })?;
+        let walked =
+            reach(&view, &spec.path, &spec.components, missing).map_err(|error| match error {
+                Unreachable::NoPath(path) => RenderError::PathNotFound { path },
+                Unreachable::Source(problem) => RenderError::Source { problem },
+            })?;
         let walked = Arc::new(walked);
         let mut walks = self.0.walks.lock().unwrap_or_else(PoisonError::into_inner);
         walks.push_back((key, walked.clone()));
@@ -272,7 +274,11 @@ impl Renderer {
         let settings = &self.0.settings;
         let files: Vec<_> = reach.files.iter().map(|(path, file)| (path, &file.id)).collect();
         let post_build = spec.post_build.as_ref().map(|post| {
-            format!("{:?} {}", post.substitute_strategy, request.variables.digest(&settings.digest_key))
+            format!(
+                "{:?} {}",
+                post.substitute_strategy,
+                request.variables.digest(&settings.digest_key)
+            )
         });
         let keys = spec.decryption.as_ref().map(|_| request.keyring.fingerprint());
         let inputs = json!([
@@ -351,7 +357,8 @@ impl Job {
         workspace.directory(&self.reach.root)?;
         for (path, reached) in &self.reach.files {
             let bytes = self.request.source_root.read(path);
-            let bytes = bytes.map_err(|error| RenderError::Source { problem: error.to_string() })?;
+            let bytes =
+                bytes.map_err(|error| RenderError::Source { problem: error.to_string() })?;
             workspace.write(path, opening.file(path, reached, bytes).expose())?;
         }
         opening.verdict()?;
@@ -376,7 +383,12 @@ impl Job {
             let origin = finish::origin(&object, &opening.lines);
             if !sensitive {
                 let generators = &self.reach.generators;
-                plaintext.extend(finish::plaintext(&object, origin.as_ref(), generators, &opening.opened));
+                plaintext.extend(finish::plaintext(
+                    &object,
+                    origin.as_ref(),
+                    generators,
+                    &opening.opened,
+                ));
             }
             manifests.push(Manifest::new(object.value, origin, sensitive));
         }
@@ -419,9 +431,28 @@ impl Job {
         let home = format!("{}/", prepared.workspace.path().display());
         let said: Zeroizing<String> = Zeroizing::new(said.replace(&home, ""));
         let masked = prepared.opening.redactor.mask(said.trim_start_matches("error: "));
-        let file = self.reach.files.keys().find(|path| masked.contains(path.as_str())).cloned();
-        let file = file.or_else(|| self.reach.file.clone());
-        RenderError::Build { problems: vec![Problem { file, line: None, message: masked }] }
+        let named = self.reach.files.keys().find(|path| masked.contains(path.as_str())).cloned();
+        let (file, line) = match self.field(&masked) {
+            Some((file, line)) => (Some(file), Some(line)),
+            None => (named.or_else(|| self.reach.file.clone()), None),
+        };
+        RenderError::Build { problems: vec![Problem { file, line, message: masked }] }
+    }
+
+    /// Where the field stands that kustomize calls unknown without saying where.
+    fn field(&self, said: &str) -> Option<(String, u32)> {
+        let field = said.split("unknown field \"").nth(1)?.split('"').next()?;
+        let files = self.reach.files.iter();
+        files.filter(|(_, file)| file.roles.contains(&Role::Kustomization)).find_map(|(path, _)| {
+            let bytes = self.request.source_root.read(path).ok()?;
+            let text = String::from_utf8_lossy(&bytes);
+            let at = text.lines().position(|line| {
+                line.trim_start_matches([' ', '-', '"'])
+                    .strip_prefix(field)
+                    .is_some_and(|rest| rest.trim_start_matches('"').trim_start().starts_with(':'))
+            })?;
+            Some((path.clone(), u32::try_from(at + 1).ok()?))
+        })
     }
 }
 

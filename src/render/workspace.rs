@@ -5,9 +5,9 @@
 //! [`sweep`] before the first workspace is made.
 
 use super::RenderError;
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// One build's directory.
@@ -43,7 +43,8 @@ impl Workspace {
     pub fn create(runtime_dir: &Path) -> Result<Workspace, RenderError> {
         let home = home(runtime_dir);
         let mut builder = tempfile::Builder::new();
-        let dir = builder.prefix("w-").tempdir_in(&home).map_err(|error| failed(&home, &error))?;
+        builder.prefix("w-").permissions(Permissions::from_mode(0o700));
+        let dir = builder.tempdir_in(&home).map_err(|error| failed(&home, &error))?;
         Ok(Workspace { dir })
     }
 
@@ -63,7 +64,8 @@ impl Workspace {
                 DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
             }
             let mut options = OpenOptions::new();
-            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&full)?;
+            let mut file =
+                options.write(true).create(true).truncate(true).mode(0o600).open(&full)?;
             file.write_all(content)
         };
         write().map_err(|error| failed(&full, &error))
@@ -87,7 +89,6 @@ fn failed(path: &Path, error: &std::io::Error) -> RenderError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_workspace_is_private_and_gone_when_dropped() {

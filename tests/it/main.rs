@@ -1,1 +1,3 @@
 //! The integration tests.
+
+mod render; // rendering with the reference kustomize in its sandbox

@@ -69,7 +69,8 @@ impl Walk<'_> {
         }
         for field in ["helmCharts", "helmChartInflationGenerator", "helmGlobals"] {
             if content.get(field).is_some() {
-                let message = format!("{field}: charts are not inflated here, as in Flux; use a HelmRelease");
+                let message =
+                    format!("{field}: charts are not inflated here, as in Flux; use a HelmRelease");
                 self.reach.problems.push(place.problem(&format!("{field}:"), message));
             }
         }
@@ -137,8 +138,7 @@ impl Walk<'_> {
         let mut inputs = Vec::new();
         for said in strings(entry, "files") {
             let (key, path) = said.split_once('=').unwrap_or((base_name(said), said));
-            let role =
-                if secret { Role::SecretFile(key.to_owned()) } else { Role::ConfigInput };
+            let role = if secret { Role::SecretFile(key.to_owned()) } else { Role::ConfigInput };
             self.file(place, path, role)?;
             inputs.extend(resolve(place.dir, path));
         }
