@@ -36,4 +36,4 @@ pub use manifest::{Manifest, ObjectId, Origin};
 pub use open::MacPolicy;
 pub use redact::Redactor;
 pub use renderer::{Rendered, Renderer, Request, Settings};
-pub use substitute::{Variables, substitute};
+pub use substitute::{SubstituteError, Variables, expand, substitute};

@@ -62,7 +62,7 @@ impl Opening {
         Opening {
             keyring,
             policy,
-            redactor: Redactor::new(),
+            redactor: Redactor::default(),
             opened: BTreeSet::new(),
             lines: Lines::new(),
             warnings: Vec::new(),

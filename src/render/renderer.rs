@@ -162,7 +162,7 @@ impl Renderer {
                 digest: known.digest,
                 cached: true,
                 warnings: entry.warnings,
-                redactor: Redactor::new(),
+                redactor: Redactor::default(),
                 engine: known.engine.name(),
             });
         }

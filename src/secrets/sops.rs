@@ -29,9 +29,10 @@ const MAC_ONLY_ENCRYPTED: [u8; 32] = [
 /// What the MAC over the whole document says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MacState {
-    /// Nothing was changed since the file was sealed.
+    /// No value was changed since the file was sealed. SOPS's MAC covers values in their order;
+    /// names of cleartext entries it does not cover, those of sealed ones their own tags do.
     Valid,
-    /// Something was: a cleartext value, an order, a missing or added entry, or the metadata.
+    /// Something was: a cleartext value, the order, a missing or added value, or the metadata.
     Wrong {
         /// `sops.lastmodified`: when the file was last sealed properly.
         last_modified: String,
@@ -85,7 +86,8 @@ pub fn open(
 /// Opens an object that carries `.sops`, after rendering (`flux-semantics §5.3`).
 ///
 /// The result has no `.sops`. Its MAC is always [`MacState::Absent`]: rendering has changed the
-/// tree, so it could not fit.
+/// tree, so it could not fit. The object is ordinary JSON and not wiped: it is on its way to the
+/// API server, and its owner drops it after the apply.
 ///
 /// # Errors
 /// As [`open`].
@@ -135,22 +137,17 @@ impl<'a> Opener<'a> {
     fn open(&mut self, node: &mut Node, named: bool) -> Result<bool, SecretsError> {
         match node {
             Node::Map(entries) => {
-                let mut kept = Vec::with_capacity(entries.len());
-                for (key, mut value) in std::mem::take(entries) {
-                    let named = named || self.metadata.rule.names(&key);
+                for (key, value) in entries {
+                    let named = named || self.metadata.rule.names(key);
                     self.path.push(Step::Key(key.clone()));
-                    let keep = self.open(&mut value, named)?;
+                    self.open(value, named)?;
                     self.path.pop();
-                    if keep {
-                        kept.push((key, value));
-                    }
                 }
-                *entries = kept;
             }
             Node::List(items) => {
                 let mut kept = Vec::with_capacity(items.len());
-                for (index, mut item) in std::mem::take(items).into_iter().enumerate() {
-                    self.path.push(Step::Index(index));
+                for mut item in std::mem::take(items) {
+                    self.path.push(Step::Index(kept.len()));
                     if self.open(&mut item, named)? {
                         kept.push(item);
                     }
@@ -183,7 +180,12 @@ impl<'a> Opener<'a> {
                             self.values.push(opened.to_bytes().into());
                             *leaf = opened;
                         }
-                        None => return Ok(false),
+                        // SOPS turns comments of a list into items, but never those of a mapping:
+                        // there the type, which no tag covers, was changed to hide a value.
+                        None if matches!(self.path.last(), Some(Step::Index(_))) => {
+                            return Ok(false);
+                        }
+                        None => return Err(self.failed(cipher::Failure::Unauthentic)),
                     }
                 }
                 _ => return Err(SecretsError::NotSealed { path: self.shown_path() }),

@@ -98,6 +98,29 @@ fn json_dotenv_ini_and_binary_open_to_the_text_of_sops() {
 }
 
 #[test]
+fn a_sealed_file_survives_windows_line_ends_and_a_byte_order_mark() {
+    let text = String::from_utf8(golden("secret/sealed.yaml")).expect("UTF-8");
+    let bytes = format!("\u{feff}{}", text.replace('\n', "\r\n")).into_bytes();
+    let opened = open_yaml(&bytes).expect("ours");
+    assert_eq!(opened.mac, MacState::Valid);
+    let expected = golden("secret/opened.yaml");
+    assert_eq!(yaml(opened.text.expose()), yaml(&expected));
+}
+
+#[test]
+fn age_and_ssh_keys_may_stand_in_one_key_file() {
+    let names = ["test.agekey", "id_ed25519", "id_rsa"];
+    let text: Vec<u8> = names.iter().flat_map(|name| golden(&format!("keys/{name}"))).collect();
+    let ring = Keyring::parse(&text).expect("three keys");
+    let public = |name: &str| {
+        let text = String::from_utf8(golden(&format!("keys/{name}"))).expect("UTF-8");
+        text.trim_end().strip_suffix(" test").expect("a comment").to_owned()
+    };
+    let expected = [recipient("test.agekey"), public("id_ed25519.pub"), public("id_rsa.pub")];
+    assert_eq!(ring.recipients(), expected);
+}
+
+#[test]
 fn sealed_text_is_detected_by_its_marker() {
     let cases = [
         ("secret/sealed.yaml", Some(Format::Yaml)),
@@ -220,7 +243,7 @@ fn a_flipped_bit_in_data_nonce_or_tag_is_found_and_named_by_path() {
         open_yaml(&bytes).expect_err("in a list"),
         SecretsError::Unauthentic { path: "list[6].key".to_owned() },
     );
-    let bytes = flipped("documents/sealed.yaml", "kind: ConfigMap", "data:");
+    let bytes = flipped("documents/sealed.yaml", "kind: ConfigMap", "GCM,data:");
     let error = open_yaml(&bytes).expect_err("in the second document");
     assert_eq!(error, SecretsError::Unauthentic { path: "data.a (document 2)".to_owned() });
 }
@@ -238,6 +261,9 @@ fn a_type_that_was_changed_behind_the_seal_is_no_reason_to_guess() {
     let text = String::from_utf8(golden("two-recipients/sealed.yaml")).expect("UTF-8");
     let bytes = text.replacen("type:str]", "type:int]", 1).into_bytes();
     let error = open_yaml(&bytes).expect_err("hunter2 is no number");
+    assert_eq!(error, SecretsError::Unauthentic { path: "password".to_owned() });
+    let bytes = text.replacen("type:str]", "type:comment]", 1).into_bytes();
+    let error = open_yaml(&bytes).expect_err("a value cannot be hidden as a comment");
     assert_eq!(error, SecretsError::Unauthentic { path: "password".to_owned() });
     let bytes = text.replacen("type:str]", "type:tuple]", 1).into_bytes();
     let path = "password".to_owned();
@@ -382,6 +408,9 @@ proptest! {
             is_sealed(&bytes, format);
         }
         detect(&bytes);
+        let _ = Keyring::parse(&bytes);
+        let pem = [b"-----BEGIN OPENSSH PRIVATE KEY-----\n", bytes.as_slice()].concat();
+        let _ = Keyring::parse(&pem);
     }
 
     #[test]

@@ -1,0 +1,358 @@
+//! Pure: the kinds of event that the journal knows by id, and the catalog that explains them.
+//!
+//! An id is drawn once at random and never changes or moves to another kind: scripts and
+//! `journalctl MESSAGE_ID=` depend on it. The text of [`catalog`] is what `journalctl -x` shows
+//! below an event; it is installed as `/usr/lib/systemd/catalog/gitopsd.catalog`.
+
+use std::fmt::Write;
+
+/// What kind of event a log line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Message {
+    /// The daemon is ready.
+    Started,
+    /// The daemon stops in good order.
+    Stopped,
+    /// No root repository is configured.
+    NotConfigured,
+    /// The configuration was read again.
+    ConfigReloaded,
+    /// The configuration is wrong; the old one stays in force.
+    ConfigRefused,
+    /// A source has a new revision.
+    SourceFetched,
+    /// A source could not be fetched.
+    SourceFailed,
+    /// A run began.
+    RunStarted,
+    /// A run ended well.
+    RunSucceeded,
+    /// A run failed.
+    RunFailed,
+    /// An object was created or configured.
+    Applied,
+    /// An object that left Git was deleted.
+    Pruned,
+    /// Drift was undone.
+    Healed,
+    /// Deletes wait for a confirmation.
+    PruneHeld,
+    /// Everything a Kustomization waits for is healthy.
+    HealthPassed,
+    /// Something did not become healthy, or stopped being so.
+    HealthFailed,
+    /// A run was found open at start-up.
+    RecordInterrupted,
+    /// The database was damaged and replaced.
+    RecordRebuilt,
+    /// Another writer keeps changing fields that Git sets.
+    Conflict,
+    /// Two Kustomizations want the same object differently.
+    ClaimRefused,
+    /// A sealed file's MAC does not match.
+    MacWrong,
+    /// A file could not be opened.
+    SealedFailed,
+    /// A Secret stands in Git in plain text.
+    PlaintextSecret,
+    /// Something in Git is not supported yet.
+    Unsupported,
+    /// Flux, or another gitopsd, runs on the same cluster.
+    SecondOwner,
+    /// The API server does not answer.
+    ClusterUnreachable,
+    /// The API server answers again.
+    ClusterReachable,
+    /// Another cluster answers than the one recorded.
+    ClusterChanged,
+    /// Something was suspended.
+    Suspended,
+    /// Something was resumed.
+    Resumed,
+    /// The state directory's disk is full.
+    DiskFull,
+}
+
+/// Kind, id, subject, explanation with remedy.
+type Entry = (Message, &'static str, &'static str, &'static str);
+
+/// The explanations, in the order of the enum. `@FIELD@` is filled in by journalctl.
+const ENTRIES: [Entry; 31] = [
+    (
+        Message::Started,
+        "7e93cb33bbc7eb1859404495e9145625",
+        "gitopsd is ready",
+        "The configuration is valid, the database is open and the socket answers.\n\
+         Whether the cluster is in order is told by: gitopsd status",
+    ),
+    (
+        Message::Stopped,
+        "b934135f539cfd883ac7098fef775f7e",
+        "gitopsd stopped in good order",
+        "The object in hand was finished and the record closed. Workloads go on running unwatched.\n\
+         Start it again with: systemctl start gitopsd",
+    ),
+    (
+        Message::NotConfigured,
+        "471a84a0272f19a475f4d8a8fc02ff83",
+        "No repository is configured",
+        "gitopsd runs but has nothing to follow.\n\
+         Name the repository with: gitopsd init --repo URL --path PATH",
+    ),
+    (
+        Message::ConfigReloaded,
+        "a7b3bf8de5dd80698147857f3879e7e6",
+        "The configuration was read again",
+        "The new settings are in force; what changed is in the line above.\n\
+         Nothing is to be done. gitopsd check shows the settings of this host.",
+    ),
+    (
+        Message::ConfigRefused,
+        "25e37f7760b4be7b1411d92b566be1ea",
+        "The configuration is wrong",
+        "Each problem is in the line above with file and line; the settings read before stay in force.\n\
+         Correct the file, then: gitopsd check && systemctl reload gitopsd",
+    ),
+    (
+        Message::SourceFetched,
+        "a32a5916f0017bc9847d63becce03120",
+        "A source has a new revision",
+        "Revision @GITOPSD_REVISION@ was fetched; Kustomizations that can see the change run now.\n\
+         Follow them with: gitopsd status -w",
+    ),
+    (
+        Message::SourceFailed,
+        "ee59370f173dd68ab0d79d4fb12a49f2",
+        "A source cannot be fetched",
+        "The last good revision stays in force and drift is still healed.\n\
+         The line above names the cause: network, credentials, host key, certificate or a missing ref.\n\
+         Try again at once with: gitopsd reconcile --with-source",
+    ),
+    (
+        Message::RunStarted,
+        "b0aed2201d609f1cfa0d9ef6360a464d",
+        "A run of @GITOPSD_KUSTOMIZATION@ began",
+        "Run @GITOPSD_RUN@ brings the cluster to @GITOPSD_REVISION@.\n\
+         See what it does with: gitopsd history show @GITOPSD_RUN@",
+    ),
+    (
+        Message::RunSucceeded,
+        "97cd0eb0f387926d978adad2e8390ba3",
+        "@GITOPSD_KUSTOMIZATION@ is at @GITOPSD_REVISION@",
+        "Everything was applied, and what is waited for is healthy.\n\
+         See each change with: gitopsd history show @GITOPSD_RUN@",
+    ),
+    (
+        Message::RunFailed,
+        "164d9e11fe86a1e3a085fbe4d7805983",
+        "A run of @GITOPSD_KUSTOMIZATION@ failed",
+        "The line above names step, object, file in Git and cause. What was applied before stays applied,\n\
+         nothing was pruned that should stay, and the run is tried again by itself.\n\
+         After a fix: gitopsd reconcile; details: gitopsd history show @GITOPSD_RUN@",
+    ),
+    (
+        Message::Applied,
+        "ba59dd45e39378f8015e14c2948ea693",
+        "@GITOPSD_OBJECT@ was written",
+        "@GITOPSD_KUSTOMIZATION@ at @GITOPSD_REVISION@ created or changed this object.\n\
+         See the difference with: gitopsd history show @GITOPSD_RUN@",
+    ),
+    (
+        Message::Pruned,
+        "da56ec3d9ba2ea1d24d8615cc21928fd",
+        "@GITOPSD_OBJECT@ was deleted",
+        "It belonged to @GITOPSD_KUSTOMIZATION@ and is no longer in Git at @GITOPSD_REVISION@.\n\
+         To keep such an object, set the annotation kustomize.toolkit.fluxcd.io/prune: disabled.",
+    ),
+    (
+        Message::Healed,
+        "c705060768a7e066b52a5eb3ec071391",
+        "@GITOPSD_OBJECT@ was brought back to Git's state",
+        "Somebody or something changed fields that Git sets, and the change was undone.\n\
+         Change it in Git instead, or stop healing for a while: gitopsd suspend OBJECT --for 2h",
+    ),
+    (
+        Message::PruneHeld,
+        "dac1167450cc8321afa215da457b5f80",
+        "Deletes are held until you confirm",
+        "Objects with data, or more objects than usual, would be deleted; all else was done.\n\
+         See them with: gitopsd diff; let them go with: gitopsd confirm, or put them back into Git.",
+    ),
+    (
+        Message::HealthPassed,
+        "d07aab95e08ce9f9afdba37d19a30bc1",
+        "@GITOPSD_KUSTOMIZATION@ is healthy",
+        "Every object that is waited for is ready, and what depends on it may run.\n\
+         Nothing is to be done.",
+    ),
+    (
+        Message::HealthFailed,
+        "b4a163a08210d63f86b9117d46b2831b",
+        "@GITOPSD_KUSTOMIZATION@ is not healthy",
+        "The line above names the object and the cause found in its pods and events.\n\
+         It is watched on; a fix in Git or in the cluster is noticed by itself.",
+    ),
+    (
+        Message::RecordInterrupted,
+        "4af42bf99a3b53752e35a45942a490e0",
+        "A run was cut short",
+        "Run @GITOPSD_RUN@ was open when gitopsd stopped without notice, by a power cut for example.\n\
+         Its record is closed as interrupted and the next run finishes the work. Nothing is lost.",
+    ),
+    (
+        Message::RecordRebuilt,
+        "d31187a8ad5e8de66fe2a2b8ca3e8b20",
+        "The database was damaged and replaced",
+        "The damaged file was put aside in the state directory. The inventory is rebuilt from the\n\
+         cluster; history before this moment is in the old file. Look at the disk: journalctl -k -p warning",
+    ),
+    (
+        Message::Conflict,
+        "b8937f93c4e48470f1f618d29fea7cd1",
+        "Another writer keeps changing @GITOPSD_OBJECT@",
+        "Git's state was put back several times in ten minutes; healing now waits longer each time.\n\
+         gitopsd status names the other manager and the fields: take them out of Git, or stop the other.",
+    ),
+    (
+        Message::ClaimRefused,
+        "18ee2f2c1cd9a93cfc189a2c4e298789",
+        "Two Kustomizations want @GITOPSD_OBJECT@ differently",
+        "The one that came later was refused before anything was written; the line above names both files.\n\
+         Let one of the two leave it out, or make them equal.",
+    ),
+    (
+        Message::MacWrong,
+        "a4e29c55779b03956f8e88289efcf5a4",
+        "A sealed file was edited without re-sealing",
+        "Its values are authentic, but its MAC does not match: text outside the sealed values was changed.\n\
+         Seal it again with: sops --decrypt --in-place --ignore-mac FILE && sops --encrypt --in-place FILE\n\
+         To stop on this instead, set decryption.mac: enforce.",
+    ),
+    (
+        Message::SealedFailed,
+        "b7a35bae4c368a6d15c07fcd1d687be0",
+        "A sealed file cannot be opened",
+        "The line above says which file and whether the key is missing or a value was damaged.\n\
+         The Kustomization waits. See which recipients are missing with: gitopsd check",
+    ),
+    (
+        Message::PlaintextSecret,
+        "7aef5c3ffe19c1e9f782dcef1570aab3",
+        "A Secret stands in Git in plain text",
+        "It was applied, but everybody who can read the repository can read it.\n\
+         Seal it with sops, and change the password: the old one stays in Git's past.",
+    ),
+    (
+        Message::Unsupported,
+        "c4bf23c406a7edc87dc37ab52d23a902",
+        "Something in Git is not supported yet",
+        "The object or field named above is not acted upon; the rest is.\n\
+         All of them are listed by: gitopsd status",
+    ),
+    (
+        Message::SecondOwner,
+        "ff06c56781813f5fea9d730048b927af",
+        "Another controller owns this cluster",
+        "Live Flux controllers or another gitopsd were found; two owners would undo each other.\n\
+         Nothing was written. The line above says what was found and how to hand over.",
+    ),
+    (
+        Message::ClusterUnreachable,
+        "7d72bd7e0eeb662010df4ac632334c7a",
+        "The API server does not answer",
+        "Work goes on by itself once it does; nothing is lost. Sources are still fetched.\n\
+         Look at: systemctl status k3s",
+    ),
+    (
+        Message::ClusterReachable,
+        "8a5d5203cfca818deaca5cbe8504b343",
+        "The API server answers again",
+        "Every object is verified now, since changes may have been lost or missed.\n\
+         Nothing is to be done.",
+    ),
+    (
+        Message::ClusterChanged,
+        "a6a439d55f76d0c38d3919f850b13134",
+        "This is not the cluster that was recorded",
+        "The uid of the namespace kube-system differs: a reinstall, a restored snapshot or a wrong\n\
+         kubeconfig. Nothing is pruned until you say that it is right: gitopsd confirm",
+    ),
+    (
+        Message::Suspended,
+        "3bf93a01ba4cf4fd87186614ac943600",
+        "@GITOPSD_KUSTOMIZATION@ is suspended",
+        "It is neither applied nor healed nor pruned until it is resumed.\n\
+         Take it up again with: gitopsd resume",
+    ),
+    (
+        Message::Resumed,
+        "e911ff2ad1d03f97988ec2af4afb0dcb",
+        "@GITOPSD_KUSTOMIZATION@ is resumed",
+        "It is brought to Git's state now.\n\
+         Follow it with: gitopsd status -w",
+    ),
+    (
+        Message::DiskFull,
+        "bf87340ed3aa82e0bd2573e87809809c",
+        "The disk of the state directory is full",
+        "Nothing is written to the cluster that cannot be recorded first; a reserve was freed.\n\
+         Make room, then: gitopsd reconcile. What is large: du -xh /var | sort -h | tail",
+    ),
+];
+
+impl Message {
+    /// The 128-bit id as 32 lower-case hex digits, for the field `message_id`.
+    pub const fn id(self) -> &'static str {
+        ENTRIES[self as usize].1
+    }
+}
+
+/// The journal catalog, in the format of `journalctl --update-catalog`.
+pub fn catalog() -> String {
+    let mut text = String::from(
+        "# Explanations of gitopsd's journal events, for `journalctl -x`.\n\
+         # Written by gitopsd::logging::catalog; a unit test keeps the two equal.\n",
+    );
+    for (_, id, subject, explanation) in ENTRIES {
+        let defined = "Defined-By: gitopsd";
+        // Writing to a String cannot fail.
+        let _ = write!(text, "\n-- {id}\nSubject: {subject}\n{defined}\n\n{explanation}\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_kind_stands_at_its_own_place_with_its_own_id() {
+        for (place, (message, id, ..)) in ENTRIES.iter().enumerate() {
+            assert_eq!(*message as usize, place, "{message:?}");
+            assert_eq!(message.id(), *id);
+            let hex = id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+            assert!(hex && id.len() == 32, "{message:?}: {id}");
+        }
+        let ids: BTreeSet<_> = ENTRIES.iter().map(|entry| entry.1).collect();
+        assert_eq!(ids.len(), ENTRIES.len());
+        assert_eq!(ENTRIES[ENTRIES.len() - 1].0, Message::DiskFull, "the last kind has an entry");
+    }
+
+    #[test]
+    fn the_shipped_catalog_is_the_one_the_code_writes() {
+        let shipped = include_str!("../../packaging/usr/lib/systemd/catalog/gitopsd.catalog");
+        assert!(shipped == catalog(), "write this to the file:\n{}", catalog());
+    }
+
+    #[test]
+    fn every_explanation_fits_a_terminal_and_says_what_to_do() {
+        for (message, _, subject, explanation) in ENTRIES {
+            assert!(subject.len() <= 80, "{message:?}");
+            assert!(explanation.lines().all(|line| line.len() <= 100), "{message:?}");
+            assert!(explanation.lines().count() >= 2, "{message:?}");
+            // A line of two dashes or an empty line would end the entry or its header early.
+            assert!(!explanation.contains("\n--") && !explanation.contains("\n\n"), "{message:?}");
+        }
+    }
+}

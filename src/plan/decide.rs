@@ -1,0 +1,188 @@
+//! Pure: one manifest and what the server said of it → one step.
+
+use super::diff::differences;
+use super::inventory::opted_out;
+use super::{Action, Probe, RefusalKind, Step};
+use crate::render::Manifest;
+use serde_json::Value;
+
+/// Kinds that are never deleted to be created again, whatever `force` says.
+const NEVER_RECREATED: &[&str] =
+    &["PersistentVolumeClaim", "PersistentVolume", "Namespace", "CustomResourceDefinition"];
+
+/// Decides what is done with one object (`flux-semantics §4.7`).
+///
+/// `force` is the Kustomization's; an object may ask for it itself by annotation or label.
+pub fn decide(manifest: Manifest, probe: Probe, force: bool) -> Step {
+    let live = probe.live.as_ref();
+    let uid = live.and_then(|l| l.pointer("/metadata/uid")).and_then(Value::as_str);
+    let uid = uid.map(str::to_owned);
+    let take_over = live.is_some_and(needs_take_over);
+    let mut step =
+        Step { manifest, action: Action::Unchanged, differences: Vec::new(), uid, take_over };
+    if let Some(reason) = skip(&step.manifest, live) {
+        step.action = Action::Skip(reason);
+        return step;
+    }
+    match probe.dry_run {
+        Ok(wanted) => {
+            let masked = step.manifest.sensitive;
+            match live {
+                None => step.action = Action::Create,
+                Some(live) => {
+                    step.differences = differences(live, &wanted, masked);
+                    if !step.differences.is_empty() || take_over {
+                        step.action = Action::Configure;
+                    }
+                }
+            }
+        }
+        Err(refusal) => {
+            let forced = force || marked(step.manifest.body(), live, "force", "enabled");
+            let kind = step.manifest.id.kind.as_str();
+            let fields = match &refusal.kind {
+                RefusalKind::Immutable(fields) if forced && live.is_some() => Some(fields.clone()),
+                _ => None,
+            };
+            step.action = match fields {
+                Some(fields) if !NEVER_RECREATED.contains(&kind) => Action::Recreate(fields),
+                _ => Action::Refuse(refusal),
+            };
+        }
+    }
+    step
+}
+
+/// Why an object is left alone, by the marks Flux honours in Git or on the live copy.
+fn skip(manifest: &Manifest, live: Option<&Value>) -> Option<&'static str> {
+    let body = manifest.body();
+    if marked(body, live, "reconcile", "disabled") {
+        return Some("kustomize.toolkit.fluxcd.io/reconcile: disabled");
+    }
+    if marked(body, live, "ssa", "ignore") {
+        return Some("kustomize.toolkit.fluxcd.io/ssa: Ignore");
+    }
+    if live.is_some() && marked(body, None, "ssa", "ifnotpresent") {
+        return Some("kustomize.toolkit.fluxcd.io/ssa: IfNotPresent");
+    }
+    if let Some(live) = live
+        && live.pointer("/metadata/deletionTimestamp").is_some()
+        && opted_out(live).is_none()
+    {
+        // Applying to an object on its way out changes nothing; the next pass creates it.
+        return Some("is being deleted");
+    }
+    None
+}
+
+fn marked(body: &Value, live: Option<&Value>, key: &str, value: &str) -> bool {
+    let key = format!("kustomize.toolkit.fluxcd.io/{key}");
+    [Some(body), live].into_iter().flatten().any(|object| {
+        ["labels", "annotations"].iter().any(|map| {
+            object
+                .get("metadata")
+                .and_then(|metadata| metadata.get(*map))
+                .and_then(|map| map.get(&key))
+                .and_then(Value::as_str)
+                .is_some_and(|said| said.eq_ignore_ascii_case(value))
+        })
+    })
+}
+
+/// True when fields are held by managers that Flux takes over, so that removing them from Git
+/// removes them from the cluster. `kubectl rollout restart` is carried along on purpose.
+fn needs_take_over(live: &Value) -> bool {
+    if marked(live, None, "ssa", "merge") {
+        return false;
+    }
+    let managed = live.pointer("/metadata/managedFields").and_then(Value::as_array);
+    managed.into_iter().flatten().any(|entry| {
+        let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
+        let (manager, operation) = (text("manager"), text("operation"));
+        text("subresource").is_empty()
+            && ((manager.starts_with("kubectl") && manager != "kubectl-rollout")
+                || (manager == "before-first-apply" && operation == "Update")
+                || (manager == super::MANAGER && operation == "Update"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Refusal;
+    use super::*;
+    use serde_json::json;
+
+    fn manifest(kind: &str) -> Manifest {
+        let body = json!({"apiVersion": "apps/v1", "kind": kind,
+            "metadata": {"name": "x", "namespace": "n"}, "spec": {"a": 2}});
+        Manifest::new(body, None, false)
+    }
+
+    fn live(spec: Value) -> Value {
+        json!({"metadata": {"uid": "u1"}, "spec": spec})
+    }
+
+    fn immutable() -> Result<Value, Refusal> {
+        let kind = RefusalKind::Immutable(vec!["spec.selector".into()]);
+        Err(Refusal { kind, status: 422, message: "field is immutable".into() })
+    }
+
+    fn action(manifest: Manifest, live: Option<Value>, dry_run: Result<Value, Refusal>) -> Action {
+        decide(manifest, Probe { live, dry_run }, true).action
+    }
+
+    #[test]
+    fn absent_is_created_different_configured_equal_unchanged() {
+        let wanted = live(json!({"a": 2}));
+        let with = |live| action(manifest("Deployment"), live, Ok(wanted.clone()));
+        assert_eq!(with(None), Action::Create);
+        assert_eq!(with(Some(live(json!({"a": 1})))), Action::Configure);
+        assert_eq!(with(Some(wanted.clone())), Action::Unchanged);
+    }
+
+    #[test]
+    fn only_an_immutable_field_leads_to_a_recreate() {
+        let some = Some(live(json!({"a": 1})));
+        let recreate = Action::Recreate(vec!["spec.selector".into()]);
+        assert_eq!(action(manifest("Deployment"), some.clone(), immutable()), recreate);
+        let invalid =
+            Refusal { kind: RefusalKind::Invalid, status: 422, message: "bad port".into() };
+        assert_eq!(
+            action(manifest("Deployment"), some, Err(invalid.clone())),
+            Action::Refuse(invalid)
+        );
+    }
+
+    #[test]
+    fn what_holds_data_is_never_recreated() {
+        for kind in NEVER_RECREATED {
+            let some = Some(live(json!({"a": 1})));
+            let action = action(manifest(kind), some, immutable());
+            assert!(matches!(action, Action::Refuse(_)), "{kind}: {action:?}");
+        }
+    }
+
+    #[test]
+    fn marks_in_git_or_on_the_live_copy_leave_the_object_alone() {
+        let mut marked = live(json!({"a": 1}));
+        marked["metadata"]["annotations"] =
+            json!({"kustomize.toolkit.fluxcd.io/reconcile": "Disabled"});
+        let skipped = Action::Skip("kustomize.toolkit.fluxcd.io/reconcile: disabled");
+        assert_eq!(action(manifest("Deployment"), Some(marked), Ok(json!({}))), skipped);
+    }
+
+    #[test]
+    fn fields_left_by_kubectl_are_taken_over_but_not_a_rollout_restart() {
+        let by = |manager: &str| {
+            json!({"metadata": {"uid": "u", "managedFields":
+                [{"manager": manager, "operation": "Update"}]}})
+        };
+        let action = |manager| {
+            let live = by(manager);
+            action(manifest("Deployment"), Some(live.clone()), Ok(live))
+        };
+        assert_eq!(action("kubectl-edit"), Action::Configure);
+        assert_eq!(action("kubectl-rollout"), Action::Unchanged);
+        assert_eq!(action("cert-manager"), Action::Unchanged);
+    }
+}

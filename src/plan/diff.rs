@@ -1,0 +1,184 @@
+//! Pure: what an apply would change, masked where the object is sensitive.
+//!
+//! Compares the live object with the answer to a dry-run, leaving out what the server keeps for
+//! itself (`status`, `managedFields`, versions), so that a defaulted or rewritten field is no
+//! difference (`flux-semantics §4.7.5`).
+
+use serde_json::Value;
+use std::fmt;
+
+/// Longest value shown; longer ones are cut at a character.
+const SHOWN: usize = 200;
+
+/// Most differences kept of one object: enough for a person, bounded for the database.
+const KEPT: usize = 100;
+
+/// One field that differs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// `spec.template.spec.containers[0].image`.
+    pub path: String,
+    /// Value before, as compact JSON; `None` when the field is new; `***` when masked.
+    pub before: Option<String>,
+    /// Value after, as compact JSON; `None` when the field goes; `***` when masked.
+    pub after: Option<String>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.before, &self.after) {
+            (None, Some(after)) => write!(f, "+ {}: {after}", self.path),
+            (Some(before), None) => write!(f, "- {}: {before}", self.path),
+            (before, after) => {
+                let text = |side: &Option<String>| side.clone().unwrap_or_default();
+                write!(f, "~ {}: {} -> {}", self.path, text(before), text(after))
+            }
+        }
+    }
+}
+
+/// Every difference between the live object and what it would become, at most [`KEPT`].
+///
+/// With `masked`, values below `data`, `stringData` and anything outside `metadata` are `***`.
+pub fn differences(live: &Value, wanted: &Value, masked: bool) -> Vec<Difference> {
+    let mut found = Vec::new();
+    let empty = Value::Null;
+    let keys = |object: &Value| -> Vec<String> {
+        object.as_object().map(|map| map.keys().cloned().collect()).unwrap_or_default()
+    };
+    let mut sections = keys(live);
+    sections.extend(keys(wanted));
+    sections.sort();
+    sections.dedup();
+    for section in sections {
+        match section.as_str() {
+            "status" | "apiVersion" | "kind" => {}
+            "metadata" => {
+                for map in ["labels", "annotations"] {
+                    let side = |object: &Value| {
+                        object.pointer(&format!("/metadata/{map}")).cloned().unwrap_or_default()
+                    };
+                    let path = format!("metadata.{map}");
+                    walk(&path, &side(live), &side(wanted), false, &mut found);
+                }
+            }
+            name => {
+                let before = live.get(name).unwrap_or(&empty);
+                let after = wanted.get(name).unwrap_or(&empty);
+                walk(name, before, after, masked, &mut found);
+            }
+        }
+    }
+    found.truncate(KEPT);
+    found
+}
+
+fn walk(path: &str, before: &Value, after: &Value, masked: bool, found: &mut Vec<Difference>) {
+    if same(before, after) || found.len() > KEPT {
+        return;
+    }
+    match (before, after) {
+        (Value::Object(old), Value::Object(new)) => {
+            let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
+            keys.sort();
+            keys.dedup();
+            for key in keys {
+                let side = |map: &serde_json::Map<String, Value>| {
+                    map.get(key).cloned().unwrap_or_default()
+                };
+                walk(&join(path, key), &side(old), &side(new), masked, found);
+            }
+        }
+        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+            for (index, (old, new)) in old.iter().zip(new).enumerate() {
+                walk(&format!("{path}[{index}]"), old, new, masked, found);
+            }
+        }
+        _ => found.push(Difference {
+            path: path.to_owned(),
+            before: shown(before, masked),
+            after: shown(after, masked),
+        }),
+    }
+}
+
+/// Absent, null and empty containers are the same to the API server's `omitempty`.
+fn same(a: &Value, b: &Value) -> bool {
+    a == b || (blank(a) && blank(b))
+}
+
+fn blank(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Object(map) => map.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        _ => false,
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if key.contains(['.', '/']) { format!("{path}[{key:?}]") } else { format!("{path}.{key}") }
+}
+
+fn shown(value: &Value, masked: bool) -> Option<String> {
+    if value.is_null() {
+        return None;
+    }
+    if masked {
+        return Some("***".to_owned());
+    }
+    let mut text = value.to_string();
+    if text.len() > SHOWN {
+        let cut = (0..=SHOWN).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(cut);
+        text.push('…');
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_the_server_keeps_for_itself_is_no_difference() {
+        let live = json!({"metadata": {"resourceVersion": "1", "managedFields": [1]},
+            "spec": {"a": 1, "list": []}, "status": {"x": 1}});
+        let wanted = json!({"metadata": {"resourceVersion": "2", "managedFields": [2]},
+            "spec": {"a": 1}, "status": {"x": 2}});
+        assert_eq!(differences(&live, &wanted, false), []);
+    }
+
+    #[test]
+    fn each_field_is_named_with_both_values() {
+        let live = json!({"metadata": {"labels": {"a/b": "1"}},
+            "spec": {"containers": [{"image": "x:1"}], "gone": true}});
+        let wanted = json!({"metadata": {"labels": {"a/b": "2"}},
+            "spec": {"containers": [{"image": "x:2"}], "new": {"k": 1}}});
+        let told: Vec<String> =
+            differences(&live, &wanted, false).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                r#"~ metadata.labels["a/b"]: "1" -> "2""#,
+                r#"~ spec.containers[0].image: "x:1" -> "x:2""#,
+                "- spec.gone: true",
+                r#"+ spec.new: {"k":1}"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn a_masked_object_shows_paths_only() {
+        let live = json!({"data": {"token": "b2xk"}, "metadata": {"labels": {"a": "1"}}});
+        let wanted =
+            json!({"data": {"token": "bmV3", "key": "eA=="}, "metadata": {"labels": {"a": "2"}}});
+        let told: Vec<String> =
+            differences(&live, &wanted, true).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            ["+ data.key: ***", "~ data.token: *** -> ***", r#"~ metadata.labels.a: "1" -> "2""#]
+        );
+    }
+}

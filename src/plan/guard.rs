@@ -1,0 +1,125 @@
+//! Pure: which deletions are held until somebody confirms them.
+//!
+//! Only deletions are held, the rest of the plan runs. A confirmation names the digest of the
+//! delete set, so that it covers what was shown and nothing else.
+
+use crate::render::ObjectId;
+use sha2::{Digest, Sha256};
+
+/// Kinds whose deletion takes data, or other people's objects, with it.
+const PRECIOUS: &[&str] =
+    &["PersistentVolumeClaim", "PersistentVolume", "CustomResourceDefinition", "Namespace"];
+
+/// What the guard is told of one Kustomization's prune.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    /// Objects in the inventory before this run.
+    pub before: usize,
+    /// Objects the latest render names.
+    pub rendered: usize,
+    /// True when the Kustomization itself left Git: that is intent, not an accident of a render.
+    pub removed: bool,
+    /// Digests of delete sets that were confirmed.
+    pub confirmed: Vec<String>,
+}
+
+/// Deletions that wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Digest of the set, for `gitopsd confirm`.
+    pub digest: String,
+    /// The objects.
+    pub ids: Vec<ObjectId>,
+    /// Why, in one sentence.
+    pub reason: String,
+}
+
+/// Digest of a set of deletions: 12 hex digits, independent of order.
+pub fn delete_set(ids: &[ObjectId]) -> String {
+    let mut names: Vec<String> = ids.iter().map(ObjectId::inventory).collect();
+    names.sort();
+    let digest = Sha256::digest(names.join("\n"));
+    digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Guard {
+    /// Splits stale objects into those that may be deleted now and those that are held.
+    pub fn judge(&self, stale: Vec<ObjectId>) -> (Vec<ObjectId>, Option<Held>) {
+        let lost_most = !self.removed
+            && !stale.is_empty()
+            && (self.rendered == 0 || (stale.len() > 2 && stale.len() * 2 > self.before));
+        let (held, free): (Vec<ObjectId>, Vec<ObjectId>) = if lost_most {
+            (stale, Vec::new())
+        } else {
+            stale.into_iter().partition(|id| PRECIOUS.contains(&id.kind.as_str()))
+        };
+        if held.is_empty() {
+            return (free, None);
+        }
+        let digest = delete_set(&held);
+        if self.confirmed.contains(&digest) {
+            return (free.into_iter().chain(held).collect(), None);
+        }
+        let reason = if lost_most && self.rendered == 0 {
+            "the render became empty while the Kustomization is still in Git".to_owned()
+        } else if lost_most {
+            format!("the render lost {} of {} objects at once", held.len(), self.before)
+        } else {
+            "deleting it takes data or other objects with it".to_owned()
+        };
+        (free, Some(Held { digest, ids: held, reason }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(kind: &str, count: usize) -> Vec<ObjectId> {
+        (0..count)
+            .map(|n| ObjectId {
+                namespace: "n".into(),
+                name: format!("o{n}"),
+                group: String::new(),
+                kind: kind.into(),
+            })
+            .collect()
+    }
+
+    fn guard(before: usize, rendered: usize) -> Guard {
+        Guard { before, rendered, ..Guard::default() }
+    }
+
+    #[test]
+    fn a_few_plain_objects_go_at_once() {
+        let (free, held) = guard(10, 8).judge(ids("ConfigMap", 2));
+        assert_eq!((free.len(), held), (2, None));
+    }
+
+    #[test]
+    fn an_empty_render_or_one_that_lost_most_is_held_as_a_whole() {
+        for (before, rendered, stale) in [(1, 0, 1), (10, 4, 6)] {
+            let (free, held) = guard(before, rendered).judge(ids("ConfigMap", stale));
+            assert_eq!((free.len(), held.map(|h| h.ids.len())), (0, Some(stale)));
+        }
+    }
+
+    #[test]
+    fn removing_the_kustomization_itself_is_intent() {
+        let removed = Guard { removed: true, ..guard(3, 0) };
+        assert_eq!(removed.judge(ids("ConfigMap", 3)).1, None);
+    }
+
+    #[test]
+    fn data_is_held_even_then_and_a_confirmation_covers_exactly_what_was_shown() {
+        let mut stale = ids("PersistentVolumeClaim", 1);
+        stale.extend(ids("ConfigMap", 1));
+        let removed = Guard { removed: true, ..guard(5, 0) };
+        let (free, held) = removed.judge(stale.clone());
+        let held = held.unwrap();
+        assert_eq!((free.len(), held.ids.len()), (1, 1));
+        let confirmed = Guard { confirmed: vec![held.digest], ..removed };
+        assert_eq!(confirmed.judge(stale).1, None);
+        assert!(confirmed.judge(ids("PersistentVolumeClaim", 2)).1.is_some());
+    }
+}

@@ -1,0 +1,111 @@
+//! What a run is going to do: manifests × claims × inventory × evidence → an ordered plan.
+//!
+//! In the order of use: [`desired`] finishes each manifest (owner labels, common metadata,
+//! defaults that Flux fills in), [`stages`] splits them so that CRDs and namespaces come first,
+//! [`Claims`] says who else wants an object, [`decide`] turns one manifest and its [`Probe`] into
+//! a [`Step`], and [`stale`] with [`Guard`] says which objects of the inventory left Git and
+//! which of those deletions are held. `diff` prints the very steps that `run` executes.
+//!
+//! Everything here is pure. Probing and applying is done by `apply`, the order of the calls is
+//! `pipeline`'s, and nothing here reads Git, the cluster or the database.
+
+mod claims;
+mod decide;
+mod desired;
+mod diff;
+mod gate;
+mod guard;
+mod inventory;
+mod order;
+
+pub use claims::{Claim, Claims, Conflict};
+pub use decide::decide;
+pub use desired::{MANAGER, Owner, desired};
+pub use diff::{Difference, differences};
+pub use gate::Gate;
+pub use guard::{Guard, Held, delete_set};
+pub use inventory::{Entry, opted_out, owned, stale};
+pub use order::{delete_order, stages};
+
+use crate::render::Manifest;
+use serde_json::Value;
+
+/// What the API server said of one manifest, without writing anything.
+#[derive(Clone)]
+pub struct Probe {
+    /// The live object, if there is one.
+    pub live: Option<Value>,
+    /// The object as it would be after a server-side apply, or why the server refuses it.
+    pub dry_run: Result<Value, Refusal>,
+}
+
+/// Why the API server refuses an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What kind of refusal it is.
+    pub kind: RefusalKind,
+    /// HTTP status; 0 when there was no answer.
+    pub status: u16,
+    /// The server's message, without values of secrets.
+    pub message: String,
+}
+
+/// Kinds of refusal that lead to different actions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The named fields cannot change on the live object.
+    Immutable(Vec<String>),
+    /// The object itself is wrong: no retry helps until Git changes.
+    Invalid,
+    /// Its kind is not known to the server.
+    UnknownKind,
+    /// Its namespace does not exist.
+    MissingNamespace,
+    /// An admission webhook said no, or cannot take a dry-run.
+    Webhook,
+    /// We lack the right.
+    Forbidden,
+    /// The server is unreachable, overloaded or failing: a retry may help.
+    Transient,
+}
+
+impl Refusal {
+    /// True when trying again without a new commit may help.
+    pub fn retry(&self) -> bool {
+        !matches!(self.kind, RefusalKind::Invalid | RefusalKind::Immutable(_))
+    }
+}
+
+/// What is done with one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is not there: it is created.
+    Create,
+    /// It differs: it is applied.
+    Configure,
+    /// The named immutable fields differ and force is set: deleted by uid, then created.
+    Recreate(Vec<String>),
+    /// It is as Git says.
+    Unchanged,
+    /// It is left alone, with the reason.
+    Skip(&'static str),
+    /// It cannot be judged before an earlier stage has been applied.
+    Deferred(String),
+    /// The server refuses it.
+    Refuse(Refusal),
+}
+
+/// One object of a plan.
+#[derive(Clone)]
+pub struct Step {
+    /// The object as it is applied.
+    pub manifest: Manifest,
+    /// What is done.
+    pub action: Action,
+    /// What changes, masked.
+    pub differences: Vec<Difference>,
+    /// Uid of the live object that the decision was taken on.
+    pub uid: Option<String>,
+    /// Field managers of the live object whose fields are taken over before the apply.
+    pub take_over: bool,
+}
