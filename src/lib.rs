@@ -3,9 +3,10 @@
 //! The order of the modules is the order of the data. A module imports only from above it.
 
 pub mod config;
-pub mod logging;
 pub mod flux;
+pub mod logging;
+pub mod net;
+pub mod plan;
+pub mod render;
 pub mod secrets;
 pub mod source;
-pub mod render;
-pub mod plan;

@@ -139,6 +139,8 @@ pub enum RenderError {
     Source {
         /// The source's words.
         problem: String,
+        /// Whether trying again can help.
+        retry: bool,
     },
 }
 
@@ -151,13 +153,12 @@ impl RenderError {
             | RenderError::Build { .. }
             | RenderError::Substitute { .. }
             | RenderError::Output { .. } => false,
-            RenderError::Sealed { retry, .. } => *retry,
+            RenderError::Sealed { retry, .. } | RenderError::Source { retry, .. } => *retry,
             RenderError::NoEngine { .. }
             | RenderError::Start { .. }
             | RenderError::Timeout { .. }
             | RenderError::Memory { .. }
-            | RenderError::Workspace { .. }
-            | RenderError::Source { .. } => true,
+            | RenderError::Workspace { .. } => true,
         }
     }
 

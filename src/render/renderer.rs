@@ -168,6 +168,7 @@ impl Renderer {
         }
         let _place = self.0.places.acquire().await.map_err(|_| RenderError::Source {
             problem: "the renderer is shutting down".to_owned(),
+            retry: true,
         })?;
         self.build(request, known).await
     }
@@ -257,7 +258,8 @@ impl Renderer {
         let walked =
             reach(&view, &spec.path, &spec.components, missing).map_err(|error| match error {
                 Unreachable::NoPath(path) => RenderError::PathNotFound { path },
-                Unreachable::Source(problem) => RenderError::Source { problem },
+                // A kustomization file beyond the size limit is the one error here that lasts.
+                Unreachable::Source(problem) => RenderError::Source { problem, retry: true },
             })?;
         let walked = Arc::new(walked);
         let mut walks = self.0.walks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -327,9 +329,10 @@ fn node(entry: TreeEntry) -> Node {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, RenderError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| RenderError::Source { problem: format!("rendering stopped: {error}") })
+    tokio::task::spawn_blocking(work).await.map_err(|error| RenderError::Source {
+        problem: format!("rendering stopped: {error}"),
+        retry: true,
+    })
 }
 
 /// One render, between its steps.
@@ -357,8 +360,10 @@ impl Job {
         workspace.directory(&self.reach.root)?;
         for (path, reached) in &self.reach.files {
             let bytes = self.request.source_root.read(path);
-            let bytes =
-                bytes.map_err(|error| RenderError::Source { problem: error.to_string() })?;
+            let bytes = bytes.map_err(|error| RenderError::Source {
+                problem: error.to_string(),
+                retry: error.retry(),
+            })?;
             workspace.write(path, opening.file(path, reached, bytes).expose())?;
         }
         opening.verdict()?;
