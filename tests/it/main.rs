@@ -1,1 +1,5 @@
 //! The integration tests.
+
+mod apply;
+mod bed;
+mod cluster;
