@@ -16,4 +16,5 @@ pub mod observe;
 pub mod history;
 pub mod pipeline;
 pub mod graph;
+pub mod api;
 pub mod daemon;
