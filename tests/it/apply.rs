@@ -187,6 +187,8 @@ async fn immutable_fields_are_named_and_recreated_only_with_force() {
                 "spec": {"containers": [{"name": "main", "image": "pg:1"}]}}}}),
         )
     };
+    // Addresses are the cluster's, so that two runs on one cluster do not meet.
+    let ip = |last: u32| format!("10.43.{}.{last}", std::process::id() % 200 + 20);
     let pairs = [
         (
             world.deployment("web", "a", "nginx"),
@@ -194,7 +196,7 @@ async fn immutable_fields_are_named_and_recreated_only_with_force() {
             "spec.selector",
         ),
         (job("migrate:1"), job("migrate:2"), "spec.template"),
-        (service("10.43.7.7"), service("10.43.7.8"), "spec.clusterIPs[0]"),
+        (service(&ip(7)), service(&ip(8)), "spec.clusterIPs[0]"),
         (stateful("a"), stateful("b"), "spec.serviceName"),
     ];
     for (before, after, field) in pairs {
