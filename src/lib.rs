@@ -6,6 +6,8 @@ pub mod config;
 pub mod logging;
 pub mod flux;
 pub mod secrets;
+pub mod net;
+pub mod source;
 pub mod render;
 pub mod cluster;
 pub mod plan;
