@@ -1,12 +1,14 @@
 //! Watches and health on a real API server.
 
 use crate::bed;
+use crate::cluster::connect;
 use gitopsd::cluster::{Apply, Cluster, Resource, When};
 use gitopsd::observe::{Event, Notice, Notices, Observer, Outcome, Status, Wanted};
 use gitopsd::plan::{Gate, MANAGER, Owner};
 use gitopsd::render::ObjectId;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use tokio::task::block_in_place;
 
 struct World {
     cluster: Cluster,
@@ -16,7 +18,11 @@ struct World {
 
 impl World {
     async fn new(name: &str) -> Self {
-        let cluster = bed::cluster().await;
+        World::on(bed::Cluster::shared(), name).await
+    }
+
+    async fn on(bed: &bed::Cluster, name: &str) -> Self {
+        let cluster = connect(bed).await;
         let observer = Observer::new(cluster.clone());
         let namespace = format!("{name}-{}", std::process::id());
         let world = World { cluster, observer, namespace };
@@ -100,10 +106,8 @@ async fn a_watch_lists_first_and_then_tells_of_edits_and_deletes_at_once() {
 
     let second = world.config("second").await;
     assert_eq!(world.hear(&mut notices, Event::Added, "second").await, Gate::of(&second));
-    bed::kubectl(
-        &["-n", &world.namespace, "patch", "configmap/first", "-p", r#"{"data":{"a":"2"}}"#],
-        "",
-    );
+    let patch = ["-n", &world.namespace, "patch", "configmap/first", "-p", r#"{"data":{"a":"2"}}"#];
+    bed::Cluster::shared().kubectl_ok(&patch);
     assert_ne!(world.hear(&mut notices, Event::Modified, "first").await, Gate::of(&first));
 
     let before = Instant::now();
@@ -118,23 +122,26 @@ async fn a_watch_lists_first_and_then_tells_of_edits_and_deletes_at_once() {
     world.hear(&mut notices, Event::Listed, "first").await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_survives_a_restart_of_the_api_server_and_tells_what_it_missed() {
-    let world = World::new("observe-outage").await;
+    let bed = block_in_place(bed::Cluster::start_own);
+    let world = World::on(&bed, "observe-outage").await;
     let maps = world.resource("v1", "ConfigMap").await;
     world.config("before").await;
     let mut notices = world.observer.subscribe();
     world.observer.watch(&maps);
     world.hear(&mut notices, Event::Listed, "before").await;
+    // A watch that was open for less than a second counts as one that could not be opened.
     tokio::time::sleep(Duration::from_millis(1500)).await;
 
-    tokio::task::spawn_blocking(|| bed::tell("stop kube-apiserver")).await.unwrap();
+    block_in_place(|| bed.stop("kube-apiserver"));
     let outage = async { while !matches!(notices.next().await, Some(Notice::Outage { .. })) {} };
     tokio::time::timeout(Duration::from_secs(5), outage).await.expect("an outage is told");
-    tokio::task::spawn_blocking(|| bed::tell("start kube-apiserver")).await.unwrap();
+    block_in_place(|| bed.start("kube-apiserver"));
     world.hear(&mut notices, Event::Listed, "before").await;
     world.config("after").await;
     world.hear(&mut notices, Event::Added, "after").await;
+    block_in_place(|| drop(bed));
 }
 
 #[tokio::test]
@@ -190,4 +197,33 @@ async fn a_failed_job_ends_the_wait_early_and_a_missing_image_at_the_deadline() 
     let report = world.observer.health(wanted(object, true), &[], within(120), |_, _| {}).await;
     assert_eq!(report.outcome, Outcome::Failed, "{report:?}");
     assert!(begun.elapsed() < Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn the_cause_of_a_missing_image_is_one_sentence() {
+    let world = World::new("observe-cause").await;
+    let object = world.deployment("registry.example/web:broken").await;
+    let report = world.observer.health(wanted(object, true), &[], within(3), |_, _| {}).await;
+    let (id, _) = report.unhealthy().next().unwrap();
+    let before = world.cluster.requests();
+    let cause = world.observer.cause_of(id, "apps/v1").await.unwrap().expect("a cause");
+    let pod = cause.object.to_string();
+    assert!(pod.starts_with(&format!("Pod/{}/web-", world.namespace)), "{pod}");
+    let start = format!("container main of {pod} cannot pull image registry.example/web:broken");
+    assert!(cause.sentence.starts_with(&start), "{}", cause.sentence);
+    assert!(world.cluster.requests() - before <= 8);
+}
+
+#[tokio::test]
+async fn a_secret_that_the_pods_need_and_nobody_made_is_named() {
+    let world = World::new("observe-missing").await;
+    let spec = json!({"selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [
+            {"name": "main", "image": "web:nosecret",
+                "envFrom": [{"secretRef": {"name": "db"}}]}]}}});
+    let object = world.workload("apps/v1", "Deployment", spec).await;
+    let report = world.observer.health(wanted(object, true), &[], within(3), |_, _| {}).await;
+    let (id, _) = report.unhealthy().next().unwrap();
+    let cause = world.observer.cause_of(id, "apps/v1").await.unwrap().expect("a cause");
+    assert!(cause.sentence.contains("does not exist"), "{}", cause.sentence);
 }
