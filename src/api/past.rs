@@ -5,9 +5,9 @@
 use super::document::{ChangeView, RunDetail, RunView};
 use super::serve::Refused;
 use crate::history::{Change, History, HistoryError, RunId, RunRow, Trigger, Verdict};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-type Shared = Arc<Mutex<History>>;
+type Shared = Arc<History>;
 
 /// The latest runs, newest first, of one Kustomization or of all.
 pub async fn runs(
@@ -57,7 +57,7 @@ async fn ask<T: Send + 'static>(
     call: impl FnOnce(&History) -> Result<T, HistoryError> + Send + 'static,
 ) -> Result<T, Refused> {
     let done = tokio::task::spawn_blocking(move || {
-        call(&history.lock().unwrap_or_else(PoisonError::into_inner))
+        call(&history)
     });
     match done.await {
         Ok(Ok(value)) => Ok(value),

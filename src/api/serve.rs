@@ -50,7 +50,7 @@ pub struct Handle {
     /// Questions to the loop.
     pub commands: mpsc::Sender<Command>,
     /// The database, for reading.
-    pub history: Arc<Mutex<History>>,
+    pub history: Arc<History>,
 }
 
 /// A question to the loop; `by` is who asks, such as `root (uid 0)`.

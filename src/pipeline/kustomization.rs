@@ -250,9 +250,9 @@ impl<'a> Run<'a> {
         let path = |k: &Kustomization| k.path.trim_matches(['.', '/']).to_owned();
         orders.work.iter().find_map(|order| match &order.object {
             Object::Kustomization(stated)
-                if stated.key() == own.key() && path(stated) == path(own) && stated != own =>
+                if stated.key() == own.key() && path(stated) == path(own) && **stated != *own =>
             {
-                Some(Box::new(stated.clone()))
+                Some(stated.clone())
             }
             _ => None,
         })

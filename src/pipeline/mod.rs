@@ -217,9 +217,11 @@ impl Pipeline {
         let mut memory = lock(&self.memory);
         memory
             .iter_mut()
-            .filter(|(_, memory)| memory.see(id, gate, version))
-            .map(|(owner, memory)| (owner.clone(), memory.patience(id, now)))
-            .collect::<Vec<_>>()
+            .filter_map(|(owner, memory)| {
+                let news = memory.see(id, gate, version);
+                news.then(|| (owner.clone(), memory.patience(id, now)))
+            })
+            .collect()
     }
 
     /// Sets or takes away the connection to the API server.

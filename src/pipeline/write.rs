@@ -191,7 +191,7 @@ impl Run<'_> {
             ids.iter().map(|(id, version)| (version.as_str(), id.kind.as_str())).collect();
         for (api_version, kind) in kinds {
             if let Ok(Some(resource)) = connection.cluster.resource(api_version, kind).await {
-                connection.observer.watch(resource);
+                connection.observer.watch(&resource);
             }
         }
     }
