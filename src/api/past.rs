@@ -56,9 +56,7 @@ async fn ask<T: Send + 'static>(
     history: Shared,
     call: impl FnOnce(&History) -> Result<T, HistoryError> + Send + 'static,
 ) -> Result<T, Refused> {
-    let done = tokio::task::spawn_blocking(move || {
-        call(&history)
-    });
+    let done = tokio::task::spawn_blocking(move || call(&history));
     match done.await {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(Refused::new(500, &error.to_string(), error.hint())),

@@ -178,7 +178,12 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Puts the parts together and takes up the inventories as claims.
-    pub fn new(settings: Settings, renderer: Renderer, history: History, host: HostSecrets) -> Self {
+    pub fn new(
+        settings: Settings,
+        renderer: Renderer,
+        history: History,
+        host: HostSecrets,
+    ) -> Self {
         let mut claims = Claims::default();
         for (owner, ids) in record::inventories(&history) {
             claims.remember(&owner, ids);

@@ -117,7 +117,8 @@ impl Run<'_> {
                             self.note(&step).await?;
                             self.know(&step.manifest, &applied.object, applied.gate);
                             self.warnings.extend(applied.warnings);
-                            wrote_definitions |= step.manifest.id.kind == "CustomResourceDefinition";
+                            wrote_definitions |=
+                                step.manifest.id.kind == "CustomResourceDefinition";
                             written.answers.insert(step.manifest.id.clone(), applied.object);
                         }
                         Err(error) => {
