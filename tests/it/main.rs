@@ -1,7 +1,6 @@
 //! The integration tests.
 
 mod apply;
-mod bed;
 mod cluster;
 mod render; // rendering with the reference kustomize in its sandbox
 mod observe;
