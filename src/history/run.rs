@@ -370,6 +370,7 @@ fn cut(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
     }
-    let end = text.floor_char_boundary(most);
+    // At most three steps back: a character has four bytes. Zero is always a boundary.
+    let end = (0..=most).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
     format!("{}\n… ({} bytes more)", &text[..end], text.len() - end)
 }

@@ -86,7 +86,7 @@ fn a_run_is_read_back_whole() {
         changes: 1,
     };
     assert_eq!(history.run(run).expect("read"), Some((row.clone(), vec![mk_change("-1\n+2")])));
-    assert_eq!(history.runs(Some(OWNER), 5).expect("listed"), [row.clone()]);
+    assert_eq!(history.runs(Some(OWNER), 5).expect("listed"), std::slice::from_ref(&row));
     assert_eq!(history.runs(None, 5).expect("listed"), [row]);
     assert_eq!(history.runs(Some("other/one"), 5).expect("listed"), []);
     let last = LastApplied {
