@@ -5,7 +5,7 @@
 
 use super::depends::{cycles, unmet};
 use super::{Condition, Graph, Item, Phase, Ready, Time};
-use crate::flux::{Key, Kustomization, Object, format_duration};
+use crate::flux::{Key, Kustomization, Object};
 use crate::history::Trigger;
 use crate::pipeline::{Failure, Outcome, Report, Retry, Revision, WorkOrders};
 use std::time::Duration;
@@ -22,8 +22,8 @@ pub enum Event {
     Finished(Key, Report),
     /// Health of a Kustomization changed after its run.
     Health(Key, Condition),
-    /// Somebody or something asks for a run.
-    Request(Key, Trigger),
+    /// Somebody or something asks for a run, this many milliseconds from now.
+    Request(Key, Trigger, Time),
     /// Stopped by the host (`Some(reason)`) or released (`None`).
     Suspend(Key, Option<String>),
     /// The API server answers again: everything that failed for it is tried at once.
@@ -78,10 +78,10 @@ impl Graph {
                 self.set_condition(&key, condition, now);
                 Vec::new()
             }
-            Event::Request(key, trigger) => {
+            Event::Request(key, trigger, delay) => {
                 let key = self.resolve(&key);
                 if let Some(item) = self.items.get_mut(&key) {
-                    item.request(now, trigger);
+                    item.request(now + delay, trigger);
                 }
                 Vec::new()
             }
@@ -91,8 +91,12 @@ impl Graph {
                     if reason.is_none() && item.suspended.is_some() {
                         item.request(now, Trigger::Resume);
                     }
-                    item.suspended = reason;
+                    item.suspended.clone_from(&reason);
                 }
+                match reason {
+                    Some(reason) => self.preset.insert(key.to_string(), reason),
+                    None => self.preset.remove(&key.to_string()),
+                };
                 Vec::new()
             }
             Event::ClusterBack => {
@@ -284,7 +288,7 @@ impl Graph {
             Outcome::Cancelled => settle(item, key, now, Duration::ZERO),
             Outcome::Adopted(adopted) => {
                 // The repository states its own entry: its spec replaces the host's stand-in.
-                item.object = Object::Kustomization(*adopted.clone());
+                item.object = Object::Kustomization(adopted.clone());
                 self.root.kustomization = *adopted;
                 item.phase = Phase::Idle { due: Some((now, Trigger::Revision)) };
             }
@@ -333,17 +337,6 @@ impl Graph {
                     item.condition = Condition::new(Ready::False, "DependencyCycle", &message);
                 }
             }
-        }
-    }
-
-    /// When an item is due next, for people: `in 4m12s`.
-    pub fn next_run(&self, key: &Key, now: Time) -> Option<String> {
-        match &self.items.get(key)?.phase {
-            Phase::Idle { due: Some((at, _)) } => {
-                let left = Duration::from_millis(at.saturating_sub(now));
-                Some(format!("in {}", format_duration(left)))
-            }
-            _ => None,
         }
     }
 }

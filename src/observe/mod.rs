@@ -13,14 +13,14 @@
 //!
 //! It masks nothing either: messages of containers may cite secrets, so callers pass sentences through a redactor.
 
-//mod cause;
+mod cause;
 mod drift;
 mod health;
 mod kstatus;
 mod observer;
 
-//pub use cause::{Cause, Facts, cause};
 pub use drift::{Event, Notice, Notices, Seen};
 pub use health::{HealthReport, Outcome, Wanted};
+pub use cause::{Cause, Facts, cause};
 pub use kstatus::{Status, Verdict, absent, status};
 pub use observer::Observer;
