@@ -8,7 +8,8 @@
 //! installed unit can say `run gitopsd init` instead of failing.
 //!
 //! In order: `load` finds and reads the files, `fragment` makes a tree in which every value knows
-//! its line and refuses unknown keys, `settings` turns the merged tree into types.
+//! its line and refuses unknown keys, `settings` (for the root section `root`) turns the
+//! merged tree into types.
 //!
 //! Three defaults come from systemd: `$STATE_DIRECTORY`, `$RUNTIME_DIRECTORY`, and for each secret
 //! file that the configuration does not name, the credential of that purpose in
@@ -20,6 +21,7 @@
 mod fragment;
 mod load;
 mod problem;
+mod root;
 mod settings;
 
 pub use load::load;

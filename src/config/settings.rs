@@ -4,7 +4,7 @@
 //! collected; a value that is wrong is replaced by its default so that reading can go on, and the
 //! whole is thrown away when there was any problem.
 
-use super::fragment::{Node, Value, dotted};
+use super::fragment::{Node, Value};
 use super::problem::{Place, Problem};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -230,15 +230,15 @@ pub(super) fn settings(tree: &Node, main: &str, handed: &Handed) -> (Option<Conf
     (config, reader.problems)
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     tree: &'a Node,
     handed: &'a Handed,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
 }
 
 impl<'a> Reader<'a> {
     /// The node at a dotted path; `null` counts as absent.
-    fn find(&self, path: &str) -> Option<&'a Node> {
+    pub(super) fn find(&self, path: &str) -> Option<&'a Node> {
         let mut node = self.tree;
         for key in path.split('.') {
             let Value::Map(keys) = &node.value else { return None };
@@ -247,14 +247,20 @@ impl<'a> Reader<'a> {
         (node.value != Value::Null).then_some(node)
     }
 
-    fn text(&self, path: &str) -> Option<(&'a str, &'a Place)> {
+    pub(super) fn text(&self, path: &str) -> Option<(&'a str, &'a Place)> {
         match self.find(path)? {
             Node { value: Value::Scalar(text), place } => Some((text, place)),
             _ => None,
         }
     }
 
-    fn invalid(&mut self, path: &str, place: &Place, what: impl Into<String>, fix: &str) {
+    pub(super) fn invalid(
+        &mut self,
+        path: &str,
+        place: &Place,
+        what: impl Into<String>,
+        fix: &str,
+    ) {
         let (place, what) = (place.clone(), what.into());
         self.problems.push(Problem::Invalid { place, key: path.into(), what, fix: fix.into() });
     }
@@ -280,7 +286,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn duration(
+    pub(super) fn duration(
         &mut self,
         (path, default): (&str, Duration),
         least: Duration,
@@ -293,7 +299,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn path(&mut self, path: &str) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, path: &str) -> Option<PathBuf> {
         let (said, place) = self.text(path)?;
         if !Path::new(said).is_absolute() {
             let what = format!("{said:?} is not an absolute path");
@@ -303,187 +309,15 @@ impl<'a> Reader<'a> {
     }
 
     /// A path that the file names, or the credential that stands in for it.
-    fn secret_file(&mut self, path: &str) -> Option<PathBuf> {
+    pub(super) fn secret_file(&mut self, path: &str) -> Option<PathBuf> {
         self.path(path).or_else(|| self.credential(path))
     }
 
-    fn credential(&self, path: &str) -> Option<PathBuf> {
+    pub(super) fn credential(&self, path: &str) -> Option<PathBuf> {
         let (id, _) = CREDENTIALS.iter().find(|(_, key)| *key == path)?;
         let found = self.handed.credentials.iter().find(|(known, _)| known == id);
         found.map(|(_, file)| file.clone())
     }
-
-    fn root(&mut self) -> Option<RootSettings> {
-        let place = self.find("root")?.place.clone();
-        let missing = |reader: &mut Self, key: &str, fix: &str| {
-            let (place, key, fix) = (place.clone(), dotted("root", key), fix.to_owned());
-            reader.problems.push(Problem::Missing { place, key, fix });
-        };
-        let url = self.text("root.url");
-        match url {
-            None => missing(self, "url", "write url: https://… or ssh://…"),
-            Some((url, place)) => {
-                if let Err((what, fix)) = check_url(url) {
-                    self.invalid("root.url", place, what, fix);
-                }
-            }
-        }
-        let said = self.text("root.path");
-        let path = said.map(|(path, _)| entry_path(path));
-        match (&path, said) {
-            (None, _) => missing(self, "path", "write path: clusters/my-cluster"),
-            (Some(None), Some((said, place))) => {
-                let what = format!("{said:?} is not a directory below the repository's top");
-                self.invalid(
-                    "root.path",
-                    place,
-                    what,
-                    "write it without a leading / and without ..",
-                );
-            }
-            _ => {}
-        }
-        let reference = self.reference();
-        let minute = Duration::from_secs(60);
-        let interval = ("root.interval", minute);
-        let interval = self.duration(interval, Duration::from_secs(1), 24 * 60 * minute);
-        let (url, _) = url?;
-        let credentials = self.credentials(url);
-        Some(RootSettings { url: url.to_owned(), reference, path: path??, interval, credentials })
-    }
-
-    /// One of the five; only a branch may stand beside a commit.
-    fn reference(&mut self) -> RootRef {
-        let branch = self.text("root.ref.branch").map(|(said, _)| said.to_owned());
-        let kinds = ["commit", "name", "semver", "tag", "branch"];
-        let paths = kinds.map(|kind| dotted("root.ref", kind));
-        let said: Vec<_> = kinds
-            .iter()
-            .zip(&paths)
-            .filter_map(|(kind, path)| Some((*kind, self.text(path)?)))
-            .collect();
-        for (kind, (text, place)) in &said {
-            if text.is_empty() {
-                self.invalid(&dotted("root.ref", kind), place, "empty", "write a name");
-            }
-        }
-        let Some((kind, (text, place))) = said.first().copied() else {
-            return RootRef::Branch("master".to_owned());
-        };
-        for (other, (_, place)) in &said[1..] {
-            if (kind, *other) != ("commit", "branch") {
-                let what = format!("said beside {kind}");
-                self.invalid(&dotted("root.ref", other), place, what, "keep one of the two");
-            }
-        }
-        let text = text.to_owned();
-        match kind {
-            "commit" => {
-                let sha = text.to_lowercase();
-                if sha.len() != 40 || !sha.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-                    let what = format!("{text:?} is not a full commit id");
-                    self.invalid("root.ref.commit", place, what, "write all 40 hex digits");
-                }
-                RootRef::Commit { sha, branch }
-            }
-            "name" => {
-                if !text.starts_with("refs/") {
-                    let what = format!("{text:?} is not a full ref name");
-                    self.invalid("root.ref.name", place, what, "write refs/heads/… or refs/tags/…");
-                }
-                RootRef::Name(text)
-            }
-            "semver" => RootRef::Semver(text),
-            "tag" => RootRef::Tag(text),
-            _ => RootRef::Branch(text),
-        }
-    }
-
-    fn credentials(&mut self, url: &str) -> RootCredentials {
-        let at = |key| dotted("root.credentials", key);
-        let ssh = url.starts_with("ssh://");
-        let (http_only, ssh_only) = (
-            ["username", "passwordFile", "bearerTokenFile", "caFile"],
-            ["identityFile", "knownHostsFile"],
-        );
-        let (strange, scheme) =
-            if ssh { (&http_only[..], "ssh") } else { (&ssh_only[..], "http and https") };
-        for key in strange {
-            if let Some((_, place)) = self.text(&at(key)) {
-                let what = format!("has no use with {scheme}");
-                self.invalid(&at(key), place, what, "remove it or correct root.url");
-            }
-        }
-        if let (Some((_, place)), true) =
-            (self.text(&at("bearerTokenFile")), self.text(&at("passwordFile")).is_some())
-        {
-            let what = "said beside passwordFile";
-            self.invalid(&at("bearerTokenFile"), place, what, "keep one of the two");
-        }
-        if let (Some((_, place)), None) =
-            (self.text(&at("username")), self.secret_file(&at("passwordFile")))
-        {
-            self.invalid(&at("username"), place, "said without passwordFile", "add passwordFile");
-        }
-        // Credentials of the unit may hold what another scheme needs: only the fitting ones count.
-        let mut file = |key, fits: bool| {
-            let named = self.path(&at(key));
-            if fits { named.or_else(|| self.credential(&at(key))) } else { named }
-        };
-        let bearer_named = file("bearerTokenFile", false);
-        let password_file = file("passwordFile", !ssh && bearer_named.is_none());
-        let bearer_token_file =
-            bearer_named.or_else(|| file("bearerTokenFile", !ssh && password_file.is_none()));
-        let (identity_file, known_hosts_file, ca_file) =
-            (file("identityFile", ssh), file("knownHostsFile", ssh), file("caFile", !ssh));
-        let username = self.text(&at("username")).map(|(name, _)| name.to_owned());
-        RootCredentials {
-            username: username.or_else(|| password_file.as_ref().map(|_| "git".to_owned())),
-            password_file,
-            bearer_token_file,
-            identity_file,
-            known_hosts_file,
-            ca_file,
-        }
-    }
-}
-
-/// What is wrong with a URL and the remedy; a password in it is never repeated.
-fn check_url(url: &str) -> Result<(), (String, &'static str)> {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Err(match url.split_once(':') {
-            Some((host, _)) if !host.contains('/') => (
-                "the short form HOST:PATH is not taken".to_owned(),
-                "write ssh://git@HOST/PATH, as Flux wants it",
-            ),
-            _ => ("no scheme".to_owned(), "write https://… or ssh://…"),
-        });
-    };
-    if !["https", "http", "ssh"].contains(&scheme) {
-        return Err((format!("scheme {scheme:?} is not taken"), "write https://… or ssh://…"));
-    }
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-    if user.contains(':') || (scheme != "ssh" && !user.is_empty()) {
-        let fix = "move it to root.credentials: username and passwordFile";
-        return Err(("credentials inside the URL".to_owned(), fix));
-    }
-    if host.is_empty() || url.contains(char::is_whitespace) {
-        return Err(("no host, or a blank in it".to_owned(), "write https://HOST/PATH"));
-    }
-    Ok(())
-}
-
-/// `./clusters/x/` is `clusters/x`; `None` for what leaves the repository.
-fn entry_path(said: &str) -> Option<String> {
-    if said.starts_with('/') {
-        return None;
-    }
-    let parts: Vec<_> = said.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    if parts.contains(&"..") {
-        return None;
-    }
-    Some(if parts.is_empty() { ".".to_owned() } else { parts.join("/") })
 }
 
 /// `90s`, `1h30m`, `250ms`: whole numbers with a unit, as Go writes durations.

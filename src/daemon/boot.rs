@@ -226,9 +226,9 @@ impl HostState {
 
     /// Puts the suspends in force.
     pub(super) fn apply(&self, graph: &mut Graph) {
-        graph.preset(self.state.suspends.iter().map(|(key, suspend)| {
-            (key.clone(), describe(suspend))
-        }));
+        graph.preset(
+            self.state.suspends.iter().map(|(key, suspend)| (key.clone(), describe(suspend))),
+        );
     }
 
     /// Digests of delete sets that were confirmed.

@@ -6,7 +6,8 @@ use crate::flux::{Key, Kind};
 use crate::graph::Event;
 use crate::history::Trigger;
 use crate::logging::Message;
-use crate::pipeline::{Job, Preview};
+use crate::pipeline::{Job, Pipeline, Preview};
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 type Reply<T> = oneshot::Sender<Result<T, Refused>>;
@@ -23,7 +24,7 @@ impl Daemon {
             Command::Suspend { name, until_ms, reason, by, reply } => {
                 let answer = self.one(&name).and_then(|key| {
                     let shown =
-                        self.state.suspend(&key, until_ms, reason, &by).map_err(internal)?;
+                        self.state.suspend(&key, until_ms, Some(reason), &by).map_err(internal)?;
                     tracing::info!(message_id = Message::Suspended.id(), "{key} suspended {shown}");
                     self.handle(Event::Suspend(key.clone(), Some(shown)));
                     Ok(Accepted { keys: vec![key.to_string()] })
@@ -84,13 +85,7 @@ impl Daemon {
         };
         let jobs: Vec<Job> = keys.iter().filter_map(|key| self.preview_job(key)).collect();
         let pipeline = self.pipeline.clone();
-        tokio::spawn(async move {
-            let mut previews = Vec::new();
-            for job in jobs {
-                previews.push(pipeline.plan(job).await);
-            }
-            let _ = reply.send(Ok(previews));
-        });
+        tokio::spawn(previews(pipeline, jobs, reply));
     }
 
     fn preview_job(&self, key: &Key) -> Option<Job> {
@@ -156,6 +151,16 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Plans one Kustomization after the other.
+async fn previews(pipeline: Arc<Pipeline>, jobs: Vec<Job>, reply: Reply<Vec<Preview>>) {
+    let mut previews = Vec::new();
+    for job in jobs {
+        previews.push(pipeline.plan(job).await);
+    }
+    // A caller that has gone away needs no answer.
+    let _ = reply.send(Ok(previews));
 }
 
 fn internal(error: impl std::fmt::Display) -> Refused {

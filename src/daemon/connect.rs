@@ -79,9 +79,8 @@ async fn attempt(target: &Target) -> Result<Link, String> {
     if size > KUBECONFIG {
         return Err(format!("kubeconfig {path} has {size} bytes, more than {KUBECONFIG}"));
     }
-    let bytes = tokio::fs::read(&target.kubeconfig)
-        .await
-        .map_err(|e| format!("kubeconfig {path}: {e}"))?;
+    let bytes =
+        tokio::fs::read(&target.kubeconfig).await.map_err(|e| format!("kubeconfig {path}: {e}"))?;
     let said = |error: ClusterError| match error.hint() {
         Some(hint) => format!("{error}; {hint}"),
         None => error.to_string(),

@@ -29,10 +29,10 @@ use crate::history::Trigger;
 use crate::logging::Message;
 use crate::observe::{Event as Watched, Notice, Seen};
 use crate::pipeline::{Answer, Ask, Connection, Job, Pipeline, Question, Revision};
-use serde_json::Value;
 use boot::Parts;
 use connect::Link;
 use publish::Publisher;
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use systemd::Manager;
@@ -136,7 +136,11 @@ impl Daemon {
         }
         self.publish();
         self.manager.ready();
-        tracing::info!(message_id = Message::Started.id(), "gitopsd {} started", env!("CARGO_PKG_VERSION"));
+        tracing::info!(
+            message_id = Message::Started.id(),
+            "gitopsd {} started",
+            env!("CARGO_PKG_VERSION")
+        );
         let beat = self.manager.watchdog().unwrap_or(Duration::from_secs(3600));
         let mut watchdog = tokio::time::interval(beat);
         loop {
@@ -239,13 +243,7 @@ impl Daemon {
         }
     }
 
-    fn job(
-        &self,
-        key: &Key,
-        trigger: Trigger,
-        source: &Key,
-        revision: Revision,
-    ) -> Option<Job> {
+    fn job(&self, key: &Key, trigger: Trigger, source: &Key, revision: Revision) -> Option<Job> {
         let kustomization = self.graph.kustomization(key)?.clone();
         Some(Job {
             kustomization,
@@ -272,10 +270,9 @@ impl Daemon {
                         revision.author,
                         revision.subject
                     ),
-                    Err(failure) if self.publisher.news(&key, failure) => tracing::warn!(
-                        message_id = Message::SourceFailed.id(),
-                        "{key}: {failure}"
-                    ),
+                    Err(failure) if self.publisher.news(&key, failure) => {
+                        tracing::warn!(message_id = Message::SourceFailed.id(), "{key}: {failure}")
+                    }
                     _ => {}
                 }
                 self.handle(Event::Polled(key, result));

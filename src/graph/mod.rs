@@ -164,10 +164,11 @@ impl Graph {
     /// is not in Git.
     pub fn complete(&self) -> bool {
         let declared = self.notices.values().all(|notices| notices.problems.is_empty());
-        declared && self.items.values().all(|item| match &item.object {
-            Object::GitRepository(_) => item.revision.is_some(),
-            Object::Kustomization(_) => item.attempted.is_some() && item.failure.is_none(),
-        })
+        declared
+            && self.items.values().all(|item| match &item.object {
+                Object::GitRepository(_) => item.revision.is_some(),
+                Object::Kustomization(_) => item.attempted.is_some() && item.failure.is_none(),
+            })
     }
 
     /// Key of an item by what a person typed: `name`, `namespace/name` or `Kind/namespace/name`.
@@ -182,9 +183,7 @@ impl Graph {
         };
         let matches = |key: &&Key| match parts.as_slice() {
             [name] => key.name == *name,
-            [first, name] => {
-                key.name == *name && (key.namespace == *first || kind_is(key, first))
-            }
+            [first, name] => key.name == *name && (key.namespace == *first || kind_is(key, first)),
             [kind, namespace, name] => {
                 key.name == *name && key.namespace == *namespace && kind_is(key, kind)
             }

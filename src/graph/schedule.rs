@@ -142,8 +142,7 @@ impl Graph {
             Ok(effect) => {
                 item.phase = Phase::Running { again: None };
                 if item.condition.status == Ready::False && item.failures == 0 {
-                    item.condition =
-                        Condition::new(Ready::Unknown, "Progressing", "reconciling");
+                    item.condition = Condition::new(Ready::Unknown, "Progressing", "reconciling");
                 }
                 Some(match effect {
                     Effect::Run { key, source, revision, .. } => {
@@ -188,7 +187,8 @@ impl Graph {
             return not("ArtifactFailed", format!("source {source} does not exist"));
         };
         let Some(revision) = from.revision.clone() else {
-            let message = format!("source {source} has no revision yet: {}", from.condition.message);
+            let message =
+                format!("source {source} has no revision yet: {}", from.condition.message);
             return not("ArtifactFailed", message);
         };
         let resolve = |key: &Key| self.resolve(key);
@@ -280,8 +280,7 @@ impl Graph {
                     Retry::Never => interval,
                 };
                 settle(item, key, now, delay);
-                let condition =
-                    Condition::new(Ready::False, &failure.reason, failure.to_string());
+                let condition = Condition::new(Ready::False, &failure.reason, failure.to_string());
                 item.failure = Some(failure);
                 self.set_condition(key, condition, now);
             }
@@ -359,9 +358,10 @@ fn settle(item: &mut Item, key: &Key, now: Time, delay: Duration) {
 /// Delay ± 5 %, the same for one key at all times, so that items do not run in one burst.
 fn jitter(key: &Key, delay: Duration) -> Time {
     let millis = Time::try_from(delay.as_millis()).unwrap_or(Time::MAX / 2);
-    let seed = key.to_string().bytes().fold(7u64, |hash, byte| {
-        hash.wrapping_mul(31).wrapping_add(u64::from(byte))
-    });
+    let seed = key
+        .to_string()
+        .bytes()
+        .fold(7u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let span = millis / 10;
     if span == 0 { millis } else { millis - span / 2 + seed % span }
 }

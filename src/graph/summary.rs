@@ -102,9 +102,7 @@ impl ItemView {
                 .or_else(|| in_git.then(|| "spec.suspend in Git".to_owned())),
             running: matches!(item.phase, Phase::Running { .. }),
             next_ms: match &item.phase {
-                Phase::Idle { due: Some((at, _)) } => {
-                    Some(epoch_ms.saturating_add_unsigned(*at))
-                }
+                Phase::Idle { due: Some((at, _)) } => Some(epoch_ms.saturating_add_unsigned(*at)),
                 _ => None,
             },
             objects: item.objects,
@@ -170,11 +168,7 @@ impl Graph {
     pub fn summary(&self, epoch_ms: i64) -> Summary {
         let notices = || self.notices.values();
         Summary {
-            items: self
-                .items
-                .iter()
-                .map(|(key, item)| ItemView::of(key, item, epoch_ms))
-                .collect(),
+            items: self.items.iter().map(|(key, item)| ItemView::of(key, item, epoch_ms)).collect(),
             unsupported: notices()
                 .flat_map(|n| &n.unsupported)
                 .map(|u| UnsupportedView {

@@ -11,15 +11,17 @@
 //! and the gathering of facts ([`Observer::cause_of`]). It heals nothing and decides nothing about
 //! drift: a notice carries the object's gate, and the daemon compares.
 //!
-//! It masks nothing either: messages of containers may cite secrets, so callers pass sentences through a redactor.
+//! It masks nothing either: messages of containers may cite secrets, so callers pass sentences
+//! through a redactor.
 
-//mod cause;
+mod cause;
 mod drift;
+mod facts;
 mod health;
 mod kstatus;
 mod observer;
 
-//pub use cause::{Cause, Facts, cause};
+pub use cause::{Cause, Facts, cause};
 pub use drift::{Event, Notice, Notices, Seen};
 pub use health::{HealthReport, Outcome, Wanted};
 pub use kstatus::{Status, Verdict, absent, status};

@@ -113,7 +113,8 @@ impl Run<'_> {
             _ => format!("not healthy after {}", crate::flux::format_duration(timeout)),
         };
         let version = versions.get(id).map(String::as_str).unwrap_or_default();
-        let cause = connection.observer.cause_of(id, version).await;
+        // The verdict stands without a cause, should the server not tell one just now.
+        let cause = connection.observer.cause_of(id, version).await.ok().flatten();
         let said = cause.as_ref().map_or(&verdict.message, |cause| &cause.sentence);
         let sentence = format!("{how}: {said}{others}");
         let failure =

@@ -61,7 +61,7 @@ impl Pipeline {
             Some(data) => {
                 let data = data.into_iter().map(|(k, v)| (k, v.expose().to_vec())).collect();
                 Credential::from_secret(&source.url, &data).map_err(|cause| {
-                let cause = format!("Secret {}/{name}: {cause}", source.namespace);
+                    let cause = format!("Secret {}/{name}: {cause}", source.namespace);
                     Failure::new(Step::Fetch, "AuthenticationFailed", cause).object(source.key())
                 })
             }
@@ -130,7 +130,9 @@ impl Pipeline {
                 "Secret" => secret(&connection, namespace, &from.name).await?,
                 "ConfigMap" => config_map(&connection, namespace, &from.name).await?,
                 other => {
-                    return Err(wrong(format!("substituteFrom: {other:?} is not a ConfigMap or Secret")));
+                    return Err(wrong(format!(
+                        "substituteFrom: {other:?} is not a ConfigMap or Secret"
+                    )));
                 }
             };
             let Some(data) = data else {

@@ -84,7 +84,8 @@ impl<'a> Run<'a> {
         let permit = self.pipeline.workers.acquire().await;
         self.enter(Step::Open);
         let request = self.request().await?;
-        let input = self.pipeline.renderer.digest(&request).await.map_err(|e| self.render_failure(e))?;
+        let input =
+            self.pipeline.renderer.digest(&request).await.map_err(|e| self.render_failure(e))?;
         if self.quiet(&input) {
             self.tell(self.remembered(), ask).await?;
             return Ok(Outcome::Ready(self.applied()));
@@ -207,10 +208,8 @@ impl<'a> Run<'a> {
         let mut wanted: BTreeMap<ObjectId, Claim> = BTreeMap::new();
         for manifest in &mut manifests {
             self.warnings.extend(desired(manifest, &self.job.kustomization));
-            let claim = Claim {
-                digest: Some(self.digest(manifest)),
-                origin: manifest.origin.clone(),
-            };
+            let claim =
+                Claim { digest: Some(self.digest(manifest)), origin: manifest.origin.clone() };
             if let Some(twice) = wanted.insert(manifest.id.clone(), claim) {
                 let also = twice.origin.map(|o| format!(", also in {o}")).unwrap_or_default();
                 let cause = format!("is declared twice in one Kustomization{also}");
@@ -234,9 +233,8 @@ impl<'a> Run<'a> {
     async fn tell(&self, orders: WorkOrders, ask: &Ask) -> Result<Answer, Failure> {
         let (answer, answered) = oneshot::channel();
         let question = Question { key: self.job.kustomization.key(), orders, answer };
-        let stopping = || {
-            Failure::new(Step::Wait, "Progressing", "the daemon is stopping").retry(Retry::Soon)
-        };
+        let stopping =
+            || Failure::new(Step::Wait, "Progressing", "the daemon is stopping").retry(Retry::Soon);
         ask.questions.send(question).await.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())
     }
@@ -250,9 +248,9 @@ impl<'a> Run<'a> {
         let path = |k: &Kustomization| k.path.trim_matches(['.', '/']).to_owned();
         orders.work.iter().find_map(|order| match &order.object {
             Object::Kustomization(stated)
-                if stated.key() == own.key() && path(stated) == path(own) && stated != own =>
+                if stated.key() == own.key() && path(stated) == path(own) && **stated != *own =>
             {
-                Some(Box::new(stated.clone()))
+                Some(stated.clone())
             }
             _ => None,
         })

@@ -1,6 +1,6 @@
 //! Pure: what one Kustomization's last run learned, so that the next costs only the change.
 
-use super::{Problem, WorkOrders};
+use super::WorkOrders;
 use crate::plan::Gate;
 use crate::render::ObjectId;
 use std::collections::BTreeMap;
@@ -90,9 +90,7 @@ impl Memory {
         let heals = self.healed.get(id).map_or(&[][..], Vec::as_slice);
         let recent = heals.iter().filter(|at| now.saturating_sub(**at) < FIGHT_WINDOW).count();
         match heals.last() {
-            Some(last) if recent >= HEALS_IN_PEACE => {
-                (last + FIGHT_PAUSE).saturating_sub(now)
-            }
+            Some(last) if recent >= HEALS_IN_PEACE => (last + FIGHT_PAUSE).saturating_sub(now),
             _ => 0,
         }
     }
@@ -100,11 +98,6 @@ impl Memory {
     /// Work orders of the last render, for a revision that did not change them.
     pub fn orders_at(&self, revision: &str) -> WorkOrders {
         WorkOrders { revision: revision.to_owned(), ..self.orders.clone() }
-    }
-
-    /// Problems among the work orders.
-    pub fn problems(&self) -> &[Problem] {
-        &self.orders.problems
     }
 }
 

@@ -178,7 +178,12 @@ pub struct Pipeline {
 
 impl Pipeline {
     /// Puts the parts together and takes up the inventories as claims.
-    pub fn new(settings: Settings, renderer: Renderer, history: History, host: HostSecrets) -> Self {
+    pub fn new(
+        settings: Settings,
+        renderer: Renderer,
+        history: History,
+        host: HostSecrets,
+    ) -> Self {
         let mut claims = Claims::default();
         for (owner, ids) in record::inventories(&history) {
             claims.remember(&owner, ids);
@@ -217,9 +222,11 @@ impl Pipeline {
         let mut memory = lock(&self.memory);
         memory
             .iter_mut()
-            .filter(|(_, memory)| memory.see(id, gate, version))
-            .map(|(owner, memory)| (owner.clone(), memory.patience(id, now)))
-            .collect::<Vec<_>>()
+            .filter_map(|(owner, memory)| {
+                let news = memory.see(id, gate, version);
+                news.then(|| (owner.clone(), memory.patience(id, now)))
+            })
+            .collect()
     }
 
     /// Sets or takes away the connection to the API server.

@@ -133,7 +133,7 @@ impl Run<'_> {
             preview.steps.push(PreviewStep { verb, object, file: None, lines });
         };
         free.iter().for_each(|id| add("delete", id, Vec::new()));
-        for held in held {
+        if let Some(held) = held {
             let why = format!("{}; to delete: gitopsd confirm {}", held.reason, held.digest);
             held.ids.iter().for_each(|id| add("hold", id, vec![why.clone()]));
         }

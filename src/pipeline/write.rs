@@ -117,7 +117,8 @@ impl Run<'_> {
                             self.note(&step).await?;
                             self.know(&step.manifest, &applied.object, applied.gate);
                             self.warnings.extend(applied.warnings);
-                            wrote_definitions |= step.manifest.id.kind == "CustomResourceDefinition";
+                            wrote_definitions |=
+                                step.manifest.id.kind == "CustomResourceDefinition";
                             written.answers.insert(step.manifest.id.clone(), applied.object);
                         }
                         Err(error) => {
@@ -191,7 +192,7 @@ impl Run<'_> {
             ids.iter().map(|(id, version)| (version.as_str(), id.kind.as_str())).collect();
         for (api_version, kind) in kinds {
             if let Ok(Some(resource)) = connection.cluster.resource(api_version, kind).await {
-                connection.observer.watch(resource);
+                connection.observer.watch(&resource);
             }
         }
     }

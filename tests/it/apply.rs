@@ -1,6 +1,7 @@
 //! Applying and pruning on a real API server.
 
 use crate::bed;
+use crate::cluster::connect;
 use gitopsd::apply::{Applied, Applier, ApplyError, Pruned};
 use gitopsd::cluster::{Cluster, Select};
 use gitopsd::plan::{Action, Entry, Gate, Owner, Probe, Refusal, RefusalKind, Step, decide};
@@ -30,7 +31,7 @@ impl World {
     /// A connection and a namespace of the test's own.
     async fn new(name: &str) -> Self {
         let namespace = &format!("{name}-{}", std::process::id());
-        let cluster = bed::cluster().await;
+        let cluster = connect(bed::Cluster::shared()).await;
         let applier = Applier::new(cluster.clone());
         let world = World { cluster, applier, namespace: namespace.to_owned() };
         let body =
@@ -87,7 +88,8 @@ impl World {
     fn kubectl(&self, args: &[&str], input: &Value) {
         let mut all = vec!["-n", self.namespace.as_str()];
         all.extend(args);
-        bed::kubectl(&all, &input.to_string());
+        let done = bed::Cluster::shared().kubectl_with_input(&all, &input.to_string());
+        assert!(done.status.success(), "{all:?}: {}", String::from_utf8_lossy(&done.stderr));
     }
 }
 
@@ -187,6 +189,8 @@ async fn immutable_fields_are_named_and_recreated_only_with_force() {
                 "spec": {"containers": [{"name": "main", "image": "pg:1"}]}}}}),
         )
     };
+    // Addresses are the cluster's, so that two runs on one cluster do not meet.
+    let ip = |last: u32| format!("10.43.{}.{last}", std::process::id() % 200 + 20);
     let pairs = [
         (
             world.deployment("web", "a", "nginx"),
@@ -194,7 +198,7 @@ async fn immutable_fields_are_named_and_recreated_only_with_force() {
             "spec.selector",
         ),
         (job("migrate:1"), job("migrate:2"), "spec.template"),
-        (service("10.43.7.7"), service("10.43.7.8"), "spec.clusterIPs[0]"),
+        (service(&ip(7)), service(&ip(8)), "spec.clusterIPs[0]"),
         (stateful("a"), stateful("b"), "spec.serviceName"),
     ];
     for (before, after, field) in pairs {
@@ -283,7 +287,7 @@ async fn a_definition_is_applied_and_then_an_object_of_it() {
     assert_eq!(world.plan(&wheel, false).await.action, Action::Unchanged);
 
     // With the definition the objects go, whatever version the inventory names.
-    bed::kubectl(&["delete", "crd", "wheels.apply.example"], "");
+    bed::Cluster::shared().kubectl_ok(&["delete", "crd", "wheels.apply.example"]);
     world.cluster.forget();
     let pruned = world.applier.prune(&Entry::of(&wheel), &owner()).await;
     assert_eq!(pruned, Ok(Pruned::Gone));

@@ -1,20 +1,49 @@
 //! The connection to a real API server.
 
 use crate::bed;
-use gitopsd::cluster::{Apply, ClusterError, Select, WatchEvent, When};
+use gitopsd::cluster::{Apply, Cluster, ClusterError, Limits, Select, WatchEvent, When};
 use serde_json::json;
+
+/// Connects to a control plane as a user of one's own.
+pub async fn connect(bed: &bed::Cluster) -> Cluster {
+    let kubeconfig = std::fs::read(bed.user().1).unwrap();
+    Cluster::connect(&kubeconfig, Limits::default()).await.unwrap()
+}
+
+async fn shared() -> Cluster {
+    connect(bed::Cluster::shared()).await
+}
 
 #[tokio::test]
 async fn a_cluster_is_known_by_kube_system_and_ready() {
-    let cluster = bed::cluster().await;
+    let cluster = shared().await;
     assert_eq!(cluster.identity().await.unwrap().len(), 36);
     assert!(cluster.version().await.unwrap().starts_with('v'));
     cluster.ready().await.unwrap();
 }
 
 #[tokio::test]
+async fn the_kubeconfig_of_k3s_is_taken_as_it_is() {
+    let kubeconfig = std::fs::read(bed::Cluster::shared().k3s_kubeconfig()).unwrap();
+    let cluster = Cluster::connect(&kubeconfig, Limits::default()).await.unwrap();
+    assert_eq!(cluster.identity().await, shared().await.identity().await);
+}
+
+#[tokio::test]
+async fn a_token_that_the_server_does_not_know_is_said_so() {
+    let kubeconfig = std::fs::read_to_string(bed::Cluster::shared().kubeconfig()).unwrap();
+    let (before, token) = kubeconfig.split_once("token: ").unwrap();
+    let after = token.split_once('\n').map_or("", |(_, after)| after);
+    let kubeconfig = format!("{before}token: nobody\n{after}");
+    let cluster = Cluster::connect(kubeconfig.as_bytes(), Limits::default()).await.unwrap();
+    let error = cluster.identity().await.unwrap_err();
+    assert!(matches!(error, ClusterError::Unauthorized(_)), "{error:?}");
+    assert!(!error.retry() && error.hint().is_some());
+}
+
+#[tokio::test]
 async fn discovery_asks_once_per_group_and_version() {
-    let cluster = bed::cluster().await;
+    let cluster = shared().await;
     for kind in ["Deployment", "StatefulSet", "Deployment"] {
         assert!(cluster.resource("apps/v1", kind).await.unwrap().is_some());
     }
@@ -31,7 +60,7 @@ async fn discovery_asks_once_per_group_and_version() {
 
 #[tokio::test]
 async fn lists_are_read_in_pages_and_carry_their_kind() {
-    let cluster = bed::cluster().await;
+    let cluster = shared().await;
     let namespaces = cluster.resource("v1", "Namespace").await.unwrap().unwrap();
     let before = cluster.requests();
     let list = cluster.list_metadata(&namespaces, Select::default()).await.unwrap();
@@ -43,7 +72,7 @@ async fn lists_are_read_in_pages_and_carry_their_kind() {
 
 #[tokio::test]
 async fn unknown_fields_are_warned_of_and_preconditions_hold() {
-    let cluster = bed::cluster().await;
+    let cluster = shared().await;
     let maps = cluster.resource("v1", "ConfigMap").await.unwrap().unwrap();
     let body = json!({"apiVersion": "v1", "kind": "ConfigMap",
         "metadata": {"name": "cluster-test", "namespace": "default"}, "data": {"a": "1"}});
@@ -74,7 +103,7 @@ async fn unknown_fields_are_warned_of_and_preconditions_hold() {
 
 #[tokio::test]
 async fn a_watch_tells_of_metadata_and_an_old_version_asks_for_a_list() {
-    let cluster = bed::cluster().await;
+    let cluster = shared().await;
     let maps = cluster.resource("v1", "ConfigMap").await.unwrap().unwrap();
     let select = Select { labels: "watched=yes", ..Select::default() };
     let list = cluster.list_metadata(&maps, select).await.unwrap();

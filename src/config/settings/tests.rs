@@ -1,7 +1,8 @@
 //! Whole configurations in, whole settings or whole lists of problems out.
 
-use super::super::fragment::parse;
 use super::*;
+use crate::config::fragment::parse;
+use crate::config::root::entry_path;
 
 fn read(text: &str) -> Result<Config, Vec<String>> {
     read_with(text, &Handed::default())

@@ -207,8 +207,8 @@ fn what_left_git_is_ended_only_when_every_render_of_the_source_is_there() {
     graph.handle(Event::Finished(key("b"), ready("r1")), 4);
     graph.handle(Event::Polled(source_key(), Ok(Some(revision("r2")))), 5);
     started(&mut graph, 5);
-    let effects =
-        graph.handle(Event::Rendered(key("flux-system"), orders("r2", vec![order("a", json!({}))])), 6);
+    let effects = graph
+        .handle(Event::Rendered(key("flux-system"), orders("r2", vec![order("a", json!({}))])), 6);
     assert!(effects.is_empty(), "a has not rendered r2 and may declare b now");
     assert!(!graph.may_prune(&key("flux-system"), "r2"));
     let effects = graph.handle(Event::Rendered(key("a"), orders("r2", vec![])), 7);

@@ -1,0 +1,34 @@
+//! `gitopsd confirm`: lets held deletions go ahead.
+
+use super::{Context, EXIT_CODES, Exit, words};
+use crate::api::ConfirmAsk;
+
+const EXAMPLES: &str = "EXAMPLES
+  gitopsd status              names each held deletion and its digest
+  gitopsd diff apps           shows the objects
+  gitopsd confirm 3f9a1c20    deletes exactly these";
+
+/// Let held deletions go ahead
+///
+/// Deletions that could cost data are held until somebody names their digest, which stands for
+/// this very set of objects: another commit makes another digest.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct Args {
+    /// The digest, as status prints it
+    digest: String,
+}
+
+/// Asks.
+pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
+    let accepted = context.client().confirm(&ConfirmAsk { digest: args.digest }).await?;
+    if context.terminal.is_json() {
+        context.terminal.json(&accepted)?;
+        return Ok(Exit::Ok);
+    }
+    let of = accepted.keys.join(", ");
+    context.terminal.out(&format!("confirmed for {of}\n{}", words::indent(FOLLOW, "  ")))?;
+    Ok(Exit::Ok)
+}
+
+const FOLLOW: &str = "follow with: gitopsd status -w";

@@ -1,0 +1,118 @@
+//! `gitopsd diff`: the plan that the next run would execute.
+
+use super::table::Style;
+use super::terminal::Terminal;
+use super::{Context, Exit, words};
+use crate::pipeline::{Preview, PreviewStep};
+
+const EXAMPLES: &str = "EXAMPLES
+  gitopsd diff                 everything
+  gitopsd diff apps            one Kustomization
+  gitopsd diff --json | jq '.[].steps[].object'
+
+EXIT CODES
+  0 no changes   1 changes, or no plan could be made   2 wrong usage
+  69 the daemon cannot be reached";
+
+/// Show what the next run would change; nothing is written
+///
+/// + created, ~ changed, ! deleted and created anew, - deleted, h held until confirmed,
+/// ? decided after an earlier stage, x refused by the API server, . left alone.
+/// Values of Secrets are masked.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES, verbatim_doc_comment)]
+pub struct Args {
+    /// NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME of a Kustomization
+    name: Option<String>,
+}
+
+/// Asks and prints.
+pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    let previews = context.client().diff(args.name.as_deref()).await?;
+    let terminal = &context.terminal;
+    if terminal.is_json() {
+        terminal.json(&previews)?;
+    } else {
+        terminal.out(&text(&previews, terminal))?;
+    }
+    let changes = previews.iter().any(|p| p.failure.is_some() || p.steps.iter().any(is_change));
+    Ok(if changes { Exit::Problems } else { Exit::Ok })
+}
+
+fn is_change(step: &PreviewStep) -> bool {
+    step.verb != "skip"
+}
+
+fn text(previews: &[Preview], terminal: &Terminal) -> String {
+    let mut text = String::new();
+    for preview in previews {
+        let revision = words::revision(&preview.revision);
+        let changes = preview.steps.iter().filter(|step| is_change(step)).count();
+        let told = match (&preview.failure, changes) {
+            (Some(_), _) => "no plan".to_owned(),
+            (None, 0) => format!("no changes, {} as in Git", words::count(preview.unchanged, "object")),
+            (None, n) => format!("{}, {} as in Git", words::count(n, "change"), preview.unchanged),
+        };
+        let title = format!("{} at {revision}", preview.kustomization);
+        text.push_str(&format!("{}: {told}\n", terminal.paint(Style::Bold, &title)));
+        for step in &preview.steps {
+            text.push_str(&shown(step, terminal));
+        }
+        if let Some(failure) = &preview.failure {
+            let failure = terminal.paint(Style::Bad, &failure.to_string());
+            text.push_str(&words::indent(&failure, "  "));
+        }
+    }
+    text
+}
+
+fn shown(step: &PreviewStep, terminal: &Terminal) -> String {
+    let (sign, style) = match step.verb.as_str() {
+        "create" => ("+", Style::Good),
+        "configure" => ("~", Style::Warn),
+        "recreate" => ("!", Style::Bad),
+        "delete" => ("-", Style::Bad),
+        "hold" => ("h", Style::Warn),
+        "defer" => ("?", Style::Dim),
+        "refuse" => ("x", Style::Bad),
+        _ => (".", Style::Dim),
+    };
+    let file = step.file.as_ref().map(|file| format!(" ({file})")).unwrap_or_default();
+    let head = terminal.paint(style, &format!("{sign} {}", step.object));
+    let mut text = format!("  {head}{}\n", terminal.paint(Style::Dim, &file));
+    for line in &step.lines {
+        text.push_str(&words::indent(line, "      "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_is_grouped_by_kustomization_with_a_sign_for_each_object() {
+        let step = |verb: &str, object: &str, lines: &[&str]| PreviewStep {
+            verb: verb.into(),
+            object: object.into(),
+            file: Some("apps/web.yaml:3".into()),
+            lines: lines.iter().map(ToString::to_string).collect(),
+        };
+        let previews = [Preview {
+            kustomization: "flux-system/apps".into(),
+            revision: "main@sha1:0123456789".into(),
+            steps: vec![
+                step("create", "Service/web/a", &[]),
+                step("configure", "Deployment/web/a", &["~ spec.replicas: 1 -> 2"]),
+            ],
+            unchanged: 3,
+            failure: None,
+        }];
+        assert_eq!(
+            text(&previews, &Terminal::new(Some(false), false)),
+            "flux-system/apps at main@0123456: 2 changes, 3 as in Git\n  \
+             + Service/web/a (apps/web.yaml:3)\n  \
+             ~ Deployment/web/a (apps/web.yaml:3)\n      ~ spec.replicas: 1 -> 2\n"
+        );
+    }
+}

@@ -1,0 +1,253 @@
+//! `gitopsd reconcile`: run now, and follow until it has settled.
+
+use super::status::{detail, key};
+use super::table::Style;
+use super::{Context, Exit, terminal, words};
+use crate::api::{Accepted, Client, Document, ReconcileAsk};
+use crate::graph::{ItemView, Ready};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
+
+const EXAMPLES: &str = "EXAMPLES
+  gitopsd reconcile                        every Kustomization
+  gitopsd reconcile --with-source          ask the Git remotes first
+  gitopsd reconcile apps --timeout 15m     one of them, with patience
+  gitopsd reconcile apps --no-wait         only ask for it
+
+EXIT CODES
+  0 settled and ready   1 not ready, or not within the timeout   2 wrong usage
+  69 the daemon cannot be reached";
+
+/// How long the daemon has to show that it has begun; it does so before it answers, or at once.
+const BEGIN: Duration = Duration::from_secs(2);
+
+/// Run now, and follow until it has settled
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME; everything when absent
+    name: Option<String>,
+    /// Ask the Git remotes first
+    #[arg(long)]
+    with_source: bool,
+    /// Do not follow
+    #[arg(long)]
+    no_wait: bool,
+    /// Give up following after this time; the run goes on
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = words::duration)]
+    timeout: Duration,
+}
+
+/// Asks and follows.
+pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    let client = context.client();
+    let before = client.status(None).await?.serial;
+    let ask = ReconcileAsk { name: args.name.clone(), with_source: args.with_source };
+    let accepted = client.reconcile(&ask).await?;
+    if args.no_wait {
+        return asked(context, &accepted);
+    }
+    let deadline = Instant::now() + args.timeout;
+    let mut follower = Follower { keys: accepted.keys, told: BTreeMap::new() };
+    let followed = timeout_at(deadline, follower.follow(context, &client, before)).await;
+    let document = match followed {
+        Ok(document) => document?,
+        Err(_) => {
+            let after = crate::flux::format_duration(args.timeout);
+            context.terminal.error(&format!("not settled after {after}; it goes on"));
+            context.terminal.note("see gitopsd status");
+            client.status(None).await?
+        }
+    };
+    follower.result(context, &document)
+}
+
+fn asked(context: &Context, accepted: &Accepted) -> anyhow::Result<Exit> {
+    if context.terminal.is_json() {
+        context.terminal.json(accepted)?;
+    } else {
+        context.terminal.out(&format!("asked for {}", accepted.keys.join(", ")))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Follows some items.
+struct Follower {
+    keys: Vec<String>,
+    /// What was told of each item last.
+    told: BTreeMap<String, String>,
+}
+
+impl Follower {
+    /// Waits until the items have settled. Progress goes to stderr, the result to stdout.
+    async fn follow(
+        &mut self,
+        context: &Context,
+        client: &Client,
+        before: u64,
+    ) -> anyhow::Result<Document> {
+        // The answer may come a moment before the document that shows the runs as begun.
+        let begun = timeout_at(Instant::now() + BEGIN, client.status(Some(before))).await;
+        let mut document = match begun {
+            Ok(document) => document?,
+            Err(_) => client.status(None).await?,
+        };
+        loop {
+            for line in self.progress(&document) {
+                context.terminal.note(&line);
+            }
+            if self.settled(&document, terminal::now_ms()) {
+                return Ok(document);
+            }
+            document = client.status(Some(document.serial)).await?;
+        }
+    }
+
+    fn items<'a>(&self, document: &'a Document) -> Vec<&'a ItemView> {
+        let ours = |item: &&ItemView| self.keys.contains(&key(item));
+        document.summary.items.iter().filter(ours).collect()
+    }
+
+    /// A line for each item of which something new is to be told.
+    fn progress(&mut self, document: &Document) -> Vec<String> {
+        let mut lines = Vec::new();
+        for item in self.items(document) {
+            let state = match (item.running, item.ready) {
+                (true, _) => "running".to_owned(),
+                (false, Ready::True) => {
+                    format!("ready: {}", words::brief(&item.message, 100))
+                }
+                (false, Ready::False) => {
+                    format!("not ready: {}", words::brief(&item.message, 100))
+                }
+                (false, Ready::Unknown) => words::brief(&item.message, 100),
+            };
+            let key = key(item);
+            if self.told.get(&key) != Some(&state) {
+                lines.push(format!("{key}: {state}"));
+                self.told.insert(key, state);
+            }
+        }
+        lines
+    }
+
+    /// True when nothing asked for is under way, or about to be. An item that waits for another
+    /// one goes on waiting only while something runs at all.
+    fn settled(&self, document: &Document, now_ms: i64) -> bool {
+        let active = |item: &ItemView| {
+            item.running
+                || item.suspended.is_none() && item.next_ms.is_some_and(|next| next <= now_ms)
+        };
+        let any = document.summary.items.iter().any(active);
+        let waits =
+            |item: &ItemView| ["DependencyNotReady", "Progressing"].contains(&item.reason.as_str());
+        let busy = |item: &&ItemView| {
+            active(item) || any && item.suspended.is_none() && waits(item)
+        };
+        !self.items(document).iter().any(busy)
+    }
+
+    fn result(&self, context: &Context, document: &Document) -> anyhow::Result<Exit> {
+        let terminal = &context.terminal;
+        let items = self.items(document);
+        let fine = items.iter().all(|item| item.fine());
+        if terminal.is_json() {
+            terminal.json(&items)?;
+            return Ok(if fine { Exit::Ok } else { Exit::Problems });
+        }
+        let mut text = String::new();
+        for item in &items {
+            let revision = item.revision.as_deref().map(words::revision).unwrap_or_default();
+            let key = key(item);
+            if item.ready == Ready::True {
+                let objects = match item.kind.as_str() {
+                    "Kustomization" => format!(", {}", words::count(item.objects, "object")),
+                    _ => String::new(),
+                };
+                let ready = terminal.paint(Style::Good, "ready");
+                text.push_str(&format!("{key} {ready} at {revision}{objects}\n"));
+                continue;
+            }
+            if let Some(suspended) = &item.suspended {
+                let word = terminal.paint(Style::Warn, "suspended");
+                text.push_str(&format!("{key} {word} {suspended}\n"));
+                continue;
+            }
+            text.push_str(&format!("{key} {}\n", terminal.paint(Style::Bad, "not ready")));
+            match &item.failure {
+                Some(failure) => text.push_str(&detail::in_full(failure, terminal)),
+                None => text.push_str(&words::indent(&item.message, "    ")),
+            }
+        }
+        if !document.cluster.connected {
+            terminal.note(&format!("API server: {}", document.cluster.message));
+        }
+        terminal.out(&text)?;
+        Ok(if fine { Exit::Ok } else { Exit::Problems })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{ClusterView, DaemonView};
+
+    fn item(name: &str, running: bool, reason: &str, next_ms: Option<i64>) -> ItemView {
+        ItemView {
+            kind: "Kustomization".into(),
+            namespace: "n".into(),
+            name: name.into(),
+            ready: Ready::False,
+            reason: reason.into(),
+            message: "m".into(),
+            revision: None,
+            author: None,
+            subject: None,
+            location: String::new(),
+            source: None,
+            origin: None,
+            suspended: None,
+            running,
+            next_ms,
+            objects: 0,
+            warnings: Vec::new(),
+            failure: None,
+        }
+    }
+
+    fn settled(items: Vec<ItemView>) -> bool {
+        let mut document = Document::starting(DaemonView::default(), ClusterView::default());
+        document.summary.items = items;
+        let follower =
+            Follower { keys: vec!["Kustomization/n/a".into()], told: BTreeMap::new() };
+        follower.settled(&document, 1_000)
+    }
+
+    #[test]
+    fn what_runs_is_due_or_waits_for_a_running_one_has_not_settled() {
+        let other = || item("b", true, "", None);
+        assert!(!settled(vec![item("a", true, "", None)]));
+        assert!(!settled(vec![item("a", false, "", Some(1_000))]));
+        assert!(settled(vec![item("a", false, "BuildFailed", Some(1_001)), other()]));
+        assert!(!settled(vec![item("a", false, "DependencyNotReady", None), other()]));
+        assert!(settled(vec![item("a", false, "DependencyNotReady", None)]));
+        let stopped = ItemView {
+            suspended: Some("by root".into()),
+            ..item("a", false, "DependencyNotReady", Some(0))
+        };
+        assert!(settled(vec![stopped, other()]));
+    }
+
+    #[test]
+    fn progress_is_told_when_it_changes() {
+        let mut follower =
+            Follower { keys: vec!["Kustomization/n/a".into()], told: BTreeMap::new() };
+        let mut document = Document::starting(DaemonView::default(), ClusterView::default());
+        document.summary.items = vec![item("a", true, "", None), item("b", true, "", None)];
+        assert_eq!(follower.progress(&document), ["Kustomization/n/a: running"]);
+        assert_eq!(follower.progress(&document), Vec::<String>::new());
+        document.summary.items = vec![item("a", false, "", None)];
+        assert_eq!(follower.progress(&document), ["Kustomization/n/a: not ready: m"]);
+    }
+}

@@ -1,0 +1,134 @@
+//! Pure: durations, ages and names as people write and read them.
+
+use crate::flux::parse_duration;
+use std::time::Duration;
+
+/// Reads `2h`, `1h30m`, `90s`, and `3d` for days.
+pub fn duration(said: &str) -> Result<Duration, String> {
+    let days = said.strip_suffix('d').filter(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    let parsed = match days.and_then(|days| days.parse::<u64>().ok()) {
+        Some(days) => Duration::from_secs(days.saturating_mul(86_400)),
+        None => parse_duration(said)?,
+    };
+    if parsed.is_zero() {
+        return Err("must be longer than nothing".to_owned());
+    }
+    // A hundred years: beyond it sums of times overflow, and nobody means it.
+    if parsed > Duration::from_secs(100 * 365 * 86_400) {
+        return Err(format!("{said:?} is too long"));
+    }
+    Ok(parsed)
+}
+
+/// A span in one or two units: `45s`, `12m`, `3h10m`, `5d`.
+pub fn span(ms: i64) -> String {
+    let seconds = ms.max(0) / 1000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (2.., _, _) => format!("{days}d"),
+        (_, 10.., _) => format!("{hours}h"),
+        (_, 1.., _) if minutes % 60 > 0 => format!("{hours}h{}m", minutes % 60),
+        (_, 1.., _) => format!("{hours}h"),
+        (_, _, 1..) => format!("{minutes}m"),
+        _ => format!("{seconds}s"),
+    }
+}
+
+/// Microseconds as a person wants them: `850 µs`, `12 ms`, `3.4 s`.
+pub fn micros(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} µs"),
+        1_000..1_000_000 => format!("{} ms", us / 1_000),
+        _ => format!("{}.{} s", us / 1_000_000, us / 100_000 % 10),
+    }
+}
+
+/// The first line of a text, at most `most` characters of it.
+pub fn brief(text: &str, most: usize) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    if line.chars().count() <= most && line.len() == text.len() {
+        return line.to_owned();
+    }
+    let mut cut: String = line.chars().take(most.saturating_sub(1)).collect();
+    cut.truncate(cut.trim_end().len());
+    cut.push('…');
+    cut
+}
+
+/// `main@sha1:0123456789…` as `main@0123456`.
+pub fn revision(id: &str) -> String {
+    match id.split_once("sha1:") {
+        Some((name, commit)) => format!("{name}{}", commit.get(..7).unwrap_or(commit)),
+        None => id.to_owned(),
+    }
+}
+
+/// `one object`, `3 objects`.
+pub fn count(number: usize, thing: &str) -> String {
+    if number == 1 { format!("one {thing}") } else { format!("{number} {thing}s") }
+}
+
+/// Every line of a text behind a margin.
+pub fn indent(text: &str, margin: &str) -> String {
+    text.lines().map(|line| format!("{margin}{line}\n")).collect()
+}
+
+/// Whether `Kind/namespace/name` is what a person called `said`.
+pub fn is_called(key: &str, said: &str) -> bool {
+    let key: Vec<&str> = key.split('/').collect();
+    let said: Vec<&str> = said.split('/').collect();
+    if said.len() == 3 && said[0] == "ks" {
+        return key.ends_with(&said[1..]) && key[0] == "Kustomization";
+    }
+    key.ends_with(&said)
+        || (said.len() == 2 && key.first() == said.first() && key.last() == said.last())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_with_days_and_refused_when_senseless() {
+        for (said, seconds) in [("2h", Some(7200)), ("3d", Some(259_200)), ("1h30m", Some(5400))] {
+            assert_eq!(duration(said).ok().map(|d| d.as_secs()), seconds, "{said}");
+        }
+        for said in ["", "2", "0s", "d", "1d2h", "999999999999d", "-1h"] {
+            assert!(duration(said).is_err(), "{said}");
+        }
+    }
+
+    #[test]
+    fn spans_are_told_in_the_unit_that_matters() {
+        for (ms, told) in [
+            (-5, "0s"),
+            (59_999, "59s"),
+            (61_000, "1m"),
+            (3_600_000, "1h"),
+            (4_200_000, "1h10m"),
+            (86_400_000, "24h"),
+            (200_000_000, "2d"),
+        ] {
+            assert_eq!(span(ms), told, "{ms}");
+        }
+        assert_eq!([micros(850), micros(12_345), micros(3_456_789)], ["850 µs", "12 ms", "3.4 s"]);
+    }
+
+    #[test]
+    fn a_long_or_many_lined_text_is_cut_at_a_character() {
+        assert_eq!(brief("short", 10), "short");
+        assert_eq!(brief("größer als das", 8), "größer…");
+        assert_eq!(brief("one\ntwo", 10), "one…");
+    }
+
+    #[test]
+    fn an_object_is_called_by_its_name_with_or_without_namespace_and_kind() {
+        let key = "Kustomization/flux-system/apps";
+        for said in ["apps", "flux-system/apps", key, "ks/flux-system/apps", "Kustomization/apps"] {
+            assert!(is_called(key, said), "{said}");
+        }
+        for said in ["app", "other/apps", "GitRepository/flux-system/apps", ""] {
+            assert!(!is_called(key, said), "{said}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Pure: the `root` section: which repository, which ref, with which credentials.
+//!
+//! What cannot work together is refused here, so that a mistake is met at `gitopsd check` with its
+//! line and not at the first poll. Whether the remote agrees is not known before that poll.
+
+use super::fragment::dotted;
+use super::problem::Problem;
+use super::settings::{Reader, RootCredentials, RootRef, RootSettings};
+use std::time::Duration;
+
+impl Reader<'_> {
+    pub(super) fn root(&mut self) -> Option<RootSettings> {
+        let place = self.find("root")?.place.clone();
+        let missing = |reader: &mut Self, key: &str, fix: &str| {
+            let (place, key, fix) = (place.clone(), dotted("root", key), fix.to_owned());
+            reader.problems.push(Problem::Missing { place, key, fix });
+        };
+        let url = self.text("root.url");
+        match url {
+            None => missing(self, "url", "write url: https://… or ssh://…"),
+            Some((url, place)) => {
+                if let Err((what, fix)) = check_url(url) {
+                    self.invalid("root.url", place, what, fix);
+                }
+            }
+        }
+        let said = self.text("root.path");
+        let path = said.map(|(path, _)| entry_path(path));
+        match (&path, said) {
+            (None, _) => missing(self, "path", "write path: clusters/my-cluster"),
+            (Some(None), Some((said, place))) => {
+                let what = format!("{said:?} is not a directory below the repository's top");
+                self.invalid(
+                    "root.path",
+                    place,
+                    what,
+                    "write it without a leading / and without ..",
+                );
+            }
+            _ => {}
+        }
+        let reference = self.reference();
+        let minute = Duration::from_secs(60);
+        let interval = ("root.interval", minute);
+        let interval = self.duration(interval, Duration::from_secs(1), 24 * 60 * minute);
+        let (url, _) = url?;
+        let credentials = self.credentials(url);
+        Some(RootSettings { url: url.to_owned(), reference, path: path??, interval, credentials })
+    }
+
+    /// One of the five; only a branch may stand beside a commit.
+    fn reference(&mut self) -> RootRef {
+        let branch = self.text("root.ref.branch").map(|(said, _)| said.to_owned());
+        let kinds = ["commit", "name", "semver", "tag", "branch"];
+        let paths = kinds.map(|kind| dotted("root.ref", kind));
+        let said: Vec<_> = kinds
+            .iter()
+            .zip(&paths)
+            .filter_map(|(kind, path)| Some((*kind, self.text(path)?)))
+            .collect();
+        for (kind, (text, place)) in &said {
+            if text.is_empty() {
+                self.invalid(&dotted("root.ref", kind), place, "empty", "write a name");
+            }
+        }
+        let Some((kind, (text, place))) = said.first().copied() else {
+            return RootRef::Branch("master".to_owned());
+        };
+        for (other, (_, place)) in &said[1..] {
+            if (kind, *other) != ("commit", "branch") {
+                let what = format!("said beside {kind}");
+                self.invalid(&dotted("root.ref", other), place, what, "keep one of the two");
+            }
+        }
+        let text = text.to_owned();
+        match kind {
+            "commit" => {
+                let sha = text.to_lowercase();
+                if sha.len() != 40 || !sha.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                    let what = format!("{text:?} is not a full commit id");
+                    self.invalid("root.ref.commit", place, what, "write all 40 hex digits");
+                }
+                RootRef::Commit { sha, branch }
+            }
+            "name" => {
+                if !text.starts_with("refs/") {
+                    let what = format!("{text:?} is not a full ref name");
+                    self.invalid("root.ref.name", place, what, "write refs/heads/… or refs/tags/…");
+                }
+                RootRef::Name(text)
+            }
+            "semver" => RootRef::Semver(text),
+            "tag" => RootRef::Tag(text),
+            _ => RootRef::Branch(text),
+        }
+    }
+
+    fn credentials(&mut self, url: &str) -> RootCredentials {
+        let at = |key| dotted("root.credentials", key);
+        let ssh = url.starts_with("ssh://");
+        let (http_only, ssh_only) = (
+            ["username", "passwordFile", "bearerTokenFile", "caFile"],
+            ["identityFile", "knownHostsFile"],
+        );
+        let (strange, scheme) =
+            if ssh { (&http_only[..], "ssh") } else { (&ssh_only[..], "http and https") };
+        for key in strange {
+            if let Some((_, place)) = self.text(&at(key)) {
+                let what = format!("has no use with {scheme}");
+                self.invalid(&at(key), place, what, "remove it or correct root.url");
+            }
+        }
+        if let (Some((_, place)), true) =
+            (self.text(&at("bearerTokenFile")), self.text(&at("passwordFile")).is_some())
+        {
+            let what = "said beside passwordFile";
+            self.invalid(&at("bearerTokenFile"), place, what, "keep one of the two");
+        }
+        if let (Some((_, place)), None) =
+            (self.text(&at("username")), self.secret_file(&at("passwordFile")))
+        {
+            self.invalid(&at("username"), place, "said without passwordFile", "add passwordFile");
+        }
+        // Credentials of the unit may hold what another scheme needs: only the fitting ones count.
+        let mut file = |key, fits: bool| {
+            let named = self.path(&at(key));
+            if fits { named.or_else(|| self.credential(&at(key))) } else { named }
+        };
+        let bearer_named = file("bearerTokenFile", false);
+        let password_file = file("passwordFile", !ssh && bearer_named.is_none());
+        let bearer_token_file =
+            bearer_named.or_else(|| file("bearerTokenFile", !ssh && password_file.is_none()));
+        let (identity_file, known_hosts_file, ca_file) =
+            (file("identityFile", ssh), file("knownHostsFile", ssh), file("caFile", !ssh));
+        let username = self.text(&at("username")).map(|(name, _)| name.to_owned());
+        RootCredentials {
+            username: username.or_else(|| password_file.as_ref().map(|_| "git".to_owned())),
+            password_file,
+            bearer_token_file,
+            identity_file,
+            known_hosts_file,
+            ca_file,
+        }
+    }
+}
+
+/// What is wrong with a URL and the remedy; a password in it is never repeated.
+fn check_url(url: &str) -> Result<(), (String, &'static str)> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Err(match url.split_once(':') {
+            Some((host, _)) if !host.contains('/') => (
+                "the short form HOST:PATH is not taken".to_owned(),
+                "write ssh://git@HOST/PATH, as Flux wants it",
+            ),
+            _ => ("no scheme".to_owned(), "write https://… or ssh://…"),
+        });
+    };
+    if !["https", "http", "ssh"].contains(&scheme) {
+        return Err((format!("scheme {scheme:?} is not taken"), "write https://… or ssh://…"));
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    if user.contains(':') || (scheme != "ssh" && !user.is_empty()) {
+        let fix = "move it to root.credentials: username and passwordFile";
+        return Err(("credentials inside the URL".to_owned(), fix));
+    }
+    if host.is_empty() || url.contains(char::is_whitespace) {
+        return Err(("no host, or a blank in it".to_owned(), "write https://HOST/PATH"));
+    }
+    Ok(())
+}
+
+/// `./clusters/x/` is `clusters/x`; `None` for what leaves the repository.
+pub(super) fn entry_path(said: &str) -> Option<String> {
+    if said.starts_with('/') {
+        return None;
+    }
+    let parts: Vec<_> = said.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    if parts.contains(&"..") {
+        return None;
+    }
+    Some(if parts.is_empty() { ".".to_owned() } else { parts.join("/") })
+}
