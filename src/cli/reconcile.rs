@@ -1,6 +1,6 @@
 //! `gitopsd reconcile`: run now, and follow until it has settled.
 
-use super::status::{detail, key};
+use super::status::{in_full, key};
 use super::table::Style;
 use super::{Context, Exit, terminal, words};
 use crate::api::{Accepted, Client, Document, ReconcileAsk};
@@ -176,7 +176,7 @@ impl Follower {
             }
             text.push_str(&format!("{key} {}\n", terminal.paint(Style::Bad, "not ready")));
             match &item.failure {
-                Some(failure) => text.push_str(&detail::in_full(failure, terminal)),
+                Some(failure) => text.push_str(&in_full(failure, terminal)),
                 None => text.push_str(&words::indent(&item.message, "    ")),
             }
         }

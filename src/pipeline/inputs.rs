@@ -48,7 +48,14 @@ impl Pipeline {
     /// Credentials of a source: its Secret in the cluster, else the host's under the rule above.
     pub(super) async fn credential(&self, source: &GitRepository) -> Result<Credential, Failure> {
         let trusted = same_origin(&source.url, &self.settings.root_url);
-        let Some(name) = &source.secret_ref else { return Ok(Credential::default()) };
+        let Some(name) = &source.secret_ref else {
+            // User and password may stand in the URL itself.
+            return Credential::from_secret(&source.url, &BTreeMap::new()).map_err(|cause| {
+                Failure::new(Step::Fetch, "AuthenticationFailed", cause.to_string())
+                    .object(source.key())
+                    .hint(cause.hint())
+            });
+        };
         let fallback = || self.host.git.clone();
         let Some(connection) = self.connection() else {
             return if trusted {
