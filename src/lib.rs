@@ -13,3 +13,8 @@ pub mod cluster;
 pub mod plan;
 pub mod apply;
 pub mod observe;
+pub mod history;
+pub mod pipeline;
+pub mod graph;
+pub mod api;
+pub mod daemon;

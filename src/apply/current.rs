@@ -3,7 +3,8 @@
 use super::{Applier, ApplyError};
 use crate::cluster::ClusterError;
 use crate::render::ObjectId;
-use futures::{StreamExt, TryStreamExt};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde_json::Value;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,10 +30,12 @@ impl Applier {
     /// discovery knows their kinds.
     pub async fn wait_current(&self, applied: &[Value]) -> Result<(), ApplyError> {
         let deadline = Instant::now() + LIMIT;
-        futures::stream::iter(applied.iter().map(|object| self.wait_one(object, deadline)))
-            .buffer_unordered(AT_ONCE)
-            .try_collect::<Vec<()>>()
-            .await?;
+        // Boxed one by one: a closure over references would not be Send for every lifetime.
+        let mut waits: Vec<BoxFuture<'_, Result<(), ApplyError>>> = Vec::new();
+        for object in applied {
+            waits.push(self.wait_one(object, deadline).boxed());
+        }
+        futures::stream::iter(waits).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
         Ok(())
     }
 

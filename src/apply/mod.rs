@@ -13,6 +13,7 @@
 mod current;
 mod error;
 mod managers;
+mod namespace;
 mod probe;
 mod prune;
 mod refusal;

@@ -5,7 +5,8 @@ use super::refusal::{own, refusal};
 use crate::cluster::{Apply, ClusterError, Resource};
 use crate::plan::{MANAGER, Probe, Refusal, RefusalKind};
 use crate::render::{Manifest, ObjectId};
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -62,10 +63,12 @@ impl Applier {
     /// Reads the live object of each manifest and asks for a dry-run of its apply, in the order
     /// of the manifests. Writes nothing.
     pub async fn probe(&self, manifests: &[Manifest]) -> Vec<Probe> {
-        futures::stream::iter(manifests.iter().map(|manifest| self.probe_one(manifest)))
-            .buffered(AT_ONCE)
-            .collect()
-            .await
+        // Boxed one by one: a closure over references would not be Send for every lifetime.
+        let mut looks: Vec<BoxFuture<'_, Probe>> = Vec::with_capacity(manifests.len());
+        for manifest in manifests {
+            looks.push(self.probe_one(manifest).boxed());
+        }
+        futures::stream::iter(looks).buffered(AT_ONCE).collect().await
     }
 
     async fn probe_one(&self, manifest: &Manifest) -> Probe {

@@ -45,6 +45,10 @@ impl Expression {
             let lines: Vec<&str> = said.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
             ExpressionError(format!("not a CEL expression: {}", shorten(&lines.join("; "))))
         })?;
+        // It would fail at every evaluation, and the object would be waited for in vain.
+        if program.references().has_variable("sets") {
+            return Err(ExpressionError("the functions sets.* are not supported".to_owned()));
+        }
         Ok(Expression { text: text.to_owned(), program: Arc::new(program) })
     }
 
@@ -246,6 +250,8 @@ mod tests {
         let long = format!("'{}' == ''", "a".repeat(5000));
         assert!(Expression::compile(&long).is_err_and(|error| error.0.ends_with("more than 4096")));
         assert!(Expression::compile(&"(".repeat(4000)).is_err());
+        let sets = Expression::compile("sets.contains([1, 2], [1])").map_err(|error| error.0);
+        assert_eq!(sets, Err("the functions sets.* are not supported".to_owned()));
     }
 
     #[test]

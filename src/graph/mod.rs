@@ -34,6 +34,8 @@ pub struct Graph {
     notices: BTreeMap<Key, Notices>,
     /// Items that their parent no longer declares, until it is sure that nobody else does.
     leaving: BTreeMap<Key, Item>,
+    /// Suspends of the host, by printed key, for items that may not be declared yet.
+    preset: BTreeMap<String, String>,
 }
 
 /// What one Kustomization's render declared that is not run.
@@ -48,7 +50,11 @@ impl Graph {
     /// A graph of the root pair, due at once.
     pub fn new(root: Root, now: Time) -> Self {
         let source = Item::new(Object::GitRepository(root.source.clone()), Value::Null, now);
-        let entry = Item::new(Object::Kustomization(root.kustomization.clone()), Value::Null, now);
+        let entry = Item::new(
+            Object::Kustomization(Box::new(root.kustomization.clone())),
+            Value::Null,
+            now,
+        );
         let items = [(root.source.key(), source), (root.kustomization.key(), entry)].into();
         Graph {
             root,
@@ -56,6 +62,15 @@ impl Graph {
             aliases: BTreeMap::new(),
             notices: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            preset: BTreeMap::new(),
+        }
+    }
+
+    /// Takes up the suspends of a former process: printed key → how it is shown.
+    pub fn preset(&mut self, suspends: impl Iterator<Item = (String, String)>) {
+        self.preset.extend(suspends);
+        for (key, item) in &mut self.items {
+            item.suspended = self.preset.get(&key.to_string()).cloned();
         }
     }
 
@@ -145,6 +160,17 @@ impl Graph {
         })
     }
 
+    /// True when every Kustomization has rendered with success: what the graph does not know then
+    /// is not in Git.
+    pub fn complete(&self) -> bool {
+        let declared = self.notices.values().all(|notices| notices.problems.is_empty());
+        declared
+            && self.items.values().all(|item| match &item.object {
+                Object::GitRepository(_) => item.revision.is_some(),
+                Object::Kustomization(_) => item.attempted.is_some() && item.failure.is_none(),
+            })
+    }
+
     /// Key of an item by what a person typed: `name`, `namespace/name` or `Kind/namespace/name`.
     pub fn find(&self, said: &str) -> Vec<Key> {
         let parts: Vec<&str> = said.split('/').collect();
@@ -157,9 +183,7 @@ impl Graph {
         };
         let matches = |key: &&Key| match parts.as_slice() {
             [name] => key.name == *name,
-            [first, name] => {
-                key.name == *name && (key.namespace == *first || kind_is(key, first))
-            }
+            [first, name] => key.name == *name && (key.namespace == *first || kind_is(key, first)),
             [kind, namespace, name] => {
                 key.name == *name && key.namespace == *namespace && kind_is(key, kind)
             }

@@ -74,6 +74,7 @@ impl Graph {
             let mut item = Item::new(object, manifest, now);
             item.parent = Some(parent.clone());
             item.origin = origin;
+            item.suspended = self.preset.get(&key.to_string()).cloned();
             self.items.insert(key, item);
             return None;
         };
@@ -109,7 +110,7 @@ impl Graph {
             // A suspended Kustomization that leaves Git lets go of everything (`§4.12`).
             Object::Kustomization(kustomization) => {
                 let orphan = kustomization.suspend || item.suspended.is_some();
-                Effect::Finalize { kustomization: Box::new(kustomization), orphan }
+                Effect::Finalize { kustomization, orphan }
             }
         });
         effects

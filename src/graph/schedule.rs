@@ -5,7 +5,7 @@
 
 use super::depends::{cycles, unmet};
 use super::{Condition, Graph, Item, Phase, Ready, Time};
-use crate::flux::{Key, Kustomization, Object, format_duration};
+use crate::flux::{Key, Kustomization, Object};
 use crate::history::Trigger;
 use crate::pipeline::{Failure, Outcome, Report, Retry, Revision, WorkOrders};
 use std::time::Duration;
@@ -22,8 +22,8 @@ pub enum Event {
     Finished(Key, Report),
     /// Health of a Kustomization changed after its run.
     Health(Key, Condition),
-    /// Somebody or something asks for a run.
-    Request(Key, Trigger),
+    /// Somebody or something asks for a run, this many milliseconds from now.
+    Request(Key, Trigger, Time),
     /// Stopped by the host (`Some(reason)`) or released (`None`).
     Suspend(Key, Option<String>),
     /// The API server answers again: everything that failed for it is tried at once.
@@ -78,10 +78,10 @@ impl Graph {
                 self.set_condition(&key, condition, now);
                 Vec::new()
             }
-            Event::Request(key, trigger) => {
+            Event::Request(key, trigger, delay) => {
                 let key = self.resolve(&key);
                 if let Some(item) = self.items.get_mut(&key) {
-                    item.request(now, trigger);
+                    item.request(now + delay, trigger);
                 }
                 Vec::new()
             }
@@ -91,8 +91,12 @@ impl Graph {
                     if reason.is_none() && item.suspended.is_some() {
                         item.request(now, Trigger::Resume);
                     }
-                    item.suspended = reason;
+                    item.suspended.clone_from(&reason);
                 }
+                match reason {
+                    Some(reason) => self.preset.insert(key.to_string(), reason),
+                    None => self.preset.remove(&key.to_string()),
+                };
                 Vec::new()
             }
             Event::ClusterBack => {
@@ -138,8 +142,7 @@ impl Graph {
             Ok(effect) => {
                 item.phase = Phase::Running { again: None };
                 if item.condition.status == Ready::False && item.failures == 0 {
-                    item.condition =
-                        Condition::new(Ready::Unknown, "Progressing", "reconciling");
+                    item.condition = Condition::new(Ready::Unknown, "Progressing", "reconciling");
                 }
                 Some(match effect {
                     Effect::Run { key, source, revision, .. } => {
@@ -184,7 +187,8 @@ impl Graph {
             return not("ArtifactFailed", format!("source {source} does not exist"));
         };
         let Some(revision) = from.revision.clone() else {
-            let message = format!("source {source} has no revision yet: {}", from.condition.message);
+            let message =
+                format!("source {source} has no revision yet: {}", from.condition.message);
             return not("ArtifactFailed", message);
         };
         let resolve = |key: &Key| self.resolve(key);
@@ -276,15 +280,14 @@ impl Graph {
                     Retry::Never => interval,
                 };
                 settle(item, key, now, delay);
-                let condition =
-                    Condition::new(Ready::False, &failure.reason, failure.to_string());
+                let condition = Condition::new(Ready::False, &failure.reason, failure.to_string());
                 item.failure = Some(failure);
                 self.set_condition(key, condition, now);
             }
             Outcome::Cancelled => settle(item, key, now, Duration::ZERO),
             Outcome::Adopted(adopted) => {
                 // The repository states its own entry: its spec replaces the host's stand-in.
-                item.object = Object::Kustomization(*adopted.clone());
+                item.object = Object::Kustomization(adopted.clone());
                 self.root.kustomization = *adopted;
                 item.phase = Phase::Idle { due: Some((now, Trigger::Revision)) };
             }
@@ -335,17 +338,6 @@ impl Graph {
             }
         }
     }
-
-    /// When an item is due next, for people: `in 4m12s`.
-    pub fn next_run(&self, key: &Key, now: Time) -> Option<String> {
-        match &self.items.get(key)?.phase {
-            Phase::Idle { due: Some((at, _)) } => {
-                let left = Duration::from_millis(at.saturating_sub(now));
-                Some(format!("in {}", format_duration(left)))
-            }
-            _ => None,
-        }
-    }
 }
 
 /// Ends a run: at once again if something arrived meanwhile, else after the delay.
@@ -366,9 +358,10 @@ fn settle(item: &mut Item, key: &Key, now: Time, delay: Duration) {
 /// Delay ± 5 %, the same for one key at all times, so that items do not run in one burst.
 fn jitter(key: &Key, delay: Duration) -> Time {
     let millis = Time::try_from(delay.as_millis()).unwrap_or(Time::MAX / 2);
-    let seed = key.to_string().bytes().fold(7u64, |hash, byte| {
-        hash.wrapping_mul(31).wrapping_add(u64::from(byte))
-    });
+    let seed = key
+        .to_string()
+        .bytes()
+        .fold(7u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let span = millis / 10;
     if span == 0 { millis } else { millis - span / 2 + seed % span }
 }

@@ -1,6 +1,6 @@
 //! Pure: the one value that `status`, the STATUS line and the API describe.
 
-use super::{Condition, Graph, Item, Phase, Ready, Time};
+use super::{Condition, Graph, Item, Phase, Ready};
 use crate::flux::{Key, Object};
 use crate::pipeline::{Failure, Problem, SetAsideEntry};
 use serde::{Deserialize, Serialize};
@@ -49,8 +49,8 @@ pub struct ItemView {
     pub suspended: Option<String>,
     /// True while a run is under way.
     pub running: bool,
-    /// When the next run is due.
-    pub next: Option<String>,
+    /// When the next run is due, Unix milliseconds.
+    pub next_ms: Option<i64>,
     /// Objects in the inventory.
     pub objects: usize,
     /// Notices of the last run.
@@ -73,7 +73,7 @@ pub struct UnsupportedView {
 }
 
 impl ItemView {
-    fn of(key: &Key, item: &Item, next: Option<String>) -> Self {
+    fn of(key: &Key, item: &Item, epoch_ms: i64) -> Self {
         let (location, source, in_git) = match &item.object {
             Object::GitRepository(git) => (git.url.clone(), None, git.suspend),
             Object::Kustomization(ks) => {
@@ -101,7 +101,10 @@ impl ItemView {
                 .clone()
                 .or_else(|| in_git.then(|| "spec.suspend in Git".to_owned())),
             running: matches!(item.phase, Phase::Running { .. }),
-            next,
+            next_ms: match &item.phase {
+                Phase::Idle { due: Some((at, _)) } => Some(epoch_ms.saturating_add_unsigned(*at)),
+                _ => None,
+            },
             objects: item.objects,
             warnings: item.warnings.clone(),
             failure: item.failure.clone(),
@@ -161,15 +164,11 @@ pub fn short(revision: &str) -> String {
 }
 
 impl Graph {
-    /// The state of everything.
-    pub fn summary(&self, now: Time) -> Summary {
+    /// The state of everything; `epoch_ms` is the wall clock, Unix milliseconds, at time 0.
+    pub fn summary(&self, epoch_ms: i64) -> Summary {
         let notices = || self.notices.values();
         Summary {
-            items: self
-                .items
-                .iter()
-                .map(|(key, item)| ItemView::of(key, item, self.next_run(key, now)))
-                .collect(),
+            items: self.items.iter().map(|(key, item)| ItemView::of(key, item, epoch_ms)).collect(),
             unsupported: notices()
                 .flat_map(|n| &n.unsupported)
                 .map(|u| UnsupportedView {

@@ -48,7 +48,7 @@ impl Pipeline {
     /// Credentials of a source: its Secret in the cluster, else the host's under the rule above.
     pub(super) async fn credential(&self, source: &GitRepository) -> Result<Credential, Failure> {
         let trusted = same_origin(&source.url, &self.settings.root_url);
-        let Some(name) = &source.secret_ref else { return Ok(Credential::none()) };
+        let Some(name) = &source.secret_ref else { return Ok(Credential::default()) };
         let fallback = || self.host.git.clone();
         let Some(connection) = self.connection() else {
             return if trusted {
@@ -58,10 +58,13 @@ impl Pipeline {
             };
         };
         match secret(&connection, &source.namespace, name).await? {
-            Some(data) => Credential::from_secret(&source.url, &data).map_err(|cause| {
-                let cause = format!("Secret {}/{name}: {cause}", source.namespace);
-                Failure::new(Step::Fetch, "AuthenticationFailed", cause).object(source.key())
-            }),
+            Some(data) => {
+                let data = data.into_iter().map(|(k, v)| (k, v.expose().to_vec())).collect();
+                Credential::from_secret(&source.url, &data).map_err(|cause| {
+                    let cause = format!("Secret {}/{name}: {cause}", source.namespace);
+                    Failure::new(Step::Fetch, "AuthenticationFailed", cause).object(source.key())
+                })
+            }
             None if trusted => Ok(fallback()),
             None => Err(no_secret(source, name, "it does not exist")),
         }
@@ -127,7 +130,9 @@ impl Pipeline {
                 "Secret" => secret(&connection, namespace, &from.name).await?,
                 "ConfigMap" => config_map(&connection, namespace, &from.name).await?,
                 other => {
-                    return Err(wrong(format!("substituteFrom: {other:?} is not a ConfigMap or Secret")));
+                    return Err(wrong(format!(
+                        "substituteFrom: {other:?} is not a ConfigMap or Secret"
+                    )));
                 }
             };
             let Some(data) = data else {
@@ -139,11 +144,11 @@ impl Pipeline {
             };
             for (key, value) in data {
                 let text = String::from_utf8_lossy(value.expose()).into_owned();
-                variables.insert(&key, text).map_err(|e| wrong(format!("{place}: {e}")))?;
+                variables.insert(&key, &text).map_err(|e| wrong(format!("{place}: {e}")))?;
             }
         }
         for (key, value) in &post_build.substitute {
-            let inserted = variables.insert(key, value.clone());
+            let inserted = variables.insert(key, value);
             inserted.map_err(|e| wrong(format!("postBuild.substitute: {e}")))?;
         }
         Ok(variables)

@@ -1,7 +1,7 @@
 //! The steps of one run, in their order.
 
 use super::orders::{Sorted, sort};
-use super::write::Written;
+use super::write::{STOPPING, Written};
 use super::{
     Answer, Ask, Connection, Failure, Job, Outcome, Pipeline, Question, Report, Retry, Step,
     WorkOrders, lock,
@@ -10,7 +10,7 @@ use crate::flux::{Kustomization, Object};
 use crate::history::{RunId, Trigger};
 use crate::logging::Message;
 use crate::plan::{Claim, Owner, desired, label};
-use crate::render::{Manifest, ObjectId, Redactor, Rendered, Request};
+use crate::render::{Manifest, ObjectId, Redactor, RenderError, Rendered, Request};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::collections::{BTreeMap, BTreeSet};
@@ -84,7 +84,8 @@ impl<'a> Run<'a> {
         let permit = self.pipeline.workers.acquire().await;
         self.enter(Step::Open);
         let request = self.request().await?;
-        let input = self.pipeline.renderer.digest(&request).await.map_err(|e| self.render_failure(e))?;
+        let input =
+            self.pipeline.renderer.digest(&request).await.map_err(|e| self.render_failure(e))?;
         if self.quiet(&input) {
             self.tell(self.remembered(), ask).await?;
             return Ok(Outcome::Ready(self.applied()));
@@ -106,6 +107,23 @@ impl<'a> Run<'a> {
         Ok(Outcome::Ready(self.applied()))
     }
 
+    /// An error of the renderer as a failure: the first problem in full, the others counted.
+    fn render_failure(&self, error: RenderError) -> Failure {
+        let mut failure = Failure::new(Step::Render, "BuildFailed", error.to_string());
+        if let RenderError::PathNotFound { .. } = error {
+            failure.reason = "ArtifactFailed".to_owned();
+        }
+        if let [only] = error.problems() {
+            let line = only.line.map(|line| format!(":{line}")).unwrap_or_default();
+            failure.file = only.file.as_ref().map(|file| format!("{file}{line}"));
+            failure.cause.clone_from(&only.message);
+        }
+        if error.retry() {
+            failure.retry = Retry::Soon;
+        }
+        self.at_revision(failure.hint(error.hint()))
+    }
+
     fn applied(&self) -> String {
         format!("Applied revision: {}", self.job.revision.id)
     }
@@ -113,9 +131,13 @@ impl<'a> Run<'a> {
     /// The Kustomization as the renderer wants it.
     pub(super) async fn request(&self) -> Result<Request, Failure> {
         let kustomization = self.job.kustomization.clone();
+        let Some(source_root) = self.job.tree.clone() else {
+            let cause = "the files of the source are not at hand";
+            return Err(Failure::new(Step::Fetch, "ArtifactFailed", cause).retry(Retry::Soon));
+        };
         let keyring = self.pipeline.keyring(&kustomization, &self.job.url).await?;
         let variables = self.pipeline.variables(&kustomization).await?;
-        Ok(Request { kustomization, source_root: self.job.tree.clone(), keyring, variables })
+        Ok(Request { kustomization, source_root, keyring, variables })
     }
 
     fn quiet(&mut self, input: &str) -> bool {
@@ -125,6 +147,7 @@ impl<'a> Run<'a> {
                 | Trigger::Revision
                 | Trigger::Dependency
                 | Trigger::Prune
+                | Trigger::Drift
                 | Trigger::Request { .. }
         ) {
             return false;
@@ -178,16 +201,15 @@ impl<'a> Run<'a> {
         &mut self,
         mut manifests: Vec<Manifest>,
     ) -> Result<Vec<Manifest>, Failure> {
+        if let Some(connection) = &self.connection {
+            // What is refused here is refused by its probe, with the same words.
+            connection.applier.normalise(&mut manifests).await;
+        }
         let mut wanted: BTreeMap<ObjectId, Claim> = BTreeMap::new();
         for manifest in &mut manifests {
-            if let Some(connection) = &self.connection {
-                connection.applier.normalise(manifest).await;
-            }
             self.warnings.extend(desired(manifest, &self.job.kustomization));
-            let claim = Claim {
-                digest: Some(self.digest(manifest)),
-                origin: manifest.origin.clone(),
-            };
+            let claim =
+                Claim { digest: Some(self.digest(manifest)), origin: manifest.origin.clone() };
             if let Some(twice) = wanted.insert(manifest.id.clone(), claim) {
                 let also = twice.origin.map(|o| format!(", also in {o}")).unwrap_or_default();
                 let cause = format!("is declared twice in one Kustomization{also}");
@@ -211,9 +233,8 @@ impl<'a> Run<'a> {
     async fn tell(&self, orders: WorkOrders, ask: &Ask) -> Result<Answer, Failure> {
         let (answer, answered) = oneshot::channel();
         let question = Question { key: self.job.kustomization.key(), orders, answer };
-        let stopping = || {
-            Failure::new(Step::Wait, "Progressing", "the daemon is stopping").retry(Retry::Soon)
-        };
+        let stopping =
+            || Failure::new(Step::Wait, "Progressing", "the daemon is stopping").retry(Retry::Soon);
         ask.questions.send(question).await.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())
     }
@@ -227,9 +248,9 @@ impl<'a> Run<'a> {
         let path = |k: &Kustomization| k.path.trim_matches(['.', '/']).to_owned();
         orders.work.iter().find_map(|order| match &order.object {
             Object::Kustomization(stated)
-                if stated.key() == own.key() && path(stated) == path(own) && stated != own =>
+                if stated.key() == own.key() && path(stated) == path(own) && **stated != *own =>
             {
-                Some(Box::new(stated.clone()))
+                Some(stated.clone())
             }
             _ => None,
         })
@@ -294,6 +315,7 @@ impl<'a> Run<'a> {
         self.enter(Step::Record);
         let outcome = match result {
             Ok(outcome) => outcome,
+            Err(failure) if failure.reason == STOPPING => Outcome::Cancelled,
             Err(mut failure) => {
                 failure.cause = self.redactor.mask(&failure.cause);
                 Outcome::Failed(failure)

@@ -31,8 +31,8 @@ pub use preview::{Preview, PreviewStep};
 
 use crate::flux::{Key, Kustomization};
 use crate::history::{History, Trigger};
-use crate::plan::{Claims, Owner};
-use crate::render::Renderer;
+use crate::plan::{Claims, Gate, Owner};
+use crate::render::{ObjectId, Renderer};
 use crate::source::Tree;
 use memory::Memory;
 use serde::{Deserialize, Serialize};
@@ -62,8 +62,8 @@ pub struct Job {
     pub trigger: Trigger,
     /// Revision of its source.
     pub revision: Revision,
-    /// Files of that revision.
-    pub tree: Tree,
+    /// Files of that revision; `None` only where nothing is rendered.
+    pub tree: Option<Tree>,
     /// URL of the source, for the rule on host credentials.
     pub url: String,
     /// True for the root Kustomization.
@@ -100,6 +100,13 @@ pub enum Outcome {
     Cancelled,
     /// The repository states its own entry differently from the host's stand-in.
     Adopted(Box<Kustomization>),
+}
+
+impl Revision {
+    /// For what has no source any more.
+    pub fn unknown() -> Self {
+        Revision { id: String::new(), author: String::new(), subject: String::new(), time: 0 }
+    }
 }
 
 /// A question of a run to the graph.
@@ -157,19 +164,26 @@ pub struct Settings {
 pub struct Pipeline {
     settings: Settings,
     renderer: Renderer,
-    history: Arc<Mutex<History>>,
+    history: Arc<History>,
     host: HostSecrets,
     claims: Mutex<Claims>,
     memory: Mutex<HashMap<Owner, Memory>>,
     connection: watch::Sender<Option<Arc<Connection>>>,
     workers: Semaphore,
     confirmed: Mutex<Vec<String>>,
-    sources: Mutex<HashMap<Key, crate::source::Snapshot>>,
+    sources: Mutex<HashMap<Key, poll::Mirror>>,
+    stopping: watch::Sender<bool>,
+    since: std::time::Instant,
 }
 
 impl Pipeline {
     /// Puts the parts together and takes up the inventories as claims.
-    pub fn new(settings: Settings, renderer: Renderer, history: History, host: HostSecrets) -> Self {
+    pub fn new(
+        settings: Settings,
+        renderer: Renderer,
+        history: History,
+        host: HostSecrets,
+    ) -> Self {
         let mut claims = Claims::default();
         for (owner, ids) in record::inventories(&history) {
             claims.remember(&owner, ids);
@@ -178,7 +192,7 @@ impl Pipeline {
         Pipeline {
             settings,
             renderer,
-            history: Arc::new(Mutex::new(history)),
+            history: Arc::new(history),
             host,
             claims: Mutex::new(claims),
             memory: Mutex::default(),
@@ -186,7 +200,33 @@ impl Pipeline {
             workers,
             confirmed: Mutex::default(),
             sources: Mutex::default(),
+            stopping: watch::channel(false).0,
+            since: std::time::Instant::now(),
         }
+    }
+
+    /// Milliseconds of a steady clock.
+    fn steady_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Ends every run after the object in hand.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Takes in what a watch saw of an object. Answers the Kustomizations that have to judge it,
+    /// each with the milliseconds it should wait: a contested object is not fought over.
+    pub fn seen(&self, id: &ObjectId, gate: Option<Gate>, version: u64) -> Vec<(Owner, u64)> {
+        let now = self.steady_ms();
+        let mut memory = lock(&self.memory);
+        memory
+            .iter_mut()
+            .filter_map(|(owner, memory)| {
+                let news = memory.see(id, gate, version);
+                news.then(|| (owner.clone(), memory.patience(id, now)))
+            })
+            .collect()
     }
 
     /// Sets or takes away the connection to the API server.
@@ -209,8 +249,25 @@ impl Pipeline {
         self.renderer.children()
     }
 
+    /// Every owner that the inventory knows.
+    pub fn owners(&self) -> Vec<Owner> {
+        record::inventories(&self.history).into_iter().map(|(owner, _)| owner).collect()
+    }
+
+    /// A Kustomization that left Git while nobody was looking, as far as the record knows it.
+    pub fn departed(&self, owner: &Owner) -> Option<Kustomization> {
+        record::departed(&self.history, owner)
+    }
+
+    /// Stores which cluster the history is made on.
+    pub fn know_cluster(&self, identity: &str) {
+        if let Err(error) = self.history.set_meta(record::CLUSTER, identity) {
+            tracing::warn!("the cluster's identity could not be stored: {error}");
+        }
+    }
+
     /// The database of runs, for reading.
-    pub fn history(&self) -> Arc<Mutex<History>> {
+    pub fn history(&self) -> Arc<History> {
         self.history.clone()
     }
 }

@@ -122,7 +122,9 @@ pub fn orphaned_namespaces(plain: &[Manifest], set_aside: &[String]) -> BTreeSet
     plain
         .iter()
         .map(|m| m.id.namespace.as_str())
-        .filter(|namespace| set_aside.iter().any(|s| s == namespace) && !created.contains(namespace))
+        .filter(|namespace| {
+            set_aside.iter().any(|s| s == namespace) && !created.contains(namespace)
+        })
         .map(str::to_owned)
         .collect()
 }

@@ -21,6 +21,9 @@ pub(super) struct Written {
     pub(super) refusals: Vec<Failure>,
 }
 
+/// Reason of a run that ended because the daemon stops: no failure of anything.
+pub(super) const STOPPING: &str = "Stopping";
+
 /// A failure of the API server: tried again within seconds when it may pass.
 pub(super) fn cluster_failure(step: Step, error: &ClusterError) -> Failure {
     let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
@@ -45,6 +48,15 @@ impl Run<'_> {
         }
         self.forget_dropped(wanted);
         Ok(written)
+    }
+
+    /// Ends the run between two objects when the daemon is stopping.
+    fn going_on(&self) -> Result<(), Failure> {
+        if *self.pipeline.stopping.borrow() {
+            let cause = "the daemon is stopping; the next start goes on";
+            return Err(Failure::new(Step::Apply, STOPPING, cause).retry(Retry::Soon));
+        }
+        Ok(())
     }
 
     pub(super) fn connected(&self) -> Result<Arc<Connection>, Failure> {
@@ -82,7 +94,7 @@ impl Run<'_> {
             match &step.action {
                 Action::Unchanged => {
                     if let (Some(gate), Some(live)) = (live_gate, live) {
-                        self.know(&step.manifest, gate);
+                        self.know(&step.manifest, &live, gate);
                         written.answers.insert(step.manifest.id.clone(), live);
                     }
                 }
@@ -97,14 +109,16 @@ impl Run<'_> {
                     written.refusals.push(failure);
                 }
                 Action::Create | Action::Configure | Action::Recreate(_) => {
+                    self.going_on()?;
                     self.begin(wanted).await?;
                     self.enter(Step::Apply);
                     match connection.applier.apply(&step).await {
                         Ok(applied) => {
                             self.note(&step).await?;
-                            self.know(&step.manifest, applied.gate);
+                            self.know(&step.manifest, &applied.object, applied.gate);
                             self.warnings.extend(applied.warnings);
-                            wrote_definitions |= step.manifest.id.kind == "CustomResourceDefinition";
+                            wrote_definitions |=
+                                step.manifest.id.kind == "CustomResourceDefinition";
                             written.answers.insert(step.manifest.id.clone(), applied.object);
                         }
                         Err(error) => {
@@ -123,7 +137,10 @@ impl Run<'_> {
             connection.cluster.forget();
         }
         self.watch(connection, &ids).await;
-        let waits = connection.applier.wait_current(&ids).await;
+        let early = ids.iter().filter(|(id, _)| plan::early(id));
+        let answers: Vec<Value> =
+            early.filter_map(|(id, _)| written.answers.get(id).cloned()).collect();
+        let waits = connection.applier.wait_current(&answers).await;
         waits.map_err(|error| {
             let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
             let failure = Failure::new(Step::Apply, "ReconciliationFailed", error.to_string());
@@ -141,16 +158,16 @@ impl Run<'_> {
         memory.get(&self.owner).is_some_and(|memory| memory.unchanged(&manifest.id, &digest))
     }
 
-    fn know(&self, manifest: &Manifest, gate: Gate) {
+    fn know(&self, manifest: &Manifest, live: &Value, gate: Gate) {
+        let version = live.pointer("/metadata/resourceVersion").and_then(Value::as_str);
         let known = Known {
             digest: self.digest(manifest),
             gate,
             api_version: manifest.api_version.clone(),
+            version: version.and_then(|text| text.parse().ok()).unwrap_or_default(),
         };
         let mut memory = lock(&self.pipeline.memory);
-        let memory = memory.entry(self.owner.clone()).or_default();
-        memory.nominated.remove(&manifest.id);
-        memory.objects.insert(manifest.id.clone(), known);
+        memory.entry(self.owner.clone()).or_default().know(&manifest.id, known);
     }
 
     fn forget_object(&self, id: &ObjectId) {
@@ -166,7 +183,7 @@ impl Run<'_> {
         let mut memory = lock(&self.pipeline.memory);
         let memory = memory.entry(self.owner.clone()).or_default();
         memory.objects.retain(|id, _| ids.contains(id));
-        memory.nominated.retain(|id| ids.contains(id));
+        memory.nominated.retain(|id, _| ids.contains(id));
     }
 
     /// Watches every kind that this Kustomization manages.
@@ -175,7 +192,7 @@ impl Run<'_> {
             ids.iter().map(|(id, version)| (version.as_str(), id.kind.as_str())).collect();
         for (api_version, kind) in kinds {
             if let Ok(Some(resource)) = connection.cluster.resource(api_version, kind).await {
-                connection.observer.watch(resource);
+                connection.observer.watch(&resource);
             }
         }
     }
@@ -192,6 +209,11 @@ impl Run<'_> {
         };
         let lines: Vec<String> = step.differences.iter().map(ToString::to_string).collect();
         self.changes += 1;
+        if verb == Verb::Healed {
+            let mut memory = lock(&self.pipeline.memory);
+            let memory = memory.entry(self.owner.clone()).or_default();
+            memory.heal(&step.manifest.id, self.pipeline.steady_ms());
+        }
         self.change(Change {
             object: step.manifest.id.to_string(),
             id: step.manifest.id.inventory(),

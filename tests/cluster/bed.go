@@ -51,6 +51,7 @@ type bed struct {
 	mu          sync.Mutex
 	parts       map[string]*part
 	ending      bool
+	remove      bool
 }
 
 // newBed writes every file that the parts read. It starts nothing.
@@ -59,7 +60,7 @@ func newBed(dir, bin string) (*bed, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, sub := range []string{"keys", "logs", "home", "stages"} {
+	for _, sub := range []string{"keys", "logs", "home", "stages", "users"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, err
 		}
@@ -173,6 +174,9 @@ func (b *bed) files() error {
 		"kubeconfig.admin":  b.keys.kubeconfig(b.server, "admin"),
 		"kubeconfig.k3s":    cert,
 		"audit-policy.yaml": auditPolicy,
+	}
+	for _, user := range numbered("gitopsd-", 100) {
+		all["users/"+user] = b.keys.kubeconfig(b.server, user)
 	}
 	for _, user := range []string{"kube-controller-manager", "kube-scheduler", "kwok"} {
 		all["keys/"+user+".kubeconfig"] = b.keys.kubeconfig(b.server, user)
@@ -403,6 +407,9 @@ func (b *bed) end(code int) {
 	b.mu.Unlock()
 	for _, gone := range wait {
 		<-gone
+	}
+	if b.remove {
+		_ = os.RemoveAll(b.dir)
 	}
 	os.Exit(code)
 }

@@ -22,8 +22,18 @@ import (
 )
 
 // users are the holders of a token. All are cluster administrators; their names tell them apart
-// in the audit log.
-var users = []string{"gitopsd", "admin", "kube-controller-manager", "kube-scheduler", "kwok", "testcluster"}
+// in the audit log. The numbered ones are for tests that share a cluster and count requests.
+var users = append(
+	[]string{"gitopsd", "admin", "kube-controller-manager", "kube-scheduler", "kwok", "testcluster"},
+	numbered("gitopsd-", 100)...)
+
+func numbered(prefix string, count int) []string {
+	var names []string
+	for i := range count {
+		names = append(names, fmt.Sprintf("%s%d", prefix, i))
+	}
+	return names
+}
 
 // keys is what a client or a server of the cluster needs to prove who it is.
 type keys struct {

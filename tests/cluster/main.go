@@ -27,7 +27,8 @@ import (
 
 const usage = `testcluster: the control plane of gitopsd's test bed
 
-  testcluster up --dir DIR [--bin DIR]   run a cluster in DIR until stdin ends
+  testcluster up --dir DIR [--bin DIR] [--remove]
+                                         run a cluster in DIR until stdin ends
   testcluster kubectl …                  upstream kubectl
   testcluster --version
 

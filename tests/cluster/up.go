@@ -19,7 +19,9 @@ package main
 //
 // Below DIR: kubeconfig (user gitopsd), kubeconfig.admin (user admin), kubeconfig.k3s (client
 // certificate, as k3s writes it), audit.log (JSON lines, one per finished request), kine.db,
-// logs/PART.log, keys/, home/. Children get a HOME of their own and no environment: the caller's
+// logs/PART.log, keys/, home/, users/gitopsd-N (kubeconfigs of numbered users, for tests that share
+// a cluster and count their own requests). With --remove the directory goes when the cluster does.
+// Children get a HOME of their own and no environment: the caller's
 // kubeconfig is neither read nor written.
 
 import (
@@ -45,6 +47,7 @@ func up(args []string) {
 	flags := flag.NewFlagSet("testcluster up", flag.ExitOnError)
 	dir := flags.String("dir", "", "directory of the cluster; made if missing")
 	bin := flags.String("bin", "", "directory that holds kine and kwok (default: where testcluster is)")
+	remove := flags.Bool("remove", false, "remove DIR at the end")
 	_ = flags.Parse(args)
 	if *dir == "" || flags.NArg() > 0 {
 		fmt.Fprintln(os.Stderr, "testcluster up: --dir DIR is needed, and nothing but flags")
@@ -65,6 +68,7 @@ func up(args []string) {
 	if err != nil {
 		fail(err)
 	}
+	b.remove = *remove
 
 	commands := make(chan string)
 	go func() {

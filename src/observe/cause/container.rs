@@ -96,8 +96,8 @@ impl Container<'_> {
             })
             .max_by_key(|(at, _)| *at);
         let said = match from_event {
-            Some((_, said)) => registry_words(said, image),
-            None => registry_words(waiting, image),
+            Some((_, said)) => registry_words(said),
+            None => registry_words(waiting),
         };
         let sentence = if said.is_empty() {
             format!("cannot pull image {image}")
@@ -199,12 +199,12 @@ impl Container<'_> {
 }
 
 /// What the registry said, without the runtime's wrapping around it.
-fn registry_words(said: &str, image: &str) -> String {
+fn registry_words(said: &str) -> String {
     let said = cited(said);
     if said.starts_with("Back-off pulling image") {
         // Newer kubelets append the error to it.
         return match said.split_once("ErrImagePull: ") {
-            Some((_, error)) => registry_words(error, image),
+            Some((_, error)) => registry_words(error),
             None => String::new(),
         };
     }

@@ -1,0 +1,384 @@
+//! Pure: sealed files opened where they are referenced, and every file checked before the build.
+//!
+//! The first pass goes over the files that the Kustomization reaches: generator inputs, patches
+//! and manifests that SOPS sealed are opened in place, whole files, so that the MAC can be
+//! checked (`flux-semantics §5.2`, and beyond it). The second pass goes over built objects: what
+//! still carries `.sops`, and sealed text inside `Secret.data` (§5.3); kustomize has rearranged
+//! objects by then, so no MAC is checked for those.
+//!
+//! What is wrong is collected over all files. Texts name files and keys, never values.
+
+use super::document;
+use super::error::{Problem, RenderError, Warning};
+use super::finish::{self, Built, Lines, Stands};
+use super::reach::{Reached, Role};
+use super::redact::Redactor;
+use crate::secrets::{
+    Format, Keyring, MacState, Plaintext, SecretsError, detect, is_sealed, open, open_tree,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What a wrong MAC means; bots that edit cleartext of sealed files make it common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MacPolicy {
+    /// Applied, with a warning that names the command to re-seal.
+    #[default]
+    Warn,
+    /// An error.
+    Enforce,
+}
+
+/// Leaves an object sealed, in any letter case.
+const DECRYPT: &str = "kustomize.toolkit.fluxcd.io/decrypt";
+
+/// Opens and checks the files of one build, and remembers what came of it.
+pub(crate) struct Opening {
+    /// `None` without `spec.decryption`: whatever is sealed is then an error.
+    keyring: Option<Arc<Keyring>>,
+    policy: MacPolicy,
+    /// Over every opened value.
+    pub redactor: Redactor,
+    /// Files that were opened.
+    pub opened: BTreeSet<String>,
+    /// Where documents stand.
+    pub lines: Lines,
+    /// Wrong MACs.
+    pub warnings: Vec<Warning>,
+    /// Files that are wrong in themselves.
+    invalid: Vec<Problem>,
+    /// Files that could not be opened.
+    sealed: Vec<Problem>,
+    retry: bool,
+    hint: Option<String>,
+}
+
+impl Opening {
+    /// Nothing opened yet.
+    pub fn new(keyring: Option<Arc<Keyring>>, policy: MacPolicy) -> Self {
+        Opening {
+            keyring,
+            policy,
+            redactor: Redactor::default(),
+            opened: BTreeSet::new(),
+            lines: Lines::new(),
+            warnings: Vec::new(),
+            invalid: Vec::new(),
+            sealed: Vec::new(),
+            retry: false,
+            hint: None,
+        }
+    }
+
+    /// All problems at once.
+    ///
+    /// # Errors
+    /// [`RenderError::Sealed`] when a file could not be opened, else [`RenderError::Invalid`].
+    pub fn verdict(&mut self) -> Result<(), RenderError> {
+        let invalid = std::mem::take(&mut self.invalid);
+        let mut problems = std::mem::take(&mut self.sealed);
+        if problems.is_empty() {
+            return if invalid.is_empty() {
+                Ok(())
+            } else {
+                Err(RenderError::Invalid { problems: invalid })
+            };
+        }
+        problems.extend(invalid);
+        Err(RenderError::Sealed { problems, retry: self.retry, hint: self.hint.take() })
+    }
+
+    /// One file, as it goes into the workspace.
+    pub fn file(&mut self, path: &str, reached: &Reached, bytes: Vec<u8>) -> Plaintext {
+        let bytes = Plaintext::new(bytes);
+        let sealed = reached
+            .roles
+            .iter()
+            .filter_map(|role| format_of(role, path))
+            .find(|format| is_sealed(bytes.expose(), *format));
+        let manifests = reached.roles.contains(&Role::Resource);
+        let told = self.sealed.len();
+        let content = match sealed {
+            Some(format) => self.open_file(path, format, manifests, &bytes).unwrap_or(bytes),
+            None => bytes,
+        };
+        if self.sealed.len() == told {
+            self.check(path, reached, content.expose());
+        }
+        content
+    }
+
+    /// `None` leaves the file as it is: exempt, or told as a problem.
+    fn open_file(
+        &mut self,
+        path: &str,
+        format: Format,
+        manifests: bool,
+        bytes: &Plaintext,
+    ) -> Option<Plaintext> {
+        let text = std::str::from_utf8(bytes.expose()).unwrap_or_default();
+        let documents =
+            if manifests { document::read(text).unwrap_or_default() } else { Vec::new() };
+        if !documents.is_empty() && documents.iter().all(|document| exempt(&document.value)) {
+            return None;
+        }
+        let Some(keyring) = self.keyring.clone() else {
+            let message = "is sealed, and the Kustomization has no spec.decryption";
+            self.sealed.push(Problem::at(path, None, message));
+            self.hint = Some("set spec.decryption.provider: sops on the Kustomization".to_owned());
+            return None;
+        };
+        if separately_sealed(&documents) {
+            return self.open_documents(path, text, &keyring);
+        }
+        match open(bytes.expose(), format, format, &keyring) {
+            Ok(opened) => {
+                self.took(path, &opened.mac, &opened.values);
+                Some(opened.text)
+            }
+            Err(error) => {
+                self.failed(Some(path), None, String::new(), &error);
+                None
+            }
+        }
+    }
+
+    /// A file put together from documents that were sealed one by one.
+    fn open_documents(&mut self, path: &str, text: &str, keyring: &Keyring) -> Option<Plaintext> {
+        let mut whole = Plaintext::default();
+        for (line, chunk) in document::split(text) {
+            let bytes = Plaintext::new(chunk.into_bytes());
+            let content = if is_sealed(bytes.expose(), Format::Yaml) {
+                match open(bytes.expose(), Format::Yaml, Format::Yaml, keyring) {
+                    Ok(opened) => {
+                        self.took(path, &opened.mac, &opened.values);
+                        opened.text
+                    }
+                    Err(error) => {
+                        self.failed(Some(path), Some(line), String::new(), &error);
+                        return None;
+                    }
+                }
+            } else {
+                bytes
+            };
+            whole = Plaintext::new([whole.expose(), b"\n---\n", content.expose()].concat());
+        }
+        Some(whole)
+    }
+
+    fn took(&mut self, path: &str, mac: &MacState, values: &[Plaintext]) {
+        self.opened.insert(path.to_owned());
+        for value in values {
+            self.redactor.add(value.expose());
+        }
+        let cause = match mac {
+            MacState::Valid => return,
+            MacState::Absent => "it has no MAC".to_owned(),
+            MacState::Wrong { last_modified, cause } => {
+                format!("its MAC is wrong ({cause}; last sealed {last_modified})")
+            }
+        };
+        let message = format!(
+            "{cause}: changed since it was sealed; see that the change is wanted, then re-seal with \
+             `sops decrypt --ignore-mac -i {path} && sops encrypt -i {path}`"
+        );
+        let (file, line) = (Some(path.to_owned()), None);
+        match self.policy {
+            MacPolicy::Warn => self.warnings.push(Warning { file, line, message }),
+            MacPolicy::Enforce => self.sealed.push(Problem { file, line, message }),
+        }
+    }
+
+    fn failed(
+        &mut self,
+        file: Option<&str>,
+        line: Option<u32>,
+        what: String,
+        error: &SecretsError,
+    ) {
+        self.retry |= error.retry();
+        if self.hint.is_none() {
+            self.hint = error.hint();
+        }
+        let message = self.redactor.mask(&format!("{what}{error}"));
+        self.sealed.push(Problem { file: file.map(str::to_owned), line, message });
+    }
+
+    /// YAML that kustomize would refuse is refused here, with its line.
+    fn check(&mut self, path: &str, reached: &Reached, bytes: &[u8]) {
+        let parsed = reached
+            .roles
+            .iter()
+            .any(|role| matches!(role, Role::Resource | Role::Patch | Role::Setting));
+        if !parsed {
+            return;
+        }
+        let Ok(text) = std::str::from_utf8(bytes) else {
+            self.invalid.push(Problem::at(path, None, "is not UTF-8 text"));
+            return;
+        };
+        let documents = match document::read(text) {
+            Ok(documents) => documents,
+            // JSON may be indented by tabs, which YAML refuses.
+            Err(_) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => return,
+            Err(error) => {
+                let message = format!("is not valid YAML: {}", error.message);
+                self.invalid.push(Problem::at(path, error.line, message));
+                return;
+            }
+        };
+        if reached.roles.contains(&Role::Resource) {
+            for document in &documents {
+                self.check_object(path, document);
+            }
+        }
+    }
+
+    fn check_object(&mut self, path: &str, document: &document::Document) {
+        let value = &document.value;
+        if !value.is_object() {
+            let message = "is no Kubernetes object; kustomize reads every resource as one";
+            self.invalid.push(Problem::at(path, Some(document.line), message));
+            return;
+        }
+        let text =
+            |pointer| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        if let Some(field) = finish::missing(value)
+            && !finish::is_list(value)
+            && !finish::own(value)
+        {
+            let message = format!("is no Kubernetes object: it has no {field}");
+            self.invalid.push(Problem::at(path, Some(document.line), message));
+            return;
+        }
+        let stands =
+            Stands { line: document.line, kind: text("/kind"), name: text("/metadata/name") };
+        self.lines.entry(path.to_owned()).or_default().push(stands);
+    }
+
+    /// The second pass, over one built object; true when it holds something opened.
+    pub fn object(&mut self, built: &mut Built) -> bool {
+        let from_opened = built.file.as_ref().is_some_and(|file| self.opened.contains(file));
+        if exempt(&built.value) {
+            return from_opened;
+        }
+        let opened = if built.value.pointer("/sops/mac").is_some() {
+            self.open_object(built)
+        } else {
+            self.open_data(built)
+        };
+        opened || from_opened || (!self.opened.is_empty() && self.holds_opened(&built.value))
+    }
+
+    fn open_object(&mut self, built: &mut Built) -> bool {
+        let what = format!("{}: ", super::ObjectId::of(&built.value));
+        let file = built.file.clone();
+        let Some(keyring) = self.keyring.clone() else {
+            self.unconfigured(file, what);
+            return false;
+        };
+        match open_tree(&built.value, &keyring) {
+            Ok((value, _, values)) => {
+                for value in &values {
+                    self.redactor.add(value.expose());
+                }
+                built.value = value;
+                if let Some(body) = built.value.as_object_mut() {
+                    body.shift_remove("sops");
+                }
+                self.opened.extend(file);
+                true
+            }
+            Err(error) => {
+                self.failed(file.as_deref(), None, what, &error);
+                false
+            }
+        }
+    }
+
+    /// Sealed text inside `Secret.data`: its format is told by its marker, the one that is
+    /// written by the key.
+    fn open_data(&mut self, built: &mut Built) -> bool {
+        let id = super::ObjectId::of(&built.value);
+        if id.kind != "Secret" || !id.group.is_empty() {
+            return false;
+        }
+        let Some(data) = built.value.get_mut("data").and_then(Value::as_object_mut) else {
+            return false;
+        };
+        let mut any = false;
+        for (key, value) in data.iter_mut() {
+            let Some(bytes) = value.as_str().and_then(|text| STANDARD.decode(text.trim()).ok())
+            else {
+                continue;
+            };
+            let bytes = Plaintext::new(bytes);
+            let Some(format) = detect(bytes.expose()) else { continue };
+            let what = format!("{id} data.{key}: ");
+            let file = built.file.clone();
+            let Some(keyring) = self.keyring.clone() else {
+                self.unconfigured(file, what);
+                continue;
+            };
+            match open(bytes.expose(), format, Format::by_name(key), &keyring) {
+                Ok(opened) => {
+                    for value in &opened.values {
+                        self.redactor.add(value.expose());
+                    }
+                    *value = Value::String(STANDARD.encode(opened.text.expose()));
+                    self.opened.extend(file);
+                    any = true;
+                }
+                Err(error) => self.failed(file.as_deref(), None, what, &error),
+            }
+        }
+        any
+    }
+
+    fn unconfigured(&mut self, file: Option<String>, what: String) {
+        let message = format!("{what}is sealed, and the Kustomization has no spec.decryption");
+        self.sealed.push(Problem { file, line: None, message });
+        self.hint = Some("set spec.decryption.provider: sops on the Kustomization".to_owned());
+    }
+
+    /// Opened values reach objects of other files through patches, generators and replacements.
+    fn holds_opened(&self, value: &Value) -> bool {
+        match value {
+            Value::String(text) => self.redactor.mask(text) != *text,
+            Value::Array(items) => items.iter().any(|item| self.holds_opened(item)),
+            Value::Object(fields) => fields.values().any(|field| self.holds_opened(field)),
+            _ => false,
+        }
+    }
+}
+
+/// The format in which a file of this role would be sealed; `None` for roles never opened.
+fn format_of(role: &Role, path: &str) -> Option<Format> {
+    let by_name = Format::by_name(path);
+    match role {
+        Role::Resource | Role::Patch if by_name == Format::Json => Some(Format::Json),
+        Role::Resource | Role::Patch => Some(Format::Yaml),
+        Role::SecretFile(key) => Some(Format::by_name(key)),
+        Role::SecretEnv if by_name == Format::Binary => Some(Format::Dotenv),
+        Role::SecretEnv => Some(by_name),
+        Role::Kustomization | Role::ConfigInput | Role::Setting => None,
+    }
+}
+
+fn exempt(value: &Value) -> bool {
+    let annotations = value.pointer("/metadata/annotations").and_then(Value::as_object);
+    annotations
+        .and_then(|annotations| annotations.get(DECRYPT)?.as_str())
+        .is_some_and(|said| said.eq_ignore_ascii_case("disabled"))
+}
+
+/// True when the documents do not share one `sops` section, as those of one sealed file do.
+fn separately_sealed(documents: &[document::Document]) -> bool {
+    let first = documents.first().and_then(|document| document.value.pointer("/sops/mac"));
+    documents.len() > 1
+        && documents.iter().any(|document| document.value.pointer("/sops/mac") != first)
+}
