@@ -62,7 +62,7 @@ impl Applier {
                 Ok(Some(object)) => self::state(&object),
                 Ok(None) => State::Not("it is gone".to_owned()),
                 Err(error) if error.retry() => State::Not(error.to_string()),
-                Err(source) => return Err(ApplyError::Cluster { id, source }),
+                Err(source) => return Err(ApplyError::cluster(&id, source)),
             };
         }
         if id.kind == "CustomResourceDefinition" {
@@ -89,7 +89,7 @@ impl Applier {
                     Ok(None) => format!("{api_version} {kind} is not served yet"),
                     Err(ClusterError::NotFound { message, .. }) => message,
                     Err(error) if error.retry() => error.to_string(),
-                    Err(source) => return Err(ApplyError::Cluster { id: id.clone(), source }),
+                    Err(source) => return Err(ApplyError::cluster(id, source)),
                 };
                 if Instant::now() >= deadline {
                     return Err(ApplyError::NotCurrent { id: id.clone(), why });

@@ -13,7 +13,7 @@ pub enum ApplyError {
         /// The object.
         id: ObjectId,
         /// The server's reason.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// The live object is no longer the one that the plan was made on.
     #[error("{id} changed while it was being applied: {why}")]
@@ -24,12 +24,10 @@ pub enum ApplyError {
         why: String,
     },
     /// It was deleted to be created again, and something holds it.
-    #[error("{id} is being deleted for more than {seconds} s{}", held_by(.finalizers))]
+    #[error("{id} was deleted a minute ago and is still there{}", held_by(.finalizers))]
     StillThere {
         /// The object.
         id: ObjectId,
-        /// How long was waited.
-        seconds: u64,
         /// Who has not let go.
         finalizers: Vec<String>,
     },
@@ -50,7 +48,7 @@ pub enum ApplyError {
         /// The object.
         id: ObjectId,
         /// What happened.
-        source: ClusterError,
+        source: Box<ClusterError>,
     },
 }
 
@@ -59,6 +57,13 @@ fn held_by(names: &[String]) -> String {
 }
 
 impl ApplyError {
+    pub(super) fn refused(id: &ObjectId, refusal: Refusal) -> Self {
+        ApplyError::Refused { id: id.clone(), refusal: Box::new(refusal) }
+    }
+
+    pub(super) fn cluster(id: &ObjectId, source: ClusterError) -> Self {
+        ApplyError::Cluster { id: id.clone(), source: Box::new(source) }
+    }
     /// The object in question.
     pub fn id(&self) -> &ObjectId {
         match self {

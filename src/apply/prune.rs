@@ -29,7 +29,7 @@ impl Applier {
     /// object of that name, or one that changed owner in between, is never hit. Children go in
     /// the background (`flux-semantics §4.10`). Any error leaves the entry in the inventory.
     pub async fn prune(&self, entry: &Entry, owner: &Owner) -> Result<Pruned, ApplyError> {
-        let failed = |source| ApplyError::Cluster { id: entry.id.clone(), source };
+        let failed = |source| ApplyError::cluster(&entry.id, source);
         let Some(resource) = self.endpoint(entry).await.map_err(failed)? else {
             return Ok(Pruned::Gone);
         };

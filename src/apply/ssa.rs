@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a deleted object may take to go, and how often that is looked at: at most 300 small
+/// How long a deleted object may take to go (the error says a minute), and how often that is looked at: at most 300 small
 /// requests.
 const GONE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(200);
@@ -37,7 +37,7 @@ impl Applier {
     /// out. [`ApplyError::Moved`] means that the live object is another one than the plan saw.
     pub async fn apply(&self, step: &Step) -> Result<Applied, ApplyError> {
         let id = &step.manifest.id;
-        let refused = |refusal| ApplyError::Refused { id: id.clone(), refusal };
+        let refused = |refusal| ApplyError::refused(id, refusal);
         let write = matches!(step.action, Action::Create | Action::Configure | Action::Recreate(_));
         if !write {
             return Err(ApplyError::NotAWrite(id.clone()));
@@ -77,7 +77,7 @@ impl Applier {
         };
         let answer = answer.map_err(|error| match error {
             ClusterError::Conflict(why) => ApplyError::Moved { id: id.clone(), why },
-            error => ApplyError::Refused { id: id.clone(), refusal: refusal(&error) },
+            error => ApplyError::refused(id, refusal(&error)),
         })?;
         let text = |pointer| answer.object.pointer(pointer).and_then(Value::as_str);
         Ok(Applied {
@@ -92,7 +92,7 @@ impl Applier {
     /// Merges the entries of older managers into ours; once more when the object moved meanwhile.
     async fn take_over(&self, resource: &Resource, step: &Step) -> Result<(), ApplyError> {
         let id = &step.manifest.id;
-        let failed = |source| ApplyError::Cluster { id: id.clone(), source };
+        let failed = |source| ApplyError::cluster(id, source);
         let mut last = None;
         for _ in 0..2 {
             let live = self.cluster.get(resource, &id.namespace, &id.name).await;
@@ -108,7 +108,7 @@ impl Applier {
                 Ok(_) => return Ok(()),
                 Err(ClusterError::Conflict(why)) => last = Some(moved(id, &why)),
                 Err(error) => {
-                    return Err(ApplyError::Refused { id: id.clone(), refusal: refusal(&error) });
+                    return Err(ApplyError::refused(id, refusal(&error)));
                 }
             }
         }
@@ -119,7 +119,7 @@ impl Applier {
     /// Deletes the object that the plan saw, and waits until its name is free.
     async fn remove(&self, resource: &Resource, step: &Step) -> Result<(), ApplyError> {
         let id = &step.manifest.id;
-        let failed = |source| ApplyError::Cluster { id: id.clone(), source };
+        let failed = |source| ApplyError::cluster(id, source);
         let Some(uid) = step.uid.as_deref() else {
             return Err(moved(id, "the plan names no uid"));
         };
@@ -145,8 +145,7 @@ impl Applier {
                 let list = live.as_ref().and_then(|l| l.pointer("/metadata/finalizers"));
                 let list = list.and_then(Value::as_array).into_iter().flatten();
                 let finalizers = list.filter_map(|f| f.as_str().map(str::to_owned)).collect();
-                let seconds = GONE.as_secs();
-                return Err(ApplyError::StillThere { id: id.clone(), seconds, finalizers });
+                return Err(ApplyError::StillThere { id: id.clone(), finalizers });
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -253,7 +253,8 @@ fn is_typed_patch_error(message: &str) -> bool {
 }
 
 fn cut(text: &str, limit: usize) -> &str {
-    &text[..text.floor_char_boundary(limit)]
+    let ends = text.char_indices().map(|(at, char)| at + char.len_utf8());
+    &text[..ends.take_while(|end| *end <= limit).last().unwrap_or(0)]
 }
 
 /// Takes every value out of a message: quoted text other than the object's name, and what

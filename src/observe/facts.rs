@@ -1,4 +1,4 @@
-//! Gathers what is known around an object that is not ready, for [`cause`] to read.
+//! Gathers what is known around an object that is not ready, for [`cause()`] to read.
 //!
 //! A failed health check is rare and somebody waits for its reason, so this may ask: at most one
 //! object, one list each of ReplicaSets, pods and events, and sixteen references of a pod.

@@ -2,7 +2,7 @@
 //!
 //! [`status`] judges one live object the way Flux does (kstatus rules, or the CEL of
 //! `healthCheckExprs`), and [`absent`] one that is not there. When an object does not get ready,
-//! [`cause`] reads the pods, ReplicaSets and events around it, gathered as [`Facts`], and says in
+//! [`cause()`] reads the pods, ReplicaSets and events around it, gathered as [`Facts`], and says in
 //! one sentence what is really wrong: the image that is not there, the key that a Secret lacks,
 //! the exit code and last words of a crashing container.
 //!
