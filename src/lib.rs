@@ -3,10 +3,18 @@
 //! The order of the modules is the order of the data. A module imports only from above it.
 
 pub mod config;
-pub mod flux;
 pub mod logging;
-pub mod net;
-pub mod plan;
-pub mod render;
+pub mod flux;
 pub mod secrets;
+pub mod net;
 pub mod source;
+pub mod render;
+pub mod cluster;
+pub mod plan;
+pub mod apply;
+pub mod observe;
+pub mod history;
+pub mod pipeline;
+pub mod graph;
+pub mod api;
+pub mod daemon;

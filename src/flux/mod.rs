@@ -106,7 +106,7 @@ pub enum Object {
     /// A Git source.
     GitRepository(GitRepository),
     /// A Kustomization.
-    Kustomization(Kustomization),
+    Kustomization(Box<Kustomization>),
 }
 
 impl Object {
@@ -121,7 +121,7 @@ impl Object {
                 Some(GitRepository::read(manifest).map(Object::GitRepository))
             }
             ("kustomize.toolkit.fluxcd.io", "Kustomization") => {
-                Some(Kustomization::read(manifest).map(Object::Kustomization))
+                Some(Kustomization::read(manifest).map(|k| Object::Kustomization(Box::new(k))))
             }
             _ => None,
         }

@@ -109,6 +109,11 @@ impl Claims {
         self.by_object.get(id)?.keys().find(|claimant| *claimant != owner)
     }
 
+    /// The owner whose labels an object carries: the first of its claimants.
+    pub fn labelled(&self, id: &ObjectId) -> Option<&Owner> {
+        self.by_object.get(id)?.keys().next()
+    }
+
     fn conflict(&self, owner: &Owner, id: &ObjectId, claim: &Claim) -> Option<Conflict> {
         let holders = self.by_object.get(id)?;
         let (holder, held) = holders.iter().find(|(holder, held)| {

@@ -47,7 +47,17 @@ impl std::fmt::Display for Owner {
     }
 }
 
-/// Finishes one manifest for its owner. Returns notices on what was left out.
+/// Writes the owner labels. A shared object carries those of the first of its owners, so that its
+/// claimants do not write over each other for ever.
+pub fn label(manifest: &mut Manifest, owner: &Owner) {
+    manifest.edit(|body| {
+        let labels = ensure_entry(ensure_map(body, "metadata"), "labels");
+        labels.insert(Owner::NAME_LABEL.into(), json!(owner.name));
+        labels.insert(Owner::NAMESPACE_LABEL.into(), json!(owner.namespace));
+    });
+}
+
+/// Finishes one manifest, all but the owner labels. Returns notices on what was left out.
 pub fn desired(manifest: &mut Manifest, kustomization: &Kustomization) -> Vec<String> {
     let mut notices = Vec::new();
     let place = manifest.origin.as_ref().map(|o| format!(" ({o})")).unwrap_or_default();
@@ -65,9 +75,6 @@ pub fn desired(manifest: &mut Manifest, kustomization: &Kustomization) -> Vec<St
         }
         merge(metadata, "labels", &kustomization.common_labels);
         merge(metadata, "annotations", &kustomization.common_annotations);
-        let labels = ensure_entry(metadata, "labels");
-        labels.insert(Owner::NAME_LABEL.into(), json!(kustomization.name));
-        labels.insert(Owner::NAMESPACE_LABEL.into(), json!(kustomization.namespace));
         if id.starts_with("Secret/") {
             fold_string_data(body);
         }
@@ -153,6 +160,7 @@ mod tests {
             false,
         );
         assert_eq!(desired(&mut manifest, &owner()), Vec::<String>::new());
+        label(&mut manifest, &Owner::of(&owner()));
         assert_eq!(
             manifest.body(),
             &json!({"apiVersion": "v1", "kind": "Secret",

@@ -53,6 +53,11 @@ fn stage(id: &ObjectId) -> usize {
     }
 }
 
+/// True for what later stages build upon: it must be current before they are probed.
+pub fn early(id: &ObjectId) -> bool {
+    stage(id) < 2
+}
+
 /// Splits manifests into the stages that are applied one after the other, each in its order.
 ///
 /// Empty stages are left out. A stage's objects must be current before the next one is probed.

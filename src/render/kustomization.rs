@@ -124,7 +124,7 @@ mod tests {
         let manifest = json!({"apiVersion": "kustomize.toolkit.fluxcd.io/v1",
             "kind": "Kustomization", "metadata": {"name": "apps", "namespace": "f"}, "spec": spec});
         match crate::flux::Object::read(&manifest) {
-            Some(Ok(crate::flux::Object::Kustomization(read))) => read,
+            Some(Ok(crate::flux::Object::Kustomization(read))) => *read,
             other => panic!("{other:?}"),
         }
     }

@@ -171,20 +171,28 @@ impl Mirror {
     }
 }
 
-/// Removes locks and unfinished packs of a killed process: nobody else works here.
+/// Removes locks, unfinished packs and unfinished refs of a killed process: nobody else works here.
 fn sweep(mirror: &Path) {
     let pack = mirror.join("objects").join("pack");
-    for dir in [mirror, pack.as_path()] {
+    let refs = mirror.join("refs").join("gitopsd");
+    for dir in [mirror, pack.as_path(), refs.as_path()] {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let path = entry.path();
             let extension = path.extension().unwrap_or_default();
             let finished = ["pack", "idx"].iter().any(|kind| extension == *kind);
-            if extension == "lock" || (dir == pack && !finished) {
+            let unfinished =
+                extension == "lock" || is_temporary(&path) || (dir == pack && !finished);
+            if unfinished {
                 // A lock that stays shows in the next poll's error.
                 let _ = fs::remove_file(&path);
             }
         }
     }
+}
+
+/// Whether this is a file of ours that was not renamed yet.
+fn is_temporary(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".tmp"))
 }
 
 /// Moves a damaged mirror out of the way, for a look; the one before goes.
@@ -203,7 +211,7 @@ pub(super) fn set_aside(dir: &Path, mirror: &str, error: &SourceError) -> Result
     moved.map_err(|error: std::io::Error| storage("cannot set the damaged mirror aside", &error))
 }
 
-/// Removes mirrors that never came into force or are not any more.
+/// Removes mirrors that never came into force or are not any more, and records half written.
 pub(super) fn remove_others(dir: &Path, keep: Option<&str>) -> Result<(), SourceError> {
     let failed = |error: std::io::Error| storage("cannot remove an old mirror", &error);
     for entry in fs::read_dir(dir).map_err(failed)? {
@@ -211,6 +219,8 @@ pub(super) fn remove_others(dir: &Path, keep: Option<&str>) -> Result<(), Source
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with("git-") && Some(name.as_str()) != keep {
             fs::remove_dir_all(entry.path()).map_err(failed)?;
+        } else if is_temporary(&entry.path()) {
+            fs::remove_file(entry.path()).map_err(failed)?;
         }
     }
     Ok(())

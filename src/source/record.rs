@@ -76,7 +76,8 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> Result<(), SourceError> {
     let write = || -> io::Result<()> {
         let dir = path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(dir)?;
-        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        // The prefix is what `mirror` sweeps.
+        let mut file = tempfile::Builder::new().prefix(".tmp").tempfile_in(dir)?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;

@@ -1,0 +1,27 @@
+# Every target is one call; what it does is written in the script it calls.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full deb bench
+
+help:
+	@echo 'make demo       a cluster, Git and gitopsd on this machine, and the loop shown with timings'
+	@echo 'make test       everything that must hold: format, lints, docs, unit tests, tests on a real control plane'
+	@echo 'make test-full  the same and what takes longer'
+	@echo 'make bench      the figures'
+	@echo 'make deb        the Debian package'
+
+demo:
+	@tests/demo/run.sh
+
+test:
+	@tests/run.sh
+
+test-full:
+	@tests/run-full.sh
+
+bench:
+	@tests/bench/run.sh
+
+deb:
+	@echo 'make deb: packaging arrives with its own change; there is no package to build yet' >&2
+	@exit 1

@@ -1,0 +1,263 @@
+//! Pure: the types on the wire, in version 1.
+//!
+//! Fields are only ever added; a reader ignores what it does not know. A change of meaning is a
+//! new [`VERSION`] and a new path.
+
+use crate::graph::Summary;
+use serde::{Deserialize, Serialize};
+
+/// Version of everything under `/v1/`.
+pub const VERSION: u32 = 1;
+
+/// The state of the daemon: `GET /v1/status`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Document {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The process.
+    pub daemon: DaemonView,
+    /// Its connection to the API server.
+    pub cluster: ClusterView,
+    /// True when every item is ready or suspended, and the API server answers.
+    pub ready: bool,
+    /// The STATUS line of systemd.
+    pub line: String,
+    /// Grows with every change of this document; starts anew with the process.
+    pub serial: u64,
+    /// Sources, Kustomizations, and what is not acted upon.
+    pub summary: Summary,
+    /// Deletions that wait for a confirmation.
+    #[serde(default)]
+    pub held: Vec<HeldView>,
+    /// What the host has stopped, beside `spec.suspend`.
+    #[serde(default)]
+    pub suspended: Vec<SuspendView>,
+}
+
+impl Document {
+    /// The document of a daemon that knows nothing but itself yet.
+    pub fn starting(daemon: DaemonView, cluster: ClusterView) -> Self {
+        Document {
+            version: VERSION,
+            daemon,
+            cluster,
+            ready: false,
+            line: "starting".to_owned(),
+            serial: 0,
+            summary: Summary {
+                items: Vec::new(),
+                unsupported: Vec::new(),
+                set_aside: Vec::new(),
+                problems: Vec::new(),
+            },
+            held: Vec::new(),
+            suspended: Vec::new(),
+        }
+    }
+}
+
+/// The daemon's process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonView {
+    /// Version of the program.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// Start, Unix milliseconds.
+    pub started_ms: i64,
+    /// The main configuration file.
+    pub config_path: String,
+}
+
+/// The connection to the API server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// True while requests succeed.
+    pub connected: bool,
+    /// URL of the kubeconfig.
+    pub server: String,
+    /// `v1.33.4+k3s1`; empty when never connected.
+    pub version: String,
+    /// Why there is no connection, and what to do; empty when there is one.
+    pub message: String,
+}
+
+/// Deletions of one Kustomization that wait for `gitopsd confirm DIGEST`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldView {
+    /// The Kustomization, `namespace/name`.
+    pub owner: String,
+    /// Names the set of objects.
+    pub digest: String,
+    /// Why they are held.
+    pub reason: String,
+    /// The objects, `Kind/namespace/name`.
+    pub objects: Vec<String>,
+}
+
+/// One item that the host has stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SuspendView {
+    /// `Kind/namespace/name`.
+    pub object: String,
+    /// End, Unix milliseconds; without one it is shown as overdue after a day.
+    pub until_ms: Option<i64>,
+    /// What the operator said.
+    pub reason: String,
+    /// Who it was.
+    pub by: String,
+    /// Since when, Unix milliseconds.
+    pub since_ms: i64,
+}
+
+/// Body of `POST /v1/reconcile`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReconcileAsk {
+    /// `name`, `namespace/name` or `Kind/namespace/name`; everything when absent.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Ask the source first.
+    #[serde(default)]
+    pub with_source: bool,
+}
+
+/// Body of `POST /v1/suspend`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SuspendAsk {
+    /// As in [`ReconcileAsk::name`].
+    pub name: String,
+    /// End, Unix milliseconds.
+    #[serde(default)]
+    pub until_ms: Option<i64>,
+    /// Shown in `status`.
+    #[serde(default)]
+    pub reason: String,
+}
+
+/// Body of `POST /v1/resume`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResumeAsk {
+    /// As in [`ReconcileAsk::name`].
+    pub name: String,
+}
+
+/// Body of `POST /v1/confirm`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfirmAsk {
+    /// Digest of a delete set, as `status` names it.
+    pub digest: String,
+}
+
+/// Answer to every command that was taken.
+///
+/// For a reconcile it is given after a [`Document`] has been published in which the runs are
+/// under way (or over), so that whoever follows never sees the state from before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The items concerned, `Kind/namespace/name`.
+    pub keys: Vec<String>,
+}
+
+/// Body of every answer that is no success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// What is wrong, one sentence.
+    pub error: String,
+    /// What to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// One run: `GET /v1/history`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunView {
+    /// Names the run.
+    pub run: String,
+    /// The Kustomization, `namespace/name`.
+    pub owner: String,
+    /// Why it ran.
+    pub trigger: String,
+    /// Revision that was tried.
+    pub revision: String,
+    /// Author of its commit.
+    pub author: String,
+    /// Subject of its commit.
+    pub subject: String,
+    /// Unix milliseconds.
+    pub started_ms: i64,
+    /// Unix milliseconds; `None` while it runs.
+    pub finished_ms: Option<i64>,
+    /// `running`, `succeeded`, `failed`, `cancelled` or `interrupted`.
+    pub verdict: String,
+    /// One sentence.
+    pub message: String,
+    /// Objects written or deleted.
+    pub changes: u64,
+}
+
+/// One run in full: `GET /v1/history/RUN`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunDetail {
+    /// The run.
+    #[serde(flatten)]
+    pub run: RunView,
+    /// What was written or deleted, in order.
+    pub objects: Vec<ChangeView>,
+    /// Time of each step in microseconds, in order.
+    pub steps: Vec<(String, u64)>,
+}
+
+/// One object that a run wrote or deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeView {
+    /// `Kind/namespace/name`.
+    pub object: String,
+    /// `created`, `configured`, `recreated`, `deleted`, …
+    pub action: String,
+    /// File in Git.
+    pub file: Option<String>,
+    /// What differed, masked, a line each.
+    pub lines: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_document_survives_the_wire() {
+        let daemon = DaemonView {
+            version: "0.1.0".into(),
+            pid: 7,
+            started_ms: 1,
+            config_path: "/etc/gitopsd/config.yaml".into(),
+        };
+        let cluster = ClusterView { connected: true, ..ClusterView::default() };
+        let document = Document {
+            serial: 3,
+            held: vec![HeldView {
+                owner: "flux-system/apps".into(),
+                digest: "ab12".into(),
+                reason: "PersistentVolumeClaim".into(),
+                objects: vec!["PersistentVolumeClaim/web/data".into()],
+            }],
+            ..Document::starting(daemon, cluster)
+        };
+        let text = serde_json::to_string(&document).expect("plain data");
+        let read: Document = serde_json::from_str(&text).expect("what was written");
+        assert_eq!(read, document);
+    }
+
+    #[test]
+    fn a_later_daemon_may_add_fields_and_a_command_with_a_wrong_field_is_refused() {
+        let accepted: Accepted =
+            serde_json::from_value(json!({"keys": ["a"], "later": 1})).expect("unknown field");
+        assert_eq!(accepted.keys, ["a"]);
+        assert!(serde_json::from_value::<ReconcileAsk>(json!({"withSource": true})).is_err());
+    }
+}

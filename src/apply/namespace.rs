@@ -1,0 +1,22 @@
+//! Creates a namespace that other objects need and that nobody in Git owns.
+
+use super::Applier;
+use crate::cluster::{Apply, ClusterError};
+use crate::plan::MANAGER;
+use serde_json::json;
+
+impl Applier {
+    /// Creates the namespace when it is not there. It carries no owner labels, so it is never
+    /// pruned: it stands for one that only a set-aside manifest of Flux would have created.
+    pub async fn ensure_namespace(&self, name: &str) -> Result<(), ClusterError> {
+        let Some(namespaces) = self.cluster.resource("v1", "Namespace").await? else {
+            return Ok(());
+        };
+        if self.cluster.get(&namespaces, "", name).await?.is_some() {
+            return Ok(());
+        }
+        let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let apply = Apply { dry_run: false, manager: MANAGER, sensitive: false };
+        self.cluster.apply(&namespaces, &body, apply).await.map(|_| ())
+    }
+}

@@ -1,0 +1,138 @@
+//! Asks, without writing: is the object there, and what would it become?
+
+use super::Applier;
+use super::refusal::{own, refusal};
+use crate::cluster::{Apply, ClusterError, Resource};
+use crate::plan::{MANAGER, Probe, Refusal, RefusalKind};
+use crate::render::{Manifest, ObjectId};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use serde_json::Value;
+use std::collections::HashMap;
+
+/// Objects probed at once, two requests each, one after the other.
+const AT_ONCE: usize = 8;
+
+/// How often the two requests are repeated when the object moves between them: a rolling
+/// Deployment writes its status several times a second, for seconds.
+const TRIES: u32 = 5;
+
+impl Applier {
+    /// Gives every manifest the namespace that its kind asks for, before claims and inventory.
+    ///
+    /// A cluster-scoped object loses a stray namespace; a namespaced one without a namespace is
+    /// refused, as in Flux. The scope of a kind is taken from CRDs among the manifests first,
+    /// since those are not in the cluster yet; a kind that nobody knows is left as it is, its
+    /// probe will say so. Returns the refusals.
+    pub async fn normalise(&self, manifests: &mut [Manifest]) -> Vec<(ObjectId, Refusal)> {
+        let defined: HashMap<(String, String), bool> =
+            manifests.iter().filter_map(|m| defined_scope(m.body())).collect();
+        let mut refused = Vec::new();
+        for manifest in manifests {
+            let id = manifest.id.clone();
+            let key = (id.group.clone(), id.kind.clone());
+            let namespaced = match defined.get(&key) {
+                Some(namespaced) => *namespaced,
+                None => match self.cluster.resource(&manifest.api_version, &id.kind).await {
+                    Ok(Some(resource)) => resource.namespaced,
+                    Ok(None) => continue,
+                    Err(error) => {
+                        refused.push((id, refusal(&error)));
+                        continue;
+                    }
+                },
+            };
+            if namespaced && id.namespace.is_empty() {
+                let message = format!(
+                    "namespace not specified: set metadata.namespace of {id}, or targetNamespace \
+                     of the Kustomization"
+                );
+                refused.push((id, own(RefusalKind::Invalid, message)));
+            } else if !namespaced && !id.namespace.is_empty() {
+                manifest.edit(|body| {
+                    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut)
+                    {
+                        metadata.shift_remove("namespace");
+                    }
+                });
+            }
+        }
+        refused
+    }
+
+    /// Reads the live object of each manifest and asks for a dry-run of its apply, in the order
+    /// of the manifests. Writes nothing.
+    pub async fn probe(&self, manifests: &[Manifest]) -> Vec<Probe> {
+        // Boxed one by one: a closure over references would not be Send for every lifetime.
+        let mut looks: Vec<BoxFuture<'_, Probe>> = Vec::with_capacity(manifests.len());
+        for manifest in manifests {
+            looks.push(self.probe_one(manifest).boxed());
+        }
+        futures::stream::iter(looks).buffered(AT_ONCE).collect().await
+    }
+
+    async fn probe_one(&self, manifest: &Manifest) -> Probe {
+        let mut live = None;
+        let dry_run = match self.resource_of(manifest).await {
+            Err(refusal) => Err(refusal),
+            Ok(resource) => self.ask(&resource, manifest, &mut live).await.map_err(|e| refusal(&e)),
+        };
+        Probe { live, dry_run }
+    }
+
+    /// Both answers speak of the same state of the object: the dry-run names the resourceVersion
+    /// that was read, or a controller's write in between would show as a difference.
+    async fn ask(
+        &self,
+        resource: &Resource,
+        manifest: &Manifest,
+        live: &mut Option<Value>,
+    ) -> Result<Value, ClusterError> {
+        let id = &manifest.id;
+        let how = Apply { dry_run: true, manager: MANAGER, sensitive: manifest.sensitive };
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            *live = self.cluster.get(resource, &id.namespace, &id.name).await?;
+            let version = live.as_ref().and_then(|l| l.pointer("/metadata/resourceVersion"));
+            let answer = match version {
+                None => self.cluster.apply(resource, manifest.body(), how).await,
+                Some(version) => {
+                    let mut body = manifest.body().clone();
+                    body["metadata"]["resourceVersion"] = version.clone();
+                    self.cluster.apply(resource, &body, how).await
+                }
+            };
+            match answer {
+                Err(ClusterError::Conflict(_)) if tries < TRIES => {}
+                answer => return Ok(answer?.object),
+            }
+        }
+    }
+
+    /// The endpoint of a manifest's kind, or why there is none.
+    pub(super) async fn resource_of(&self, manifest: &Manifest) -> Result<Resource, Refusal> {
+        let found = self.cluster.resource(&manifest.api_version, &manifest.id.kind).await;
+        let resource = found.map_err(|error| refusal(&error))?.ok_or_else(|| {
+            let message = format!(
+                "the API server has no kind {} in {}",
+                manifest.id.kind, manifest.api_version
+            );
+            own(RefusalKind::UnknownKind, message)
+        })?;
+        if resource.namespaced && manifest.id.namespace.is_empty() {
+            return Err(own(RefusalKind::Invalid, "namespace not specified".to_owned()));
+        }
+        Ok(resource)
+    }
+}
+
+/// Group, kind and scope that a CustomResourceDefinition defines.
+fn defined_scope(body: &Value) -> Option<((String, String), bool)> {
+    if body.get("kind")?.as_str()? != "CustomResourceDefinition" {
+        return None;
+    }
+    let text = |pointer| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let key = (text("/spec/group")?, text("/spec/names/kind")?);
+    Some((key, text("/spec/scope")? == "Namespaced"))
+}

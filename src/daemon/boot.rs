@@ -1,0 +1,308 @@
+//! From a configuration to the parts of the daemon: directories, keys, database, socket.
+//!
+//! Everything that can be wrong with the host is found here, before READY.
+
+use super::connect::Target;
+use crate::api::DaemonView;
+use crate::cluster::Limits;
+use crate::config::{Config, MacPolicy, RootCredentials, RootRef};
+use crate::flux::{GitReference, Key, Root, root};
+use crate::graph::{Event, Graph};
+use crate::history::{History, HistoryError, State, Suspend, host_key};
+use crate::logging::Message;
+use crate::pipeline::{HostSecrets, Pipeline, Settings};
+use crate::render::{self, RenderError, Renderer};
+use crate::secrets::{Keyring, SecretsError, credential};
+use crate::source::{Credential, SourceError};
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::net::UnixListener;
+
+/// Why the daemon cannot run on this host as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The runtime could not be built.
+    #[error("the runtime could not be started: {0}")]
+    Runtime(std::io::Error),
+    /// A directory or the socket cannot be used.
+    #[error("{}: {cause}", path.display())]
+    Path {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// Another daemon has the socket.
+    #[error("{}: another gitopsd answers here", .0.display())]
+    Running(PathBuf),
+    /// The database or the state file.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// A key or credential of the host.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    /// The credentials of the root repository.
+    #[error("root.credentials: {0}")]
+    Credentials(SourceError),
+    /// The renderer.
+    #[error(transparent)]
+    Render(#[from] RenderError),
+}
+
+/// Everything the loop starts with.
+pub struct Parts {
+    pub(super) root: Root,
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) listener: UnixListener,
+    pub(super) target: Target,
+    pub(super) state: HostState,
+    pub(super) about: DaemonView,
+}
+
+/// Opens everything. Must be called inside the runtime.
+pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
+    crate::net::install_crypto();
+    let (state, runtime) = (&config.directories.state, &config.directories.runtime);
+    directory(state, 0o700)?;
+    directory(runtime, 0o755)?;
+    let listener = listen(&runtime.join("api.sock"))?;
+    let (history, opened) = History::open(state)?;
+    for run in &opened.interrupted {
+        tracing::warn!(
+            message_id = Message::RecordInterrupted.id(),
+            gitopsd_run = %run,
+            "run {run} was cut short; the next ordinary run finishes its work"
+        );
+    }
+    if let Some(aside) = &opened.rebuilt {
+        tracing::error!(
+            message_id = Message::RecordRebuilt.id(),
+            "the database was damaged; it lies at {}, and a new one was made",
+            aside.display()
+        );
+    }
+    let history = history.with_retention(config.history);
+    let known = history.meta("cluster")?;
+    let digest_key: [u8; 32] = *host_key(state)?;
+    let host = host_secrets(config)?;
+    let private = runtime.join("private");
+    directory(&private, 0o700)?;
+    let renderer = Renderer::new(render::Settings {
+        runtime_dir: private.clone(),
+        engine: config.render.engine.clone(),
+        data_dir: config.render.k3s_data_directory.clone(),
+        timeout: config.render.timeout,
+        memory: config.render.memory,
+        // Manifests of some dozens of Kustomizations; they are rendered again on a miss.
+        cache_bytes: 4 << 20,
+        digest_key,
+        mac: match config.decryption.mac {
+            MacPolicy::Warn => render::MacPolicy::Warn,
+            MacPolicy::Enforce => render::MacPolicy::Enforce,
+        },
+        // One child each on the two cores of a small box; 46 MB each.
+        concurrency: 2,
+    })?;
+    let settings = Settings {
+        mirrors: state.join("mirrors"),
+        runtime: private,
+        digest_key,
+        workers: config.work.workers,
+        root_url: config.root.url.clone(),
+    };
+    let limits = Limits { requests: config.work.api_requests, ..Limits::default() };
+    let kubeconfig = config.cluster.kubeconfig.clone();
+    Ok(Parts {
+        root: entry(config),
+        pipeline: Arc::new(Pipeline::new(settings, renderer, history, host)),
+        listener,
+        target: Target { kubeconfig, limits, known },
+        state: HostState::load(state)?,
+        about: DaemonView {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_ms: now_ms(),
+            config_path: config.files.first().map(|f| f.display().to_string()).unwrap_or_default(),
+        },
+    })
+}
+
+/// The root pair that a configuration stands for.
+fn entry(config: &Config) -> Root {
+    let reference = match config.root.reference.clone() {
+        RootRef::Branch(name) => GitReference::Branch(name),
+        RootRef::Tag(name) => GitReference::Tag(name),
+        RootRef::Semver(range) => GitReference::Semver(range),
+        RootRef::Name(name) => GitReference::Name(name),
+        RootRef::Commit { sha, branch } => GitReference::Commit { sha, branch },
+    };
+    root(&config.root.url, reference, &config.root.path, config.root.interval)
+}
+
+/// Reads what the host holds, from systemd's credentials or the configured files.
+fn host_secrets(config: &Config) -> Result<HostSecrets, DaemonError> {
+    let mut keyring = Keyring::empty();
+    if let Some(found) = credential("age-key", config.decryption.age_key_file.as_deref())? {
+        found.warning.iter().for_each(|warning| tracing::warn!("{warning}"));
+        keyring.merge(Keyring::parse(found.content.expose())?);
+    }
+    let RootCredentials { username, .. } = &config.root.credentials;
+    let files = &config.root.credentials;
+    let mut data: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for (key, id, path) in [
+        ("password", "git-password", &files.password_file),
+        ("bearerToken", "git-token", &files.bearer_token_file),
+        ("identity", "git-identity", &files.identity_file),
+        ("known_hosts", "git-known-hosts", &files.known_hosts_file),
+        ("ca.crt", "git-ca", &files.ca_file),
+    ] {
+        if let Some(found) = credential(id, path.as_deref())? {
+            found.warning.iter().for_each(|warning| tracing::warn!("{warning}"));
+            let text = found.content.expose();
+            let trimmed = if matches!(key, "password" | "bearerToken") {
+                text.trim_ascii_end()
+            } else {
+                text
+            };
+            data.insert(key.to_owned(), trimmed.to_vec());
+        }
+    }
+    if data.contains_key("password") {
+        let name = username.clone().unwrap_or_else(|| "git".to_owned());
+        data.insert("username".to_owned(), name.into_bytes());
+    }
+    let git = if data.is_empty() {
+        Credential::default()
+    } else {
+        Credential::from_secret(&config.root.url, &data).map_err(DaemonError::Credentials)?
+    };
+    Ok(HostSecrets { keyring: Arc::new(keyring), git })
+}
+
+fn directory(path: &Path, mode: u32) -> Result<(), DaemonError> {
+    let failed = |cause| DaemonError::Path { path: path.to_owned(), cause };
+    std::fs::create_dir_all(path).map_err(failed)?;
+    let metadata = std::fs::metadata(path).map_err(failed)?;
+    // What systemd or an administrator made tighter or wider on purpose is left as it is, but
+    // nobody else may ever look into a private directory.
+    if mode == 0o700 && metadata.permissions().mode() & 0o077 != 0 {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Binds the socket; a socket that nobody answers at is left from a killed daemon.
+fn listen(path: &Path) -> Result<UnixListener, DaemonError> {
+    let failed = |cause| DaemonError::Path { path: path.to_owned(), cause };
+    if path.exists() {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(DaemonError::Running(path.to_owned()));
+        }
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
+    Ok(listener)
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Suspends and confirmations: a small file that survives a lost database.
+pub struct HostState {
+    dir: PathBuf,
+    state: State,
+}
+
+impl HostState {
+    fn load(dir: &Path) -> Result<Self, DaemonError> {
+        Ok(HostState { dir: dir.to_owned(), state: State::load(dir)? })
+    }
+
+    /// Puts the suspends in force.
+    pub(super) fn apply(&self, graph: &mut Graph) {
+        graph.preset(
+            self.state.suspends.iter().map(|(key, suspend)| (key.clone(), describe(suspend))),
+        );
+    }
+
+    /// Digests of delete sets that were confirmed.
+    pub(super) fn confirmed(&self) -> Vec<String> {
+        self.state.confirmed.clone()
+    }
+
+    /// Stores a suspend before it is in force. Answers how it is shown.
+    pub(super) fn suspend(
+        &mut self,
+        key: &Key,
+        until_ms: Option<i64>,
+        reason: Option<String>,
+        by: &str,
+    ) -> Result<String, HistoryError> {
+        let suspend = Suspend { until_ms, reason, by: by.to_owned() };
+        let shown = describe(&suspend);
+        self.state.suspends.insert(key.to_string(), suspend);
+        self.state.save(&self.dir)?;
+        Ok(shown)
+    }
+
+    /// Drops a suspend.
+    pub(super) fn resume(&mut self, key: &Key) -> Result<(), HistoryError> {
+        match self.state.suspends.remove(&key.to_string()) {
+            Some(_) => self.state.save(&self.dir),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores a confirmation; the last 100 are kept.
+    pub(super) fn confirm(&mut self, digest: &str) -> Result<(), HistoryError> {
+        if !self.state.confirmed.iter().any(|known| known == digest) {
+            self.state.confirmed.push(digest.to_owned());
+            let surplus = self.state.confirmed.len().saturating_sub(100);
+            self.state.confirmed.drain(..surplus);
+            self.state.save(&self.dir)?;
+        }
+        Ok(())
+    }
+
+    /// When the next suspend ends by itself.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        let ends = self.state.suspends.values().filter_map(|suspend| suspend.until_ms);
+        let left = u64::try_from(ends.min()?.saturating_sub(now_ms())).unwrap_or(0);
+        Some(Instant::now() + Duration::from_millis(left))
+    }
+
+    /// Drops the suspends that have ended and answers them as events.
+    pub(super) fn ended(&mut self, graph: &Graph) -> Vec<Event> {
+        let now = now_ms();
+        let over = |suspend: &Suspend| suspend.until_ms.is_some_and(|until| until <= now);
+        let keys: Vec<Key> = graph
+            .items()
+            .map(|(key, _)| key.clone())
+            .filter(|key| self.state.suspends.get(&key.to_string()).is_some_and(over))
+            .collect();
+        let before = self.state.suspends.len();
+        self.state.suspends.retain(|_, suspend| !over(suspend));
+        if self.state.suspends.len() != before
+            && let Err(error) = self.state.save(&self.dir)
+        {
+            tracing::warn!("a suspend ended, but that could not be stored: {error}");
+        }
+        keys.into_iter().map(|key| Event::Suspend(key, None)).collect()
+    }
+}
+
+fn describe(suspend: &Suspend) -> String {
+    let reason = suspend.reason.clone().unwrap_or_else(|| "no reason given".to_owned());
+    let until = suspend
+        .until_ms
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+        .map(|until| format!(" until {}", until.strftime("%F %H:%M UTC")))
+        .unwrap_or_default();
+    format!("by {}{until}: {reason}", suspend.by)
+}

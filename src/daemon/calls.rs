@@ -1,0 +1,168 @@
+//! What the verbs ask for over the socket, translated into events.
+
+use super::Daemon;
+use crate::api::{Accepted, Command, Refused};
+use crate::flux::{Key, Kind};
+use crate::graph::Event;
+use crate::history::Trigger;
+use crate::logging::Message;
+use crate::pipeline::{Job, Pipeline, Preview};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+type Reply<T> = oneshot::Sender<Result<T, Refused>>;
+
+impl Daemon {
+    pub(super) fn call(&mut self, command: Command) {
+        // A caller that has gone away needs no answer: sending to it may fail.
+        match command {
+            Command::Reconcile { name, with_source, by, reply } => {
+                let answer = self.reconcile(name.as_deref(), with_source, &by);
+                let _ = reply.send(answer);
+            }
+            Command::Diff { name, reply } => self.diff(name.as_deref(), reply),
+            Command::Suspend { name, until_ms, reason, by, reply } => {
+                let answer = self.one(&name).and_then(|key| {
+                    let shown =
+                        self.state.suspend(&key, until_ms, Some(reason), &by).map_err(internal)?;
+                    tracing::info!(message_id = Message::Suspended.id(), "{key} suspended {shown}");
+                    self.handle(Event::Suspend(key.clone(), Some(shown)));
+                    Ok(Accepted { keys: vec![key.to_string()] })
+                });
+                let _ = reply.send(answer);
+            }
+            Command::Resume { name, by, reply } => {
+                let answer = self.one(&name).and_then(|key| {
+                    self.state.resume(&key).map_err(internal)?;
+                    tracing::info!(message_id = Message::Resumed.id(), "{key} resumed by {by}");
+                    self.handle(Event::Suspend(key.clone(), None));
+                    Ok(Accepted { keys: vec![key.to_string()] })
+                });
+                let _ = reply.send(answer);
+            }
+            Command::Confirm { digest, by, reply } => {
+                let answer = self.confirm(&digest, &by);
+                let _ = reply.send(answer);
+            }
+        }
+    }
+
+    fn reconcile(
+        &mut self,
+        name: Option<&str>,
+        with_source: bool,
+        by: &str,
+    ) -> Result<Accepted, Refused> {
+        let mut keys: Vec<Key> = match name {
+            Some(name) => vec![self.one(name)?],
+            None => self.graph.items().map(|(key, _)| key.clone()).collect(),
+        };
+        if name.is_none() && !with_source {
+            keys.retain(|key| key.kind == Kind::Kustomization);
+        }
+        if with_source && name.is_some() {
+            let sources: Vec<Key> = keys
+                .iter()
+                .filter_map(|key| Some(self.graph.kustomization(key)?.source.clone()))
+                .collect();
+            keys.extend(sources);
+        }
+        for key in &keys {
+            let trigger = Trigger::Request { by: by.to_owned() };
+            self.handle(Event::Request(key.clone(), trigger, 0));
+        }
+        Ok(Accepted { keys: keys.iter().map(ToString::to_string).collect() })
+    }
+
+    fn diff(&mut self, name: Option<&str>, reply: Reply<Vec<Preview>>) {
+        let keys: Vec<Key> = match name.map(|name| self.one(name)) {
+            Some(Ok(key)) => vec![key],
+            Some(Err(refused)) => {
+                let _ = reply.send(Err(refused));
+                return;
+            }
+            None => self.graph.items().map(|(key, _)| key.clone()).collect(),
+        };
+        let jobs: Vec<Job> = keys.iter().filter_map(|key| self.preview_job(key)).collect();
+        let pipeline = self.pipeline.clone();
+        tokio::spawn(previews(pipeline, jobs, reply));
+    }
+
+    fn preview_job(&self, key: &Key) -> Option<Job> {
+        let source = self.graph.kustomization(key)?.source.clone();
+        let revision = self.graph.item(&source)?.revision.clone()?;
+        let source = self.graph.source(&source)?.key();
+        self.job(key, Trigger::Interval, &source, revision)
+    }
+
+    fn confirm(&mut self, digest: &str, by: &str) -> Result<Accepted, Refused> {
+        if digest == "cluster" {
+            let Some(connection) = self.pipeline.connection() else {
+                return Err(Refused::new(409, "the API server is not reachable", None));
+            };
+            if !connection.stranger {
+                return Err(Refused::new(409, "this is the cluster that is known already", None));
+            }
+            self.target.known = None;
+            tracing::info!("another cluster confirmed by {by}");
+            self.pipeline.connect(None);
+            self.connect();
+            return Ok(Accepted { keys: vec!["cluster".to_owned()] });
+        }
+        let shown = self.graph.items().any(|(_, item)| {
+            item.warnings.iter().any(|warning| warning.ends_with(&format!("confirm {digest}")))
+        });
+        if !shown {
+            let hint = "gitopsd status lists the deletions that are held".to_owned();
+            let message = format!("no deletion with digest {digest:?} is held");
+            return Err(Refused::new(404, &message, Some(hint)));
+        }
+        self.state.confirm(digest).map_err(internal)?;
+        tracing::info!("deletions {digest} confirmed by {by}");
+        self.pipeline.confirm(self.state.confirmed());
+        let holders: Vec<Key> = self
+            .graph
+            .items()
+            .filter(|(_, item)| item.warnings.iter().any(|w| w.ends_with(digest)))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in &holders {
+            self.handle(Event::Request(key.clone(), Trigger::Retry, 0));
+        }
+        Ok(Accepted { keys: holders.iter().map(ToString::to_string).collect() })
+    }
+
+    /// The one item that a name stands for; a Kustomization wins over a source of that name.
+    fn one(&self, said: &str) -> Result<Key, Refused> {
+        let mut found = self.graph.find(said);
+        if found.len() > 1 && found.iter().any(|key| key.kind == Kind::Kustomization) {
+            found.retain(|key| key.kind == Kind::Kustomization);
+        }
+        match found.as_slice() {
+            [key] => Ok(key.clone()),
+            [] => {
+                let hint = "gitopsd status lists every name".to_owned();
+                Err(Refused::new(404, &format!("nothing is called {said:?}"), Some(hint)))
+            }
+            several => {
+                let names: Vec<String> = several.iter().map(ToString::to_string).collect();
+                let message = format!("{said:?} could be any of {}", names.join(", "));
+                Err(Refused::new(409, &message, Some("give NAMESPACE/NAME".to_owned())))
+            }
+        }
+    }
+}
+
+/// Plans one Kustomization after the other.
+async fn previews(pipeline: Arc<Pipeline>, jobs: Vec<Job>, reply: Reply<Vec<Preview>>) {
+    let mut previews = Vec::new();
+    for job in jobs {
+        previews.push(pipeline.plan(job).await);
+    }
+    // A caller that has gone away needs no answer.
+    let _ = reply.send(Ok(previews));
+}
+
+fn internal(error: impl std::fmt::Display) -> Refused {
+    Refused::new(500, &error.to_string(), None)
+}

@@ -1,0 +1,405 @@
+//! The loop: one `select!` that takes events in and carries effects out.
+//!
+//! [`run`] opens the state, starts the loop and ends it in good order. What each task waits for:
+//!
+//! * the loop: ended tasks, questions of runs, links to the API server, watch sightings, calls of
+//!   the socket, the graph's next due time, the watchdog, signals. It never blocks: databases, Git
+//!   and children are on threads and tasks of their own.
+//! * a worker ([`workers`]): one poll or one run; it asks the loop one question and ends.
+//! * the connection ([`connect`]): tries until the API server answers, then ends.
+//! * the sightings: forwards what the observer's watches see.
+//! * the socket: answers from the published status and hands calls to the loop.
+//!
+//! It decides nothing that `graph` or `plan` could decide.
+
+mod boot;
+mod calls;
+mod connect;
+mod publish;
+mod systemd;
+mod workers;
+
+pub use boot::{DaemonError, prepare};
+
+use crate::api::Command;
+use crate::config::Config;
+use crate::flux::{Key, Kind};
+use crate::graph::{Effect, Event, Graph, Time};
+use crate::history::Trigger;
+use crate::logging::Message;
+use crate::observe::{Event as Watched, Notice, Seen};
+use crate::pipeline::{Answer, Ask, Connection, Job, Pipeline, Question, Revision};
+use boot::Parts;
+use connect::Link;
+use publish::Publisher;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use systemd::Manager;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use workers::{Done, Workers};
+
+/// Longest wait for the objects in hand when the daemon is told to stop; systemd waits 90 s.
+const STOP: Duration = Duration::from_secs(30);
+
+/// Sightings under way between the watches and the loop: a burst of 1,000 objects fits, and a
+/// full queue only slows the forwarding down.
+const SIGHTINGS: usize = 1024;
+
+/// Runs the daemon until it is told to stop.
+pub fn run(config: &Config) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("gitopsd")
+        .enable_all()
+        .build()
+        .map_err(DaemonError::Runtime)?;
+    runtime.block_on(async {
+        let parts = prepare(config)?;
+        let mut daemon = Daemon::new(parts)?;
+        daemon.turn().await;
+        daemon.end().await;
+        Ok(())
+    })
+}
+
+/// Everything the loop holds.
+struct Daemon {
+    graph: Graph,
+    pipeline: Arc<Pipeline>,
+    workers: Workers,
+    manager: Manager,
+    publisher: Publisher,
+    ask: Ask,
+    questions: mpsc::Receiver<Question>,
+    links: (mpsc::Sender<Link>, mpsc::Receiver<Link>),
+    sightings: (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
+    commands: mpsc::Receiver<Command>,
+    target: connect::Target,
+    connecting: bool,
+    state: boot::HostState,
+    stop: watch::Sender<bool>,
+    started: Instant,
+    terminate: (Signal, Signal, Signal),
+    swept: bool,
+}
+
+impl Daemon {
+    fn new(parts: Parts) -> Result<Self, DaemonError> {
+        let (questions, asked) = mpsc::channel(64);
+        let started = Instant::now();
+        let mut graph = Graph::new(parts.root, 0);
+        let (commands, called) = mpsc::channel(32);
+        let (stop, stopping) = watch::channel(false);
+        let publisher = Publisher::new(parts.about);
+        let handle = crate::api::Handle {
+            status: publisher.status(),
+            commands,
+            history: parts.pipeline.history(),
+        };
+        tokio::spawn(crate::api::serve(parts.listener, handle, stopping));
+        let ask = Ask { questions, flux: publisher.flux() };
+        parts.state.apply(&mut graph);
+        parts.pipeline.confirm(parts.state.confirmed());
+        let hook = |kind| signal(kind).map_err(DaemonError::Runtime);
+        Ok(Daemon {
+            graph,
+            workers: Workers::new(parts.pipeline.clone()),
+            pipeline: parts.pipeline,
+            manager: Manager::new(),
+            publisher,
+            ask,
+            questions: asked,
+            links: mpsc::channel(4),
+            sightings: mpsc::channel(SIGHTINGS),
+            commands: called,
+            target: parts.target,
+            connecting: false,
+            state: parts.state,
+            stop,
+            started,
+            terminate: (
+                hook(SignalKind::terminate())?,
+                hook(SignalKind::interrupt())?,
+                hook(SignalKind::hangup())?,
+            ),
+            swept: false,
+        })
+    }
+
+    /// Goes round until a signal ends it.
+    async fn turn(&mut self) {
+        self.connect();
+        if let Some(source) = self.graph.source(&self.graph.root_pair().source.key()) {
+            self.workers.restore(source.clone());
+        }
+        self.publish();
+        self.manager.ready();
+        tracing::info!(
+            message_id = Message::Started.id(),
+            "gitopsd {} started",
+            env!("CARGO_PKG_VERSION")
+        );
+        let beat = self.manager.watchdog().unwrap_or(Duration::from_secs(3600));
+        let mut watchdog = tokio::time::interval(beat);
+        loop {
+            for event in self.state.ended(&self.graph) {
+                self.handle(event);
+            }
+            let now = self.now();
+            let effects = self.graph.due(now);
+            self.carry_out(effects);
+            self.publish();
+            let wake = self.wake();
+            tokio::select! {
+                done = self.workers.next() => self.done(done),
+                Some(question) = self.questions.recv() => self.answer(question),
+                Some(link) = self.links.1.recv() => self.linked(link),
+                Some(notice) = self.sightings.1.recv() => self.noticed(notice),
+                Some(command) = self.commands.recv() => self.call(command),
+                () = tokio::time::sleep_until(wake.into()) => {}
+                _ = watchdog.tick() => self.manager.alive(),
+                _ = self.terminate.0.recv() => return,
+                _ = self.terminate.1.recv() => return,
+                _ = self.terminate.2.recv() => {
+                    tracing::info!("reloading is not supported yet: systemctl restart gitopsd");
+                }
+            }
+        }
+    }
+
+    /// Ends in good order: the object in hand is finished, nothing new is begun.
+    async fn end(&mut self) {
+        self.manager.stopping();
+        self.manager.status("stopping: finishing the object in hand");
+        self.pipeline.stop();
+        self.workers.cancel_all();
+        let deadline = tokio::time::Instant::now() + STOP;
+        while !self.workers.idle() {
+            tokio::select! {
+                _ = self.workers.next() => {}
+                Some(question) = self.questions.recv() => self.answer(question),
+                () = tokio::time::sleep_until(deadline) => break,
+            }
+        }
+        self.stop.send_replace(true);
+        tracing::info!(message_id = Message::Stopped.id(), "gitopsd stopped");
+    }
+
+    fn now(&self) -> Time {
+        Time::try_from(self.started.elapsed().as_millis()).unwrap_or(Time::MAX)
+    }
+
+    /// When to go round without any event: the graph's next due time, or the end of a suspend.
+    fn wake(&self) -> Instant {
+        let due = self.graph.wake().map(|at| self.started + Duration::from_millis(at));
+        let resume = self.state.next_end();
+        let latest = Instant::now() + Duration::from_secs(3600);
+        [due, resume].into_iter().flatten().fold(latest, Instant::min)
+    }
+
+    fn connect(&mut self) {
+        if !self.connecting {
+            self.connecting = true;
+            tokio::spawn(connect::connect(self.target.clone(), self.links.0.clone()));
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.now();
+        let effects = self.graph.handle(event, now);
+        self.carry_out(effects);
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Poll(key) => match self.graph.source(&key) {
+                    Some(source) => self.workers.poll(source.clone()),
+                    None => tracing::debug!("{key} is gone"),
+                },
+                Effect::Run { key, trigger, source, revision } => {
+                    if let Some(job) = self.job(&key, trigger, &source, revision) {
+                        self.workers.run(job, self.ask.clone());
+                    }
+                }
+                Effect::Cancel(key) => self.workers.cancel(&key),
+                Effect::Finalize { kustomization, orphan } => {
+                    self.workers.cancel(&kustomization.key());
+                    let job = Job {
+                        trigger: Trigger::Prune,
+                        revision: Revision::unknown(),
+                        tree: None,
+                        url: String::new(),
+                        root: false,
+                        cancel: watch::channel(false).1,
+                        kustomization: *kustomization,
+                    };
+                    self.workers.end(job, orphan);
+                }
+                Effect::Forget(key) => self.workers.forget(key),
+            }
+        }
+    }
+
+    fn job(&self, key: &Key, trigger: Trigger, source: &Key, revision: Revision) -> Option<Job> {
+        let kustomization = self.graph.kustomization(key)?.clone();
+        Some(Job {
+            kustomization,
+            trigger,
+            revision,
+            tree: self.pipeline.tree(source),
+            url: self.graph.source(source)?.url.clone(),
+            root: *key == self.graph.root(),
+            cancel: watch::channel(false).1,
+        })
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Restored(key, Ok(Some(revision))) => self.handle(Event::Restored(key, revision)),
+            Done::Restored(key, Err(failure)) => tracing::warn!("{key}: {failure}"),
+            Done::Polled(key, result) => {
+                match &result {
+                    Ok(Some(revision)) => tracing::info!(
+                        message_id = Message::SourceFetched.id(),
+                        gitopsd_revision = revision.id,
+                        "{key}: fetched {} by {}: {}",
+                        revision.id,
+                        revision.author,
+                        revision.subject
+                    ),
+                    Err(failure) if self.publisher.news(&key, failure) => {
+                        tracing::warn!(message_id = Message::SourceFailed.id(), "{key}: {failure}")
+                    }
+                    _ => {}
+                }
+                self.handle(Event::Polled(key, result));
+            }
+            Done::Ran(key, report) => {
+                self.handle(Event::Finished(key, report));
+                self.sweep();
+            }
+            Done::Ended(key, Ok(changes)) => {
+                tracing::info!("{key} left Git: {changes} objects deleted");
+            }
+            Done::Ended(key, Err(failure)) => {
+                tracing::warn!("{key} left Git: {failure}");
+                // What is left over is found again in the inventory.
+                self.swept = false;
+            }
+            Done::Restored(_, Ok(None)) | Done::Forgotten => {}
+        }
+    }
+
+    /// Ends the Kustomizations that left Git while nobody was looking: those of the inventory
+    /// that the graph does not know, once every Kustomization has rendered with success.
+    fn sweep(&mut self) {
+        if self.swept || self.pipeline.connection().is_none() || !self.graph.complete() {
+            return;
+        }
+        self.swept = true;
+        for owner in self.pipeline.owners() {
+            let key = Key::new(Kind::Kustomization, &owner.namespace, &owner.name);
+            if self.graph.item(&key).is_some() {
+                continue;
+            }
+            if let Some(kustomization) = self.pipeline.departed(&owner) {
+                tracing::info!("{key} left Git while gitopsd was not running");
+                let kustomization = Box::new(kustomization);
+                self.carry_out(vec![Effect::Finalize { kustomization, orphan: false }]);
+            }
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        let Question { key, orders, answer } = question;
+        let revision = orders.revision.clone();
+        self.handle(Event::Rendered(key.clone(), orders));
+        // The run that asked may have been given up: then nobody listens.
+        let _ = answer.send(Answer {
+            may_prune: self.graph.may_prune(&key, &revision),
+            set_aside_namespaces: self.graph.set_aside_namespaces(),
+        });
+    }
+
+    fn linked(&mut self, link: Link) {
+        match link {
+            Link::Down(reason) => {
+                tracing::warn!(message_id = Message::ClusterUnreachable.id(), "{reason}");
+                self.publisher.cluster_down(reason);
+            }
+            Link::Up { connection, identity, version } => {
+                self.connecting = false;
+                tracing::info!(
+                    message_id = Message::ClusterReachable.id(),
+                    "API server {} answers, version {version}",
+                    connection.cluster.server()
+                );
+                self.publisher.cluster_up(connection.cluster.server(), &version, &connection);
+                if self.target.known.is_none() {
+                    self.target.known = Some(identity.clone());
+                    self.pipeline.know_cluster(&identity);
+                }
+                self.forward(&connection);
+                self.pipeline.connect(Some(connection));
+                self.handle(Event::ClusterBack);
+            }
+        }
+    }
+
+    fn forward(&self, connection: &Arc<Connection>) {
+        let mut notices = connection.observer.subscribe();
+        let sightings = self.sightings.0.clone();
+        tokio::spawn(async move {
+            while let Some(notice) = notices.next().await {
+                if sightings.send(notice).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+
+    fn noticed(&mut self, notice: Notice) {
+        match notice {
+            Notice::Seen(seen) => self.seen(&seen),
+            Notice::Listed { objects, .. } => objects.iter().for_each(|seen| self.seen(seen)),
+            Notice::Missed(_) => {
+                if let Some(connection) = self.pipeline.connection() {
+                    connection.observer.relist();
+                }
+            }
+            Notice::Outage { error, .. } => {
+                if self.publisher.cluster_down(error.to_string()) {
+                    tracing::warn!(message_id = Message::ClusterUnreachable.id(), "{error}");
+                }
+            }
+            Notice::Back(_) => {
+                if self.publisher.cluster_back() {
+                    tracing::info!(
+                        message_id = Message::ClusterReachable.id(),
+                        "API server answers again"
+                    );
+                    self.handle(Event::ClusterBack);
+                }
+            }
+        }
+    }
+
+    /// One object as a watch saw it: whoever applied it judges it, if its gate has moved.
+    fn seen(&mut self, seen: &Seen) {
+        let gate = (seen.event != Watched::Deleted).then_some(seen.gate);
+        let version = seen.metadata.pointer("/metadata/resourceVersion");
+        let version = version.and_then(Value::as_str).and_then(|text| text.parse().ok());
+        for (owner, patience) in self.pipeline.seen(&seen.id, gate, version.unwrap_or(0)) {
+            let key = Key::new(Kind::Kustomization, owner.namespace, owner.name);
+            self.handle(Event::Request(key, Trigger::Drift, patience));
+        }
+    }
+
+    fn publish(&mut self) {
+        let line = self.publisher.publish(&self.graph);
+        self.manager.status(&line);
+    }
+}

@@ -1,0 +1,117 @@
+//! Publishes the one status value, and only when it has changed.
+
+use crate::api::{ClusterView, DaemonView, Document};
+use crate::flux::Key;
+use crate::graph::{Graph, Ready};
+use crate::pipeline::{Connection, Failure, FluxHealth};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
+
+/// Holds what was published last.
+pub struct Publisher {
+    status: watch::Sender<Arc<Document>>,
+    flux: watch::Sender<Arc<HashMap<String, FluxHealth>>>,
+    cluster: ClusterView,
+    told: HashMap<Key, String>,
+    epoch_ms: i64,
+}
+
+impl Publisher {
+    /// Nothing but the daemon itself is known.
+    pub fn new(about: DaemonView) -> Self {
+        let cluster = ClusterView {
+            connected: false,
+            server: String::new(),
+            version: String::new(),
+            message: "connecting".to_owned(),
+        };
+        let document = Document::starting(about, cluster.clone());
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Publisher {
+            status: watch::channel(Arc::new(document)).0,
+            flux: watch::channel(Arc::default()).0,
+            cluster,
+            told: HashMap::new(),
+            epoch_ms: i64::try_from(since.as_millis()).unwrap_or_default(),
+        }
+    }
+
+    /// The status document as it changes.
+    pub fn status(&self) -> watch::Receiver<Arc<Document>> {
+        self.status.subscribe()
+    }
+
+    /// Readiness of Flux objects as it changes.
+    pub fn flux(&self) -> watch::Receiver<Arc<HashMap<String, FluxHealth>>> {
+        self.flux.subscribe()
+    }
+
+    /// True when a failure of a source says something new: a remote that stays away is told once.
+    pub fn news(&mut self, key: &Key, failure: &Failure) -> bool {
+        let text = failure.to_string();
+        self.told.insert(key.clone(), text.clone()) != Some(text)
+    }
+
+    /// The API server does not answer. True when that is news.
+    pub fn cluster_down(&mut self, reason: String) -> bool {
+        self.cluster.message = reason;
+        std::mem::replace(&mut self.cluster.connected, false)
+    }
+
+    /// The API server answers again. True when that is news.
+    pub fn cluster_back(&mut self) -> bool {
+        self.cluster.message.clear();
+        !std::mem::replace(&mut self.cluster.connected, true)
+    }
+
+    /// The API server answers for the first time.
+    pub fn cluster_up(&mut self, server: &str, version: &str, connection: &Connection) {
+        self.cluster.connected = true;
+        server.clone_into(&mut self.cluster.server);
+        version.clone_into(&mut self.cluster.version);
+        self.cluster.message = if connection.stranger {
+            "another cluster than the one the history was made on: nothing is pruned until \
+             gitopsd confirm cluster"
+                .to_owned()
+        } else {
+            String::new()
+        };
+    }
+
+    /// Publishes the state of everything if it has changed. Answers the STATUS line.
+    pub fn publish(&mut self, graph: &Graph) -> String {
+        let summary = graph.summary(self.epoch_ms);
+        let mut line = summary.line();
+        if !self.cluster.connected {
+            line = format!("{line}; API server: {}", self.cluster.message);
+        }
+        let before = self.status.borrow().clone();
+        if before.summary == summary && before.cluster == self.cluster && before.line == line {
+            return line;
+        }
+        let states: HashMap<String, FluxHealth> = summary
+            .items
+            .iter()
+            .map(|item| {
+                let ready = item.ready == Ready::True;
+                let key = format!("{}/{}/{}", item.kind, item.namespace, item.name);
+                (key, FluxHealth { ready, message: item.message.clone() })
+            })
+            .collect();
+        if *self.flux.borrow().as_ref() != states {
+            self.flux.send_replace(Arc::new(states));
+        }
+        let document = Document {
+            serial: before.serial + 1,
+            ready: summary.fine() && self.cluster.connected,
+            cluster: self.cluster.clone(),
+            line: line.clone(),
+            summary,
+            ..(*before).clone()
+        };
+        self.status.send_replace(Arc::new(document));
+        line
+    }
+}

@@ -1,0 +1,51 @@
+//! What systemd is told: READY, STATUS on change, WATCHDOG from the loop itself, STOPPING.
+
+use sd_notify::NotifyState;
+use std::time::Duration;
+
+/// The service manager, or nobody when the daemon runs in a terminal.
+pub struct Manager {
+    last: String,
+}
+
+impl Manager {
+    /// Nothing has been said yet.
+    pub fn new() -> Self {
+        Manager { last: String::new() }
+    }
+
+    /// How often the watchdog wants to be fed: half its limit, when there is one.
+    pub fn watchdog(&self) -> Option<Duration> {
+        sd_notify::watchdog_enabled().map(|limit| limit / 2)
+    }
+
+    /// Configuration valid, database open, socket answering.
+    pub fn ready(&self) {
+        tell(&[NotifyState::Ready]);
+    }
+
+    /// The loop has gone round.
+    pub fn alive(&self) {
+        tell(&[NotifyState::Watchdog]);
+    }
+
+    /// The STATUS line, when it has changed.
+    pub fn status(&mut self, line: &str) {
+        if self.last != line {
+            line.clone_into(&mut self.last);
+            tell(&[NotifyState::Status(line)]);
+        }
+    }
+
+    /// An orderly end has begun.
+    pub fn stopping(&self) {
+        tell(&[NotifyState::Stopping]);
+    }
+}
+
+/// A manager that does not listen is no reason to stop working.
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!("service manager not told: {error}");
+    }
+}

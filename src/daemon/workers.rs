@@ -1,0 +1,165 @@
+//! Carries out the graph's effects as tasks: polls, runs, ends. One panic costs one item.
+
+use crate::flux::{GitRepository, Key};
+use crate::pipeline::{Ask, Failure, Job, Outcome, Pipeline, Report, Retry, Revision, Step};
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::task::{Id, JoinSet};
+
+/// What a task was for, and what came of it.
+pub enum Done {
+    /// A source was restored from disk.
+    Restored(Key, Result<Option<Revision>, Failure>),
+    /// A source was asked.
+    Polled(Key, Result<Option<Revision>, Failure>),
+    /// A Kustomization was run.
+    Ran(Key, Report),
+    /// A removed Kustomization was ended.
+    Ended(Key, Result<usize, Failure>),
+    /// A source that left Git was let go of.
+    Forgotten,
+}
+
+/// What a task is for, so that a panic can be put down to an item.
+#[derive(Clone)]
+enum Purpose {
+    Poll(Key),
+    Run(Key, Revision),
+    End(Key),
+    Other,
+}
+
+/// The tasks under way. Their number is bounded by the number of items: one each.
+pub struct Workers {
+    pipeline: Arc<Pipeline>,
+    tasks: JoinSet<Done>,
+    purposes: HashMap<Id, Purpose>,
+    cancels: HashMap<Key, watch::Sender<bool>>,
+}
+
+impl Workers {
+    /// No tasks yet.
+    pub fn new(pipeline: Arc<Pipeline>) -> Self {
+        Workers {
+            pipeline,
+            tasks: JoinSet::new(),
+            purposes: HashMap::new(),
+            cancels: HashMap::new(),
+        }
+    }
+
+    /// True when nothing is under way.
+    pub fn idle(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    fn spawn(&mut self, purpose: Purpose, work: impl Future<Output = Done> + Send + 'static) {
+        let id = self.tasks.spawn(work).id();
+        self.purposes.insert(id, purpose);
+    }
+
+    /// Looks for a source's last good revision on disk.
+    pub fn restore(&mut self, source: GitRepository) {
+        let pipeline = self.pipeline.clone();
+        self.spawn(Purpose::Other, async move {
+            Done::Restored(source.key(), pipeline.restore(&source).await)
+        });
+    }
+
+    /// Asks a source; what is on disk comes first, so that a remote that is away costs no time.
+    pub fn poll(&mut self, source: GitRepository) {
+        let pipeline = self.pipeline.clone();
+        self.spawn(Purpose::Poll(source.key()), async move {
+            Done::Polled(source.key(), pipeline.poll(&source).await)
+        });
+    }
+
+    /// Runs a Kustomization. The receiver in the job is replaced by one that `cancel` reaches.
+    pub fn run(&mut self, mut job: Job, ask: Ask) {
+        let key = job.kustomization.key();
+        let (sender, receiver) = watch::channel(false);
+        job.cancel = receiver;
+        self.cancels.insert(key.clone(), sender);
+        let pipeline = self.pipeline.clone();
+        let purpose = Purpose::Run(key.clone(), job.revision.clone());
+        self.spawn(purpose, async move { Done::Ran(key, pipeline.reconcile(job, &ask).await) });
+    }
+
+    /// Ends a Kustomization that left Git.
+    pub fn end(&mut self, job: Job, orphan: bool) {
+        let key = job.kustomization.key();
+        let pipeline = self.pipeline.clone();
+        self.spawn(Purpose::End(key.clone()), async move {
+            Done::Ended(key, pipeline.finalize(job, orphan).await)
+        });
+    }
+
+    /// Removes the mirror of a source that left Git.
+    pub fn forget(&mut self, key: Key) {
+        let pipeline = self.pipeline.clone();
+        self.spawn(Purpose::Other, async move {
+            pipeline.forget_source(&key).await;
+            Done::Forgotten
+        });
+    }
+
+    /// Stops a run's wait for health.
+    pub fn cancel(&mut self, key: &Key) {
+        if let Some(cancel) = self.cancels.get(key) {
+            cancel.send_replace(true);
+        }
+    }
+
+    /// Stops every wait for health.
+    pub fn cancel_all(&mut self) {
+        for cancel in self.cancels.values() {
+            cancel.send_replace(true);
+        }
+    }
+
+    /// The next task that ends; pends for ever while there is none.
+    pub async fn next(&mut self) -> Done {
+        let Some(ended) = self.tasks.join_next_with_id().await else {
+            return std::future::pending().await;
+        };
+        match ended {
+            Ok((id, done)) => {
+                self.purposes.remove(&id);
+                if let Done::Ran(key, _) = &done {
+                    self.cancels.remove(key);
+                }
+                done
+            }
+            Err(error) => {
+                let purpose = self.purposes.remove(&error.id()).unwrap_or(Purpose::Other);
+                panicked(purpose)
+            }
+        }
+    }
+}
+
+/// A panic as the failure of its item: reported, and tried again at the retry interval.
+fn panicked(purpose: Purpose) -> Done {
+    let failure = |step| {
+        Failure::new(step, "InternalError", "a defect of gitopsd ended this step")
+            .hint(Some("please report the lines above this one in journalctl -u gitopsd".into()))
+            .retry(Retry::Interval)
+    };
+    match purpose {
+        Purpose::Poll(key) => Done::Polled(key, Err(failure(Step::Fetch))),
+        Purpose::Run(key, revision) => Done::Ran(
+            key,
+            Report {
+                outcome: Outcome::Failed(failure(Step::Apply)),
+                revision,
+                objects: None,
+                warnings: Vec::new(),
+                prune_pending: false,
+                changes: 0,
+            },
+        ),
+        Purpose::End(key) => Done::Ended(key, Err(failure(Step::Prune))),
+        Purpose::Other => Done::Forgotten,
+    }
+}

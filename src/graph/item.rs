@@ -1,0 +1,148 @@
+//! Pure: one Flux object of the graph and the state it is in.
+
+use crate::flux::{Kind, Object};
+use crate::history::Trigger;
+use crate::pipeline::{Failure, Revision};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Milliseconds of a monotonic clock; only differences mean anything.
+pub type Time = u64;
+
+/// Flux's Ready condition.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// `True`, `False` or `Unknown`.
+    pub status: Ready,
+    /// Flux's reason.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// Status of the Ready condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ready {
+    /// Reached.
+    True,
+    /// Not reached, and known why.
+    False,
+    /// Under way.
+    Unknown,
+}
+
+impl Condition {
+    /// A condition from its parts.
+    pub fn new(status: Ready, reason: &str, message: impl Into<String>) -> Self {
+        Condition { status, reason: reason.to_owned(), message: message.into() }
+    }
+}
+
+/// What an item is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing to do before `due`; `None` waits for an event.
+    Idle {
+        /// When the next run is due, and why.
+        due: Option<(Time, Trigger)>,
+    },
+    /// At work; `again` is what arrived meanwhile.
+    Running {
+        /// Why another run follows at once.
+        again: Option<Trigger>,
+    },
+}
+
+/// One Flux object.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// The object as specified.
+    pub object: Object,
+    /// The manifest it was read from, for CEL; null for the host's own root.
+    pub manifest: Value,
+    /// File in Git that declares it.
+    pub origin: Option<String>,
+    /// The Kustomization that renders it; `None` for the root pair.
+    pub parent: Option<crate::flux::Key>,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Its Ready condition.
+    pub condition: Condition,
+    /// Last failure, kept until the next success.
+    pub failure: Option<Failure>,
+    /// Source: revision in force. Kustomization: revision last applied with success.
+    pub revision: Option<Revision>,
+    /// Kustomization: revision that was last rendered, successfully or not.
+    pub attempted: Option<String>,
+    /// Failures in a row, for the back-off.
+    pub failures: u32,
+    /// Set by `suspend` on the host, beside `spec.suspend`.
+    pub suspended: Option<String>,
+    /// Objects in its inventory.
+    pub objects: usize,
+    /// Notices of the last run: plaintext Secrets, a wrong MAC, held deletions.
+    pub warnings: Vec<String>,
+    /// Deletions that wait for other renders of the same source.
+    pub prune_pending: bool,
+}
+
+impl Item {
+    /// A new item, due at once.
+    pub fn new(object: Object, manifest: Value, now: Time) -> Self {
+        Item {
+            object,
+            manifest,
+            origin: None,
+            parent: None,
+            phase: Phase::Idle { due: Some((now, Trigger::Boot)) },
+            condition: Condition::new(Ready::Unknown, "Progressing", "not run yet"),
+            failure: None,
+            revision: None,
+            attempted: None,
+            failures: 0,
+            suspended: None,
+            objects: 0,
+            warnings: Vec::new(),
+            prune_pending: false,
+        }
+    }
+
+    /// True when neither Git nor the host has stopped it.
+    pub fn active(&self) -> bool {
+        let in_git = match &self.object {
+            Object::GitRepository(git) => git.suspend,
+            Object::Kustomization(kustomization) => kustomization.suspend,
+        };
+        !in_git && self.suspended.is_none()
+    }
+
+    /// True for a field that must not be left out: the item is then not run.
+    pub fn blocked(&self) -> Option<String> {
+        let named: Vec<String> = self
+            .object
+            .unsupported()
+            .iter()
+            .filter(|unsupported| unsupported.blocks)
+            .map(|unsupported| unsupported.field.clone())
+            .collect();
+        (!named.is_empty()).then(|| named.join(", "))
+    }
+
+    /// Asks for a run no later than `at`; the earliest wins, and a running item runs again.
+    pub fn request(&mut self, at: Time, trigger: Trigger) {
+        match &mut self.phase {
+            Phase::Running { again } => {
+                again.get_or_insert(trigger);
+            }
+            Phase::Idle { due } => match due {
+                Some((time, _)) if *time <= at => {}
+                _ => *due = Some((at, trigger)),
+            },
+        }
+    }
+
+    /// The kind of the object.
+    pub fn kind(&self) -> Kind {
+        self.object.key().kind
+    }
+}

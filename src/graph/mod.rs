@@ -1,0 +1,203 @@
+//! The graph of Flux objects: what exists, what it waits for, what is due.
+//!
+//! [`Graph::new`] starts with the root pair of the host's configuration. The daemon feeds
+//! [`Event`]s to [`Graph::handle`], asks [`Graph::due`] what to start now and [`Graph::wake`] when
+//! to ask again; both answer with [`Effect`]s, which the daemon carries out. [`Graph::summary`] is
+//! the one value that `status`, the STATUS line and the API describe.
+//!
+//! Every file here is pure: times are arguments, nothing is fetched, rendered or applied. The
+//! graph runs no step itself and knows no cluster; it stands left of the loop that drives it so
+//! that everything that reports can read it.
+
+mod depends;
+mod item;
+mod orders;
+mod schedule;
+mod summary;
+
+pub use item::{Condition, Item, Phase, Ready, Time};
+pub use schedule::{Effect, Event};
+pub use summary::{ItemView, Summary};
+
+use crate::flux::{GitRepository, Key, Kind, Kustomization, Object, Root, Unsupported};
+use crate::pipeline::{Problem, SetAsideEntry};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// All Flux objects that are in force, and the root they hang from.
+pub struct Graph {
+    root: Root,
+    items: BTreeMap<Key, Item>,
+    /// Names under which the repository itself declares the root pair.
+    aliases: BTreeMap<Key, Key>,
+    /// What each parent's latest render said beside its work orders.
+    notices: BTreeMap<Key, Notices>,
+    /// Items that their parent no longer declares, until it is sure that nobody else does.
+    leaving: BTreeMap<Key, Item>,
+    /// Suspends of the host, by printed key, for items that may not be declared yet.
+    preset: BTreeMap<String, String>,
+}
+
+/// What one Kustomization's render declared that is not run.
+#[derive(Clone, Debug, Default)]
+struct Notices {
+    problems: Vec<Problem>,
+    unsupported: Vec<Unsupported>,
+    set_aside: Vec<SetAsideEntry>,
+}
+
+impl Graph {
+    /// A graph of the root pair, due at once.
+    pub fn new(root: Root, now: Time) -> Self {
+        let source = Item::new(Object::GitRepository(root.source.clone()), Value::Null, now);
+        let entry = Item::new(
+            Object::Kustomization(Box::new(root.kustomization.clone())),
+            Value::Null,
+            now,
+        );
+        let items = [(root.source.key(), source), (root.kustomization.key(), entry)].into();
+        Graph {
+            root,
+            items,
+            aliases: BTreeMap::new(),
+            notices: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            preset: BTreeMap::new(),
+        }
+    }
+
+    /// Takes up the suspends of a former process: printed key → how it is shown.
+    pub fn preset(&mut self, suspends: impl Iterator<Item = (String, String)>) {
+        self.preset.extend(suspends);
+        for (key, item) in &mut self.items {
+            item.suspended = self.preset.get(&key.to_string()).cloned();
+        }
+    }
+
+    /// Key of the root Kustomization.
+    pub fn root(&self) -> Key {
+        self.root.kustomization.key()
+    }
+
+    /// The root pair as it is in force.
+    pub fn root_pair(&self) -> &Root {
+        &self.root
+    }
+
+    /// One item.
+    pub fn item(&self, key: &Key) -> Option<&Item> {
+        self.items.get(&self.resolve(key))
+    }
+
+    /// Every item, sources first.
+    pub fn items(&self) -> impl Iterator<Item = (&Key, &Item)> {
+        self.items.iter()
+    }
+
+    /// One source as specified.
+    pub fn source(&self, key: &Key) -> Option<&GitRepository> {
+        match &self.item(key)?.object {
+            Object::GitRepository(source) => Some(source),
+            Object::Kustomization(_) => None,
+        }
+    }
+
+    /// One Kustomization as specified.
+    pub fn kustomization(&self, key: &Key) -> Option<&Kustomization> {
+        match &self.item(key)?.object {
+            Object::Kustomization(kustomization) => Some(kustomization),
+            Object::GitRepository(_) => None,
+        }
+    }
+
+    /// Namespaces that only Flux's own set-aside manifests would have created.
+    pub fn set_aside_namespaces(&self) -> Vec<String> {
+        let all = self.notices.values().flat_map(|notices| &notices.set_aside);
+        all.filter(|entry| entry.kind == "Namespace").map(|entry| entry.name.clone()).collect()
+    }
+
+    /// The item a name stands for: the repository's own names of the root pair lead to the root.
+    fn resolve(&self, key: &Key) -> Key {
+        self.aliases.get(key).unwrap_or(key).clone()
+    }
+
+    /// Keys of the Kustomizations that read a source.
+    fn readers(&self, source: &Key) -> Vec<Key> {
+        let reads = |item: &Item| match &item.object {
+            Object::Kustomization(k) => self.resolve(&k.source) == *source,
+            Object::GitRepository(_) => false,
+        };
+        let readers = self.items.iter().filter(|(_, item)| reads(item));
+        readers.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// True for a Kustomization that would render the entry path of the root source again.
+    fn is_entry(&self, object: &Kustomization) -> bool {
+        self.resolve(&object.source) == self.root.source.key()
+            && normal_path(&object.path) == normal_path(&self.root.kustomization.path)
+    }
+
+    /// True for a GitRepository that would fetch what the root source fetches already.
+    fn is_root_source(&self, object: &GitRepository) -> bool {
+        let same_name = object.key() == self.root.source.key();
+        let same_remote = normal_url(&object.url) == normal_url(&self.root.source.url)
+            && object.reference == self.root.source.reference;
+        same_name || same_remote
+    }
+
+    /// Whether every Kustomization on the same source has rendered the revision that `key` has:
+    /// only then can what it dropped be deleted, because another may just have taken it.
+    pub fn may_prune(&self, key: &Key, revision: &str) -> bool {
+        let Some(own) = self.kustomization(key) else { return true };
+        let source = self.resolve(&own.source);
+        self.readers(&source).into_iter().all(|reader| {
+            reader == self.resolve(key)
+                || self.items.get(&reader).is_none_or(|item| {
+                    !item.active()
+                        || item.blocked().is_some()
+                        || item.attempted.as_deref() == Some(revision)
+                })
+        })
+    }
+
+    /// True when every Kustomization has rendered with success: what the graph does not know then
+    /// is not in Git.
+    pub fn complete(&self) -> bool {
+        let declared = self.notices.values().all(|notices| notices.problems.is_empty());
+        declared
+            && self.items.values().all(|item| match &item.object {
+                Object::GitRepository(_) => item.revision.is_some(),
+                Object::Kustomization(_) => item.attempted.is_some() && item.failure.is_none(),
+            })
+    }
+
+    /// Key of an item by what a person typed: `name`, `namespace/name` or `Kind/namespace/name`.
+    pub fn find(&self, said: &str) -> Vec<Key> {
+        let parts: Vec<&str> = said.split('/').collect();
+        let kind_is = |key: &Key, said: &str| {
+            let short = match key.kind {
+                Kind::GitRepository => "gitrepo",
+                Kind::Kustomization => "ks",
+            };
+            key.kind.as_str().eq_ignore_ascii_case(said) || said == short
+        };
+        let matches = |key: &&Key| match parts.as_slice() {
+            [name] => key.name == *name,
+            [first, name] => key.name == *name && (key.namespace == *first || kind_is(key, first)),
+            [kind, namespace, name] => {
+                key.name == *name && key.namespace == *namespace && kind_is(key, kind)
+            }
+            _ => false,
+        };
+        self.items.keys().filter(matches).cloned().collect()
+    }
+}
+
+fn normal_path(path: &str) -> String {
+    let parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
+    parts.collect::<Vec<_>>().join("/")
+}
+
+fn normal_url(url: &str) -> &str {
+    url.trim_end_matches('/').trim_end_matches(".git")
+}

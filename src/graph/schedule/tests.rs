@@ -1,0 +1,248 @@
+//! The graph as a story of events and effects; times in milliseconds.
+
+use super::*;
+use crate::flux::{GitReference, Kind, root};
+use crate::pipeline::Order;
+use serde_json::{Value, json};
+
+const MINUTE: Time = 60_000;
+
+fn graph() -> Graph {
+    let branch = GitReference::Branch("main".into());
+    Graph::new(root("https://git.example/r", branch, "clusters/x", Duration::from_secs(60)), 0)
+}
+
+fn source_key() -> Key {
+    Key::new(Kind::GitRepository, "flux-system", "flux-system")
+}
+
+fn key(name: &str) -> Key {
+    Key::new(Kind::Kustomization, "flux-system", name)
+}
+
+fn revision(id: &str) -> Revision {
+    Revision { id: id.into(), ..Revision::unknown() }
+}
+
+fn order(name: &str, extra: Value) -> Order {
+    let mut spec = json!({"interval": "10m", "prune": true, "path": name,
+        "sourceRef": {"kind": "GitRepository", "name": "flux-system"}});
+    for (field, value) in extra.as_object().into_iter().flatten() {
+        spec[field] = value.clone();
+    }
+    let manifest = json!({"apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
+        "metadata": {"name": name, "namespace": "flux-system"}, "spec": spec});
+    let object = Object::read(&manifest).unwrap().unwrap();
+    Order { object, manifest, origin: None }
+}
+
+fn orders(revision: &str, work: Vec<Order>) -> WorkOrders {
+    WorkOrders { revision: revision.into(), work, ..WorkOrders::default() }
+}
+
+fn report(outcome: Outcome, id: &str) -> Report {
+    Report {
+        outcome,
+        revision: revision(id),
+        objects: Some(1),
+        warnings: Vec::new(),
+        prune_pending: false,
+        changes: 0,
+    }
+}
+
+fn ready(id: &str) -> Report {
+    report(Outcome::Ready("Applied".into()), id)
+}
+
+fn failed(retry: Retry, id: &str) -> Report {
+    let failure = Failure::new(crate::pipeline::Step::Render, "BuildFailed", "no").retry(retry);
+    report(Outcome::Failed(failure), id)
+}
+
+/// Names of what is started at `now`.
+fn started(graph: &mut Graph, now: Time) -> Vec<String> {
+    let name = |effect: Effect| match effect {
+        Effect::Poll(key) => format!("poll {}", key.name),
+        Effect::Run { key, trigger, .. } => format!("run {} by {trigger}", key.name),
+        other => format!("{other:?}"),
+    };
+    graph.due(now).into_iter().map(name).collect()
+}
+
+/// A graph whose root has run at `r1` and declared the given orders.
+fn declared(work: Vec<Order>) -> Graph {
+    let mut graph = graph();
+    started(&mut graph, 0);
+    graph.handle(Event::Polled(source_key(), Ok(Some(revision("r1")))), 1);
+    assert_eq!(started(&mut graph, 1), ["run flux-system by revision"]);
+    graph.handle(Event::Rendered(key("flux-system"), orders("r1", work)), 2);
+    graph.handle(Event::Finished(key("flux-system"), ready("r1")), 3);
+    graph
+}
+
+#[test]
+fn the_root_waits_for_its_source_and_runs_when_a_revision_comes() {
+    let mut graph = graph();
+    assert_eq!(started(&mut graph, 0), ["poll flux-system"]);
+    let waiting = &graph.item(&key("flux-system")).unwrap().condition;
+    assert_eq!((waiting.status, waiting.reason.as_str()), (Ready::False, "ArtifactFailed"));
+    graph.handle(Event::Polled(source_key(), Ok(Some(revision("r1")))), 5);
+    assert_eq!(started(&mut graph, 5), ["run flux-system by revision"]);
+    assert_eq!(started(&mut graph, 6), Vec::<String>::new(), "it runs once");
+}
+
+#[test]
+fn triggers_collapse_and_what_comes_during_a_run_leads_to_one_more() {
+    let mut graph = declared(vec![order("a", json!({}))]);
+    assert_eq!(started(&mut graph, 3), ["run a by boot"]);
+    for _ in 0..3 {
+        let by = Trigger::Request { by: "root".into() };
+        graph.handle(Event::Request(key("a"), by, 0), 4);
+    }
+    assert_eq!(started(&mut graph, 4), Vec::<String>::new());
+    graph.handle(Event::Finished(key("a"), ready("r1")), 5);
+    assert_eq!(started(&mut graph, 5).len(), 1);
+    graph.handle(Event::Finished(key("a"), ready("r1")), 6);
+    assert_eq!(started(&mut graph, 7), Vec::<String>::new());
+    let next = graph.wake().unwrap();
+    assert!(next > MINUTE / 2 && next < 11 * MINUTE, "{next}");
+}
+
+#[test]
+fn a_dependency_that_becomes_ready_starts_its_dependents_at_once() {
+    let depends = json!({"dependsOn": [{"name": "a"}]});
+    let mut graph = declared(vec![order("a", json!({})), order("b", depends)]);
+    assert_eq!(started(&mut graph, 3), ["run a by boot"]);
+    assert_eq!(graph.item(&key("b")).unwrap().condition.reason, "DependencyNotReady");
+    graph.handle(Event::Finished(key("a"), ready("r1")), 9);
+    assert_eq!(started(&mut graph, 9), ["run b by dependency"]);
+}
+
+#[test]
+fn a_dependency_on_the_same_source_must_have_applied_that_very_revision() {
+    let depends = json!({"dependsOn": [{"name": "a"}]});
+    let mut graph = declared(vec![order("a", json!({})), order("b", depends)]);
+    started(&mut graph, 3);
+    graph.handle(Event::Finished(key("a"), ready("r1")), 4);
+    started(&mut graph, 4);
+    graph.handle(Event::Finished(key("b"), ready("r1")), 5);
+    graph.handle(Event::Polled(source_key(), Ok(Some(revision("r2")))), 6);
+    assert_eq!(started(&mut graph, 6), ["run a by revision", "run flux-system by revision"]);
+    let waiting = &graph.item(&key("b")).unwrap().condition;
+    assert!(waiting.message.contains("has applied r1, not yet r2"), "{}", waiting.message);
+    graph.handle(Event::Finished(key("a"), ready("r2")), 7);
+    assert_eq!(started(&mut graph, 7), ["run b by dependency"]);
+}
+
+#[test]
+fn a_cycle_is_named_and_its_members_do_not_run() {
+    let on = |name: &str| json!({"dependsOn": [{"name": name}]});
+    let work = vec![order("a", on("b")), order("b", on("a")), order("c", json!({}))];
+    let mut graph = declared(work);
+    assert_eq!(started(&mut graph, 3), ["run c by boot"]);
+    let condition = &graph.item(&key("a")).unwrap().condition;
+    assert_eq!(
+        condition.message,
+        "dependsOn runs in a circle: flux-system/a -> flux-system/b -> flux-system/a"
+    );
+}
+
+#[test]
+fn an_outage_is_tried_again_within_seconds_and_at_once_when_it_ends() {
+    let mut graph = declared(vec![order("a", json!({}))]);
+    started(&mut graph, 3);
+    graph.handle(Event::Finished(key("a"), failed(Retry::Soon, "r1")), 10);
+    let wake = graph.wake().unwrap();
+    assert!((500..1500).contains(&wake), "{wake}");
+    graph.handle(Event::ClusterBack, 20);
+    assert_eq!(started(&mut graph, 20), ["run a by retry"]);
+    graph.handle(Event::Finished(key("a"), failed(Retry::Interval, "r1")), 30);
+    assert!(graph.wake().unwrap() > MINUTE / 2, "a wrong manifest waits for the interval");
+}
+
+#[test]
+fn a_source_that_fails_keeps_its_revision_in_force_and_backs_off() {
+    let mut graph = declared(vec![]);
+    let failure = |_| Failure::new(crate::pipeline::Step::Fetch, "GitOperationFailed", "down");
+    let mut delays = Vec::new();
+    let mut now = MINUTE;
+    for round in 0..4 {
+        graph.handle(Event::Request(source_key(), Trigger::Interval, 0), now);
+        started(&mut graph, now);
+        graph.handle(Event::Polled(source_key(), Err(failure(round))), now);
+        let Phase::Idle { due: Some((at, _)) } = graph.item(&source_key()).unwrap().phase.clone()
+        else {
+            panic!("not idle");
+        };
+        delays.push(at - now);
+        now = at;
+    }
+    assert!(delays.windows(2).all(|pair| pair[0] < pair[1]), "{delays:?}");
+    let source = graph.item(&source_key()).unwrap();
+    assert_eq!(source.revision.as_ref().unwrap().id, "r1");
+    assert_eq!(source.condition.status, Ready::False);
+}
+
+#[test]
+fn the_repositorys_own_entry_is_the_root_and_is_not_run_twice() {
+    let entry = order("cluster", json!({"path": "./clusters/x/"}));
+    let mut graph = declared(vec![entry]);
+    assert_eq!(started(&mut graph, 3), Vec::<String>::new());
+    assert_eq!(graph.items().count(), 2);
+    let depends = json!({"dependsOn": [{"name": "cluster"}]});
+    let entry = order("cluster", json!({"path": "./clusters/x/"}));
+    let work = vec![entry, order("b", depends)];
+    graph.handle(Event::Rendered(key("flux-system"), orders("r1", work)), 4);
+    assert_eq!(started(&mut graph, 4), ["run b by boot"], "its name leads to the root");
+}
+
+#[test]
+fn what_left_git_is_ended_only_when_every_render_of_the_source_is_there() {
+    let mut graph = declared(vec![order("a", json!({})), order("b", json!({}))]);
+    started(&mut graph, 3);
+    graph.handle(Event::Rendered(key("a"), orders("r1", vec![])), 4);
+    graph.handle(Event::Rendered(key("b"), orders("r1", vec![])), 4);
+    graph.handle(Event::Finished(key("a"), ready("r1")), 4);
+    graph.handle(Event::Finished(key("b"), ready("r1")), 4);
+    graph.handle(Event::Polled(source_key(), Ok(Some(revision("r2")))), 5);
+    started(&mut graph, 5);
+    let effects = graph
+        .handle(Event::Rendered(key("flux-system"), orders("r2", vec![order("a", json!({}))])), 6);
+    assert!(effects.is_empty(), "a has not rendered r2 and may declare b now");
+    assert!(!graph.may_prune(&key("flux-system"), "r2"));
+    let effects = graph.handle(Event::Rendered(key("a"), orders("r2", vec![])), 7);
+    assert!(matches!(&effects[..], [Effect::Finalize { kustomization, orphan: false }]
+        if kustomization.name == "b"));
+    assert!(graph.may_prune(&key("flux-system"), "r2"));
+}
+
+#[test]
+fn a_declaration_that_moves_to_another_parent_ends_nothing() {
+    let mut graph = declared(vec![order("a", json!({})), order("b", json!({}))]);
+    started(&mut graph, 3);
+    graph.handle(Event::Polled(source_key(), Ok(Some(revision("r2")))), 5);
+    let root = orders("r2", vec![order("a", json!({}))]);
+    graph.handle(Event::Rendered(key("flux-system"), root), 6);
+    let moved = orders("r2", vec![order("b", json!({}))]);
+    let effects = graph.handle(Event::Rendered(key("a"), moved), 7);
+    assert!(effects.is_empty(), "{effects:?}");
+    assert_eq!(graph.item(&key("b")).unwrap().parent, Some(key("a")));
+}
+
+#[test]
+fn suspended_items_do_not_run_and_resume_at_once() {
+    let mut graph = declared(vec![order("a", json!({}))]);
+    graph.handle(Event::Suspend(key("a"), Some("maintenance".into())), 3);
+    assert_eq!(started(&mut graph, 3), Vec::<String>::new());
+    graph.handle(Event::Suspend(key("a"), None), 4);
+    assert_eq!(started(&mut graph, 4), ["run a by resume"]);
+}
+
+#[test]
+fn a_field_that_must_not_be_ignored_stops_the_item_by_name() {
+    let mut graph = declared(vec![order("a", json!({"serviceAccountName": "x"}))]);
+    assert_eq!(started(&mut graph, 3), Vec::<String>::new());
+    let condition = &graph.item(&key("a")).unwrap().condition;
+    assert!(condition.message.starts_with("spec.serviceAccountName is not supported yet"));
+}

@@ -1,0 +1,185 @@
+//! Pure: the one value that `status`, the STATUS line and the API describe.
+
+use super::{Condition, Graph, Item, Phase, Ready};
+use crate::flux::{Key, Object};
+use crate::pipeline::{Failure, Problem, SetAsideEntry};
+use serde::{Deserialize, Serialize};
+
+/// The state of everything, at one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Every source and Kustomization, sources first.
+    pub items: Vec<ItemView>,
+    /// Kinds and fields that are declared but not acted upon.
+    pub unsupported: Vec<UnsupportedView>,
+    /// Manifests that are parts of Flux itself.
+    pub set_aside: Vec<SetAsideEntry>,
+    /// Work orders that could not be read.
+    pub problems: Vec<Problem>,
+}
+
+/// One Flux object as shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ItemView {
+    /// `GitRepository` or `Kustomization`.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// `True`, `False` or `Unknown`.
+    pub ready: Ready,
+    /// Flux's reason.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+    /// Revision in force, or last applied.
+    pub revision: Option<String>,
+    /// Author of its commit.
+    pub author: Option<String>,
+    /// Subject of its commit.
+    pub subject: Option<String>,
+    /// URL of a source, or path of a Kustomization.
+    pub location: String,
+    /// Source of a Kustomization, `namespace/name`.
+    pub source: Option<String>,
+    /// File in Git that declares it.
+    pub origin: Option<String>,
+    /// Stopped, and why.
+    pub suspended: Option<String>,
+    /// True while a run is under way.
+    pub running: bool,
+    /// When the next run is due, Unix milliseconds.
+    pub next_ms: Option<i64>,
+    /// Objects in the inventory.
+    pub objects: usize,
+    /// Notices of the last run.
+    pub warnings: Vec<String>,
+    /// The last failure, in fields.
+    pub failure: Option<Failure>,
+}
+
+/// A kind or field that is not acted upon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnsupportedView {
+    /// Kind of the object.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Field, or empty for the whole kind.
+    pub field: String,
+}
+
+impl ItemView {
+    fn of(key: &Key, item: &Item, epoch_ms: i64) -> Self {
+        let (location, source, in_git) = match &item.object {
+            Object::GitRepository(git) => (git.url.clone(), None, git.suspend),
+            Object::Kustomization(ks) => {
+                let source = format!("{}/{}", ks.source.namespace, ks.source.name);
+                (ks.path.clone(), Some(source), ks.suspend)
+            }
+        };
+        let revision = item.revision.as_ref();
+        let Condition { status, reason, message } = item.condition.clone();
+        ItemView {
+            kind: key.kind.as_str().to_owned(),
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            ready: status,
+            reason,
+            message,
+            revision: revision.map(|r| r.id.clone()),
+            author: revision.map(|r| r.author.clone()),
+            subject: revision.map(|r| r.subject.clone()),
+            location,
+            source,
+            origin: item.origin.clone(),
+            suspended: item
+                .suspended
+                .clone()
+                .or_else(|| in_git.then(|| "spec.suspend in Git".to_owned())),
+            running: matches!(item.phase, Phase::Running { .. }),
+            next_ms: match &item.phase {
+                Phase::Idle { due: Some((at, _)) } => Some(epoch_ms.saturating_add_unsigned(*at)),
+                _ => None,
+            },
+            objects: item.objects,
+            warnings: item.warnings.clone(),
+            failure: item.failure.clone(),
+        }
+    }
+
+    /// True when nothing is to be done about it: ready, or stopped on purpose.
+    pub fn fine(&self) -> bool {
+        self.ready == Ready::True || self.suspended.is_some()
+    }
+}
+
+impl Summary {
+    /// True when every item is ready or suspended, and nothing was unreadable.
+    pub fn fine(&self) -> bool {
+        self.problems.is_empty() && self.items.iter().all(ItemView::fine)
+    }
+
+    /// True when every item is ready and no run is under way.
+    pub fn settled(&self) -> bool {
+        self.fine() && !self.items.iter().any(|item| item.running)
+    }
+
+    /// The STATUS line: revision, health, and what is wrong first. At most 240 bytes or so.
+    pub fn line(&self) -> String {
+        let kustomizations: Vec<&ItemView> =
+            self.items.iter().filter(|item| item.kind == "Kustomization").collect();
+        let ready = kustomizations.iter().filter(|item| item.ready == Ready::True).count();
+        let objects: usize = kustomizations.iter().map(|item| item.objects).sum();
+        let mut line =
+            format!("{ready}/{} Kustomizations ready, {objects} objects", kustomizations.len());
+        if let Some(root) = kustomizations.iter().find_map(|item| item.revision.as_ref()) {
+            line = format!("{}; {line}", short(root));
+        }
+        let wrong = self.items.iter().find(|item| item.ready == Ready::False && !item.fine());
+        if let Some(wrong) = wrong {
+            let mut message = wrong.message.replace('\n', " ");
+            if message.len() > 140 {
+                let cut = (0..140).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+                message.truncate(cut);
+                message.push('…');
+            }
+            line = format!("{line}; {}/{}: {message}", wrong.namespace, wrong.name);
+        } else if let Some(problem) = self.problems.first() {
+            line = format!("{line}; {}: {}", problem.object, problem.message);
+        }
+        line
+    }
+}
+
+/// `main@sha1:0123456…` → `main@0123456`.
+pub fn short(revision: &str) -> String {
+    match revision.split_once("sha1:") {
+        Some((name, sha)) => format!("{name}{}", sha.get(..7).unwrap_or(sha)),
+        None => revision.to_owned(),
+    }
+}
+
+impl Graph {
+    /// The state of everything; `epoch_ms` is the wall clock, Unix milliseconds, at time 0.
+    pub fn summary(&self, epoch_ms: i64) -> Summary {
+        let notices = || self.notices.values();
+        Summary {
+            items: self.items.iter().map(|(key, item)| ItemView::of(key, item, epoch_ms)).collect(),
+            unsupported: notices()
+                .flat_map(|n| &n.unsupported)
+                .map(|u| UnsupportedView {
+                    kind: u.kind.clone(),
+                    namespace: u.namespace.clone(),
+                    name: u.name.clone(),
+                    field: u.field.clone(),
+                })
+                .collect(),
+            set_aside: notices().flat_map(|n| n.set_aside.iter().cloned()).collect(),
+            problems: notices().flat_map(|n| n.problems.iter().cloned()).collect(),
+        }
+    }
+}

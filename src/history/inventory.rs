@@ -1,0 +1,106 @@
+//! Which objects each Kustomization owns, and what each was left as.
+//!
+//! Rows are added by [`History::begin`] only and leave by [`History::gone`] or
+//! [`History::forget`] only, both flushed to the disk before they return.
+
+use super::error::HistoryError;
+use super::{Durability, History};
+use rusqlite::params;
+
+/// One object of an inventory.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Entry {
+    /// Flux's inventory id, `namespace_name_group_Kind`.
+    pub id: String,
+    /// The API version without the group, as Flux's `v`.
+    pub version: String,
+}
+
+/// What an object was left as by its last apply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectDigest {
+    /// Flux's inventory id.
+    pub id: String,
+    /// Keyed digest of the manifest; `None` when it is not known for certain what is live.
+    pub digest: Option<String>,
+    /// The live object's uid.
+    pub uid: Option<String>,
+}
+
+impl History {
+    /// The objects of an owner (`namespace/name`), ordered by id.
+    pub fn inventory(&self, owner: &str) -> Result<Vec<Entry>, HistoryError> {
+        self.read("read the inventory", |db| {
+            let mut rows = db
+                .prepare_cached("SELECT id, version FROM inventory WHERE owner = ?1 ORDER BY id")?;
+            rows.query_map([owner], |row| Ok(Entry { id: row.get(0)?, version: row.get(1)? }))?
+                .collect()
+        })
+    }
+
+    /// Every owner that has at least one object, ordered by name.
+    pub fn owners(&self) -> Result<Vec<String>, HistoryError> {
+        self.read("list the owners", |db| {
+            let mut rows =
+                db.prepare_cached("SELECT DISTINCT owner FROM inventory ORDER BY owner")?;
+            rows.query_map([], |row| row.get(0))?.collect()
+        })
+    }
+
+    /// Drops one object whose deletion the API server confirmed.
+    pub fn gone(&self, owner: &str, id: &str) -> Result<(), HistoryError> {
+        self.shrink("record a deletion", owner, &[id])
+    }
+
+    /// Drops objects that another owner has taken over, or that were let go on purpose.
+    pub fn forget(&self, owner: &str, ids: &[String]) -> Result<(), HistoryError> {
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        self.shrink("hand objects over", owner, &ids)
+    }
+
+    fn shrink(&self, doing: &'static str, owner: &str, ids: &[&str]) -> Result<(), HistoryError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.write(doing, Durability::Full, |db| {
+            let mut row =
+                db.prepare_cached("DELETE FROM inventory WHERE owner = ?1 AND id = ?2")?;
+            for id in ids {
+                row.execute([owner, id])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// What the objects of an owner were left as, ordered by id.
+    pub fn object_digests(&self, owner: &str) -> Result<Vec<ObjectDigest>, HistoryError> {
+        self.read("read the digests", |db| {
+            let mut rows = db.prepare_cached(
+                "SELECT id, digest, uid FROM inventory WHERE owner = ?1 ORDER BY id",
+            )?;
+            rows.query_map([owner], |row| {
+                Ok(ObjectDigest { id: row.get(0)?, digest: row.get(1)?, uid: row.get(2)? })
+            })?
+            .collect()
+        })
+    }
+
+    /// Stores what objects were left as; an id outside the inventory is ignored.
+    ///
+    /// Call it inside a run. After a write whose answer never came, store `digest: None`: nobody
+    /// knows what is live.
+    pub fn set_digests(&self, owner: &str, digests: &[ObjectDigest]) -> Result<(), HistoryError> {
+        if digests.is_empty() {
+            return Ok(());
+        }
+        self.write("store digests", Durability::Normal, |db| {
+            let mut row = db.prepare_cached(
+                "UPDATE inventory SET digest = ?3, uid = ?4 WHERE owner = ?1 AND id = ?2",
+            )?;
+            for found in digests {
+                row.execute(params![owner, found.id, found.digest, found.uid])?;
+            }
+            Ok(())
+        })
+    }
+}

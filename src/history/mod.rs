@@ -1,0 +1,138 @@
+//! What was tried, what came of it, and which objects each Kustomization owns.
+//!
+//! [`History`] is the sole writer of `STATE/history.db`; it locks the file, so a second daemon is
+//! refused. In the order of a run: [`History::begin`] stores the run and the union of old and new
+//! inventory before the cluster is touched; [`History::change`] adds what was done to an object
+//! and [`History::set_digests`] what it was left as; [`History::gone`] drops one object once its
+//! deletion is confirmed; [`History::finish`] adds the outcome. A run still open at start-up was
+//! cut short: [`History::open`] closes it as interrupted, its inventory stands, and the next run
+//! finishes the work. There is no other recovery. A run that changes nothing is never begun:
+//! an idle box writes nothing.
+//!
+//! Calls block on the disk: callers use a thread of their own. A [`History`] is shared by
+//! reference between threads, one call at a time.
+//!
+//! It decides nothing about pruning and sees no secret: changes arrive masked from `plan`.
+//!
+//! On disk, all of it private to the user gitopsd:
+//! * `history.db`: SQLite, WAL, `user_version` = schema number; columns are explained in
+//!   `schema.rs`. `synchronous=FULL` for begin and whenever ownership shrinks, `NORMAL` otherwise:
+//!   a power cut may lose the end of a run, but then the run counts as interrupted. Times are Unix
+//!   milliseconds, ids Flux's `namespace_name_group_Kind`. Old runs expire, inventory rows never.
+//! * `history.db.corrupt-N`: a damaged database put aside; the newest two are kept.
+//! * `state.json`: suspends and confirmations ([`State`]), which survive a lost database.
+//! * `host.key`: 32 random bytes for keyed digests ([`host_key`]).
+
+mod error;
+mod inventory;
+mod key;
+mod open;
+mod run;
+mod schema;
+mod state;
+mod word;
+
+pub use error::HistoryError;
+pub use inventory::{Entry, ObjectDigest};
+pub use key::host_key;
+pub use open::Opened;
+pub use run::{Applied, Change, Finish, LastApplied, RunId, RunRow, Start};
+pub use state::{State, Suspend};
+pub use word::{Trigger, Verb, Verdict};
+
+use crate::config::HistorySettings;
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The record of one host; see the module.
+#[derive(Debug)]
+pub struct History {
+    connection: Mutex<Connection>,
+    directory: PathBuf,
+    keep: HistorySettings,
+}
+
+/// Whether a commit has reached the disk when the call returns.
+#[derive(Clone, Copy)]
+enum Durability {
+    /// Flushed, with everything before it.
+    Full,
+    /// Flushed some time later; what is lost in a power cut is a tail, never a middle.
+    Normal,
+}
+
+impl History {
+    /// Sets how much of the past is kept; 90 days and 10 000 runs otherwise.
+    pub fn with_retention(mut self, keep: HistorySettings) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// A value that must survive restarts, such as the uid of the cluster.
+    pub fn meta(&self, key: &str) -> Result<Option<String>, HistoryError> {
+        self.read("read a note", |db| {
+            let mut found = db.prepare_cached("SELECT value FROM meta WHERE key = ?1")?;
+            found.query_row([key], |row| row.get(0)).optional()
+        })
+    }
+
+    /// Stores such a value durably; the same value again is no write.
+    pub fn set_meta(&self, key: &str, value: &str) -> Result<(), HistoryError> {
+        if self.meta(key)?.as_deref() == Some(value) {
+            return Ok(());
+        }
+        self.write("store a note", Durability::Full, |db| {
+            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [key, value])
+        })?;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic in another thread has rolled its transaction back: the connection is sound.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T>(
+        &self,
+        doing: &'static str,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, HistoryError> {
+        work(&self.lock()).map_err(|error| self.failed(doing, error))
+    }
+
+    /// One transaction: all of it or nothing.
+    fn write<T>(
+        &self,
+        doing: &'static str,
+        durability: Durability,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, HistoryError> {
+        let mut connection = self.lock();
+        let attempt = || {
+            let level = match durability {
+                Durability::Full => "FULL",
+                Durability::Normal => "NORMAL",
+            };
+            connection.pragma_update(None, "synchronous", level)?;
+            let transaction =
+                connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        };
+        attempt().map_err(|error| self.failed(doing, error))
+    }
+
+    fn failed(&self, doing: &'static str, error: rusqlite::Error) -> HistoryError {
+        let error = HistoryError::from_database(doing, error);
+        if matches!(error, HistoryError::Corrupt { .. }) {
+            // Tells the next start to look at every page; without it the check is skipped.
+            let _ = std::fs::write(self.directory.join(open::SUSPECT), b"");
+        }
+        error
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! The tables and how an older file becomes a current one.
+//!
+//! `user_version` counts the entries of [`MIGRATIONS`] that a file has seen. An entry is never
+//! edited once released: a change is a new entry at the end.
+//!
+//! * `run`: one row per run that had something to do. `id` is never given twice. `owner` is the
+//!   Kustomization as `namespace/name`. `trigger` is one word, `requested_by` who asked when that
+//!   word is `request`. `verdict` is null while the run is open; `finished_ms` is also null when it
+//!   was interrupted, as nobody knows when. `steps` is JSON, `[["render", 1200], …]` in
+//!   microseconds. `diff_bytes` is the sum over the run's changes, kept for its limit.
+//! * `change`: what was done to one object, `seq` in the order it was done. `object` is for people,
+//!   `object_id` is Flux's inventory id, `origin` the file in Git. `diff` is masked and cut.
+//! * `inventory`: which owner has which object. `digest` is the keyed digest of the manifest as
+//!   last applied and `uid` the live object's; null when not known for certain.
+//! * `applied`: the last revision that an owner brought in, with the digest of its inputs, when,
+//!   and the verdict of that run. It outlives the run's own row.
+//! * `meta`: single values, such as the uid of the cluster.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+const MIGRATIONS: [&str; 1] = ["
+CREATE TABLE run (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    owner        TEXT NOT NULL,
+    trigger      TEXT NOT NULL,
+    requested_by TEXT,
+    revision     TEXT NOT NULL,
+    author       TEXT NOT NULL,
+    subject      TEXT NOT NULL,
+    started_ms   INTEGER NOT NULL,
+    finished_ms  INTEGER,
+    verdict      TEXT,
+    message      TEXT NOT NULL DEFAULT '',
+    steps        TEXT NOT NULL DEFAULT '[]',
+    diff_bytes   INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX run_by_owner ON run (owner, id);
+CREATE INDEX run_open ON run (id) WHERE verdict IS NULL;
+CREATE TABLE change (
+    run       INTEGER NOT NULL REFERENCES run (id) ON DELETE CASCADE,
+    seq       INTEGER NOT NULL,
+    object    TEXT NOT NULL,
+    object_id TEXT NOT NULL,
+    verb      TEXT NOT NULL,
+    diff      TEXT NOT NULL,
+    origin    TEXT,
+    PRIMARY KEY (run, seq)
+);
+CREATE TABLE inventory (
+    owner   TEXT NOT NULL,
+    id      TEXT NOT NULL,
+    version TEXT NOT NULL,
+    digest  TEXT,
+    uid     TEXT,
+    PRIMARY KEY (owner, id)
+) WITHOUT ROWID;
+CREATE TABLE applied (
+    owner       TEXT PRIMARY KEY,
+    revision    TEXT NOT NULL,
+    digest      TEXT NOT NULL,
+    finished_ms INTEGER NOT NULL,
+    verdict     TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+"];
+
+/// The schema number that this program writes.
+pub(super) const CURRENT: i64 = MIGRATIONS.len() as i64;
+
+/// The schema number of a file; 0 is a new one.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Brings a file from schema `found` to [`CURRENT`], one transaction each step.
+pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Result<()> {
+    for (step, sql) in (1_i64..).zip(MIGRATIONS).filter(|(step, _)| *step > found) {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute_batch(sql)?;
+        transaction.pragma_update(None, "user_version", step)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,138 @@
+//! `STATE/state.json`: what a person decided and no cluster can tell us again.
+//!
+//! Suspends and confirmations live outside the database because they must survive its loss: a
+//! suspended Kustomization that wakes up after a bad shutdown does what somebody forbade. The file
+//! is written whole to a temporary one, flushed, and renamed, so a reader sees the old or the new.
+
+use super::error::HistoryError;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read, Write};
+use std::path::Path;
+
+const FILE: &str = "state.json";
+
+/// Bytes of the file: 1 MiB holds some 5000 suspends.
+const MAX_FILE: u64 = 1 << 20;
+
+/// Confirmations kept; each is used up by one run, older ones are stale.
+const MAX_CONFIRMED: usize = 64;
+
+/// What a person decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// By key: a Flux object (`Kustomization/apps/web`) or an object of the cluster.
+    pub suspends: BTreeMap<String, Suspend>,
+    /// Digests of the delete sets that may go ahead, oldest first.
+    pub confirmed: Vec<String>,
+}
+
+/// One suspend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suspend {
+    /// When it ends by itself, in Unix milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<i64>,
+    /// Why, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Who.
+    pub by: String,
+}
+
+impl State {
+    /// Reads the file; a missing one is an empty state.
+    ///
+    /// # Errors
+    /// A file that is not what [`State::save`] writes is refused rather than taken as empty.
+    pub fn load(dir: &Path) -> Result<State, HistoryError> {
+        let path = dir.join(FILE);
+        let io = |error| HistoryError::from_io("read the suspends", &path, error);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(State::default()),
+            Err(error) => return Err(io(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(io)?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(HistoryError::State { path, cause: "larger than 1 MiB".to_owned() });
+        }
+        serde_json::from_slice(&bytes)
+            .map_err(|error| HistoryError::State { path, cause: error.to_string() })
+    }
+
+    /// Replaces the file, on disk when this returns.
+    pub fn save(&self, dir: &Path) -> Result<(), HistoryError> {
+        let path = dir.join(FILE);
+        let io = |error| HistoryError::from_io("store the suspends", &path, error);
+        let mut kept = self.clone();
+        kept.confirmed.drain(..kept.confirmed.len().saturating_sub(MAX_CONFIRMED));
+        let mut text = serde_json::to_vec_pretty(&kept).map_err(|error| HistoryError::State {
+            path: path.clone(),
+            cause: error.to_string(),
+        })?;
+        text.push(b'\n');
+        if text.len() as u64 > MAX_FILE {
+            let cause = "too many suspends: larger than 1 MiB".to_owned();
+            return Err(HistoryError::State { path, cause });
+        }
+        replace(dir, &path, &text).map_err(io)
+    }
+}
+
+/// Temporary file, flush, rename, flush of the directory: the rename is lost otherwise.
+fn replace(dir: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let mut file = tempfile::Builder::new().prefix(".state.json.").tempfile_in(dir)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_read_back_as_it_was_saved_and_leaves_no_other_file() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        assert_eq!(State::load(dir.path()).expect("a missing file is empty"), State::default());
+        let suspend = Suspend { until_ms: Some(7), reason: Some("disk".into()), by: "root".into() };
+        let quiet = Suspend { until_ms: None, reason: None, by: "leo".into() };
+        let state = State {
+            suspends: [("Kustomization/a/b".into(), suspend), ("c".into(), quiet)].into(),
+            confirmed: vec!["x".into()],
+        };
+        state.save(dir.path()).expect("saved");
+        state.save(dir.path()).expect("saved again");
+        assert_eq!(State::load(dir.path()).expect("loaded"), state);
+        assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1);
+    }
+
+    #[test]
+    fn only_the_newest_confirmations_are_kept() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let state =
+            State { confirmed: (0..70).map(|n| n.to_string()).collect(), ..State::default() };
+        state.save(dir.path()).expect("saved");
+        let kept = State::load(dir.path()).expect("loaded").confirmed;
+        assert_eq!((kept.len(), kept[0].as_str(), kept[63].as_str()), (64, "6", "69"));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_understood_is_refused_and_stays() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        for text in ["{\"suspends\":", "{\"holds\": {}}", ""] {
+            fs::write(dir.path().join(FILE), text).expect("written");
+            let error = State::load(dir.path()).expect_err(text);
+            assert!(matches!(error, HistoryError::State { .. }) && !error.retry(), "{error}");
+            assert!(error.hint().is_some());
+            assert_eq!(fs::read_to_string(dir.path().join(FILE)).expect("read"), text);
+        }
+    }
+}

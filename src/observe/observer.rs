@@ -1,0 +1,100 @@
+//! The watches of one cluster: started on demand, stopped with the [`Observer`].
+
+use super::drift::{Follower, Known, Notice, Notices};
+use crate::cluster::{Cluster, Resource};
+use crate::render::ObjectId;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::task::JoinHandle;
+
+/// Notices kept for a slow subscriber, a few KiB each; who falls behind further is told so. A
+/// whole list is one notice.
+const KEPT: usize = 1024;
+
+/// Watches a cluster. Clones share the watches, which end with the last of them.
+#[derive(Clone)]
+pub struct Observer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cluster: Cluster,
+    out: broadcast::Sender<Notice>,
+    lists: watch::Sender<u64>,
+    through: Arc<Notify>,
+    /// By group and kind: the version makes no difference to metadata.
+    followers: Mutex<HashMap<(String, String), Running>>,
+}
+
+struct Running {
+    task: JoinHandle<()>,
+    known: Known,
+}
+
+impl Observer {
+    /// An observer that watches nothing yet.
+    pub fn new(cluster: Cluster) -> Self {
+        let (out, _) = broadcast::channel(KEPT);
+        let (lists, _) = watch::channel(0);
+        let (through, followers) = (Arc::default(), Mutex::default());
+        Observer { inner: Arc::new(Inner { cluster, out, lists, through, followers }) }
+    }
+
+    /// Watches the objects of a kind that carry an owner's label, unless that is done already.
+    ///
+    /// The first notice is a [`Notice::Listed`]. The watch survives outages; it ends with the last
+    /// clone of this observer, or when the server has the kind no more. Must run inside tokio.
+    pub fn watch(&self, resource: &Resource) {
+        let key = (resource.group.clone(), resource.kind.clone());
+        let mut followers = self.followers();
+        if followers.get(&key).is_some_and(|running| !running.task.is_finished()) {
+            return;
+        }
+        let known = Known::default();
+        let follower = Follower {
+            cluster: self.inner.cluster.clone(),
+            resource: Arc::new(resource.clone()),
+            known: known.clone(),
+            out: self.inner.out.clone(),
+            lists: self.inner.lists.subscribe(),
+            through: self.inner.through.clone(),
+        };
+        let task = tokio::spawn(follower.run());
+        followers.insert(key, Running { task, known });
+    }
+
+    /// Hears every notice from now on.
+    pub fn subscribe(&self) -> Notices {
+        Notices(self.inner.out.subscribe())
+    }
+
+    /// Lists every watched kind again: after [`Notice::Missed`], and to verify everything.
+    pub fn relist(&self) {
+        self.inner.lists.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn cluster(&self) -> &Cluster {
+        &self.inner.cluster
+    }
+
+    /// What the watch of an object's kind knows.
+    pub(super) fn known_of(&self, id: &ObjectId) -> Option<Known> {
+        let key = (id.group.clone(), id.kind.clone());
+        self.followers().get(&key).map(|running| running.known.clone())
+    }
+
+    fn followers(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Running>> {
+        // Invariant: no code panics while it holds the lock.
+        self.inner.followers.lock().expect("an unpoisoned lock")
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Invariant: no code panics while it holds the lock.
+        for running in self.followers.get_mut().expect("an unpoisoned lock").values() {
+            running.task.abort();
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Ends a Kustomization that left Git: deletes what it owned, as its policy says.
+
+use super::kustomization::{Run, Wanted};
+use super::{Failure, Job, Outcome, Pipeline, lock};
+use crate::flux::{DeletionPolicy, Kustomization};
+use crate::plan::{Guard, Owner};
+use crate::render::ObjectId;
+
+impl Pipeline {
+    /// Deletes or lets go of everything a removed Kustomization owned.
+    ///
+    /// Removing it from Git is intent, so the guard holds only what takes data with it. What is
+    /// held or fails stays in the inventory and is tried again at the next start.
+    pub async fn finalize(&self, mut job: Job, orphan: bool) -> Result<usize, Failure> {
+        job.tree = None;
+        let mut run = Run::new(self, &job);
+        let result = run.end(orphan).await;
+        let outcome = match &result {
+            Ok(()) => Outcome::Ready("left Git".to_owned()),
+            Err(failure) => Outcome::Failed(failure.clone()),
+        };
+        run.finish_record(&outcome).await?;
+        let changes = run.changes;
+        result.map(|()| changes)
+    }
+}
+
+/// Whether objects go with their Kustomization (`flux-semantics §4.12`).
+pub(super) fn deletes(kustomization: &Kustomization) -> bool {
+    match kustomization.deletion_policy {
+        DeletionPolicy::MirrorPrune => kustomization.prune,
+        DeletionPolicy::Delete | DeletionPolicy::WaitForTermination => true,
+        DeletionPolicy::Orphan => false,
+    }
+}
+
+impl Run<'_> {
+    async fn end(&mut self, orphan: bool) -> Result<(), Failure> {
+        let inventory = self.inventory().await?;
+        let owner = Owner::of(&self.job.kustomization);
+        lock(&self.pipeline.claims).drop_owner(&owner);
+        lock(&self.pipeline.memory).remove(&owner);
+        if orphan || !deletes(&self.job.kustomization) {
+            let ids: Vec<ObjectId> = inventory.into_iter().map(|entry| entry.id).collect();
+            return self.let_go(&ids).await;
+        }
+        let connection = self.connected()?;
+        if connection.stranger || inventory.is_empty() {
+            return Ok(());
+        }
+        let guard = Guard {
+            before: inventory.len(),
+            rendered: 0,
+            removed: true,
+            confirmed: lock(&self.pipeline.confirmed).clone(),
+        };
+        self.delete(inventory, guard, &Wanted::nothing()).await
+    }
+}

@@ -1,0 +1,153 @@
+//! Waits for health: the cluster's objects by watches, Flux objects by the graph.
+
+use super::kustomization::{Run, Wanted};
+use super::write::Written;
+use super::{Ask, Connection, Failure, FluxHealth, Step};
+use crate::flux::is_flux_group;
+use crate::observe::{Outcome as Ended, Wanted as Target};
+use crate::render::ObjectId;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+impl Run<'_> {
+    /// Waits until everything that Ready depends on is healthy. True when something newer came.
+    pub(super) async fn observe(
+        &mut self,
+        wanted: &Wanted,
+        written: &Written,
+        ask: &Ask,
+    ) -> Result<bool, Failure> {
+        let (targets, flux) = self.targets(wanted, written);
+        if targets.is_empty() && flux.is_empty() {
+            return Ok(false);
+        }
+        let connection = self.connected()?;
+        let timeout = self.job.kustomization.timeout;
+        let deadline = Instant::now() + timeout;
+        let mut cancel = self.job.cancel.clone();
+        let both = async {
+            self.healthy(&connection, targets, deadline, timeout).await?;
+            self.flux_healthy(flux, ask.flux.clone(), deadline, timeout).await
+        };
+        tokio::select! {
+            biased;
+            result = both => result.map(|()| false),
+            _ = cancel.wait_for(|cancelled| *cancelled) => Ok(true),
+        }
+    }
+
+    /// What Ready depends on: everything applied with `wait`, else the listed checks.
+    fn targets(&self, wanted: &Wanted, written: &Written) -> (Vec<Target>, Vec<String>) {
+        let kustomization = &self.job.kustomization;
+        let mut flux: Vec<String> = Vec::new();
+        let mut targets = Vec::new();
+        if kustomization.wait {
+            for manifest in &wanted.manifests {
+                if manifest.metadata("annotations", "kustomize.toolkit.fluxcd.io/reconcile")
+                    == Some("disabled")
+                {
+                    continue;
+                }
+                targets.push(Target {
+                    id: manifest.id.clone(),
+                    api_version: manifest.api_version.clone(),
+                    object: written.answers.get(&manifest.id).cloned(),
+                });
+            }
+            let own = kustomization.key();
+            let orders = wanted.orders.work.iter().map(|order| order.object.key());
+            flux.extend(orders.filter(|key| *key != own).map(|key| key.to_string()));
+            return (targets, flux);
+        }
+        for check in &kustomization.health_checks {
+            let group = check.api_version.split_once('/').map_or("", |(group, _)| group);
+            if is_flux_group(group) {
+                let namespace = if check.namespace.is_empty() {
+                    &kustomization.namespace
+                } else {
+                    &check.namespace
+                };
+                flux.push(format!("{}/{namespace}/{}", check.kind, check.name));
+                continue;
+            }
+            let id = ObjectId {
+                namespace: check.namespace.clone(),
+                name: check.name.clone(),
+                group: group.to_owned(),
+                kind: check.kind.clone(),
+            };
+            let object = written.answers.get(&id).cloned();
+            targets.push(Target { id, api_version: check.api_version.clone(), object });
+        }
+        (targets, flux)
+    }
+
+    async fn healthy(
+        &self,
+        connection: &Connection,
+        targets: Vec<Target>,
+        deadline: Instant,
+        timeout: Duration,
+    ) -> Result<(), Failure> {
+        if targets.is_empty() {
+            return Ok(());
+        }
+        let exprs = &self.job.kustomization.health_check_exprs;
+        let versions: HashMap<ObjectId, String> =
+            targets.iter().map(|t| (t.id.clone(), t.api_version.clone())).collect();
+        let report = connection.observer.health(targets, exprs, deadline, |_, _| {}).await;
+        if report.outcome == Ended::Healthy {
+            return Ok(());
+        }
+        let blamed: Vec<_> = report.unhealthy().collect();
+        let Some((id, verdict)) = blamed.first() else { return Ok(()) };
+        let others = match blamed.len() - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} more)"),
+        };
+        let how = match report.outcome {
+            Ended::Failed => "failed".to_owned(),
+            _ => format!("not healthy after {}", crate::flux::format_duration(timeout)),
+        };
+        let version = versions.get(id).map(String::as_str).unwrap_or_default();
+        // The verdict stands without a cause, should the server not tell one just now.
+        let cause = connection.observer.cause_of(id, version).await.ok().flatten();
+        let said = cause.as_ref().map_or(&verdict.message, |cause| &cause.sentence);
+        let sentence = format!("{how}: {said}{others}");
+        let failure =
+            Failure::new(Step::Observe, "HealthCheckFailed", self.redactor.mask(&sentence))
+                .object(id)
+                .hint(cause.as_ref().and_then(|cause| cause.hint.clone()));
+        Err(self.at_revision(failure))
+    }
+
+    async fn flux_healthy(
+        &self,
+        wanted: Vec<String>,
+        mut states: watch::Receiver<Arc<HashMap<String, FluxHealth>>>,
+        deadline: Instant,
+        timeout: Duration,
+    ) -> Result<(), Failure> {
+        loop {
+            let waiting = {
+                let known = states.borrow_and_update();
+                wanted.iter().find_map(|key| match known.get(key) {
+                    Some(state) if state.ready => None,
+                    Some(state) => Some((key.clone(), state.message.clone())),
+                    None => Some((key.clone(), "does not exist".to_owned())),
+                })
+            };
+            let Some((key, message)) = waiting else { return Ok(()) };
+            let changed = tokio::time::timeout_at(deadline, states.changed()).await;
+            if !matches!(changed, Ok(Ok(()))) {
+                let waited = crate::flux::format_duration(timeout);
+                let cause = format!("not ready after {waited}: {message}");
+                let failure = Failure::new(Step::Observe, "HealthCheckFailed", cause).object(key);
+                return Err(self.at_revision(failure));
+            }
+        }
+    }
+}

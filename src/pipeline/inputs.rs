@@ -1,0 +1,232 @@
+//! Keys, credentials and variables of one run: from the cluster's Secrets, else from the host.
+//!
+//! Host credentials stand in for a Secret that is not there only where scheme, host and port of
+//! the source equal the root's: a repository must not send the host's password, or have its files
+//! opened with the host's key, by naming a Secret that does not exist.
+
+use super::{Connection, Failure, Pipeline, Retry, Step};
+use crate::flux::{GitRepository, Kustomization};
+use crate::render::Variables;
+use crate::secrets::{Keyring, Plaintext};
+use crate::source::Credential;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What the host itself holds.
+pub struct HostSecrets {
+    /// Age identities.
+    pub keyring: Arc<Keyring>,
+    /// Credentials of the root source.
+    pub git: Credential,
+}
+
+/// Scheme, host and port of a URL.
+fn origin(url: &str) -> Option<(String, String, String)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host_port = authority.rsplit('@').next()?;
+    let default = match scheme {
+        "https" => "443",
+        "http" => "80",
+        _ => "22",
+    };
+    let (host, port) = match host_port.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host, port),
+        _ => (host_port, default),
+    };
+    Some((scheme.to_ascii_lowercase(), host.to_ascii_lowercase(), port.to_owned()))
+}
+
+fn same_origin(a: &str, b: &str) -> bool {
+    matches!((origin(a), origin(b)), (Some(a), Some(b)) if a == b)
+}
+
+impl Pipeline {
+    /// Credentials of a source: its Secret in the cluster, else the host's under the rule above.
+    pub(super) async fn credential(&self, source: &GitRepository) -> Result<Credential, Failure> {
+        let trusted = same_origin(&source.url, &self.settings.root_url);
+        let Some(name) = &source.secret_ref else { return Ok(Credential::default()) };
+        let fallback = || self.host.git.clone();
+        let Some(connection) = self.connection() else {
+            return if trusted {
+                Ok(fallback())
+            } else {
+                Err(no_secret(source, name, "the API server is not reachable").retry(Retry::Soon))
+            };
+        };
+        match secret(&connection, &source.namespace, name).await? {
+            Some(data) => {
+                let data = data.into_iter().map(|(k, v)| (k, v.expose().to_vec())).collect();
+                Credential::from_secret(&source.url, &data).map_err(|cause| {
+                    let cause = format!("Secret {}/{name}: {cause}", source.namespace);
+                    Failure::new(Step::Fetch, "AuthenticationFailed", cause).object(source.key())
+                })
+            }
+            None if trusted => Ok(fallback()),
+            None => Err(no_secret(source, name, "it does not exist")),
+        }
+    }
+
+    /// Keys that open what a Kustomization's source seals.
+    pub(super) async fn keyring(
+        &self,
+        kustomization: &Kustomization,
+        url: &str,
+    ) -> Result<Arc<Keyring>, Failure> {
+        let Some(decryption) = &kustomization.decryption else {
+            return Ok(Arc::new(Keyring::empty()));
+        };
+        let trusted = same_origin(url, &self.settings.root_url);
+        let mut keys = Keyring::empty();
+        if trusted {
+            keys.merge((*self.host.keyring).clone());
+        }
+        let (Some(name), Some(connection)) = (&decryption.secret_ref, self.connection()) else {
+            return Ok(Arc::new(keys));
+        };
+        let found = secret(&connection, &kustomization.namespace, name).await?;
+        for (key, value) in found.iter().flatten() {
+            if !key.ends_with(".agekey") {
+                continue;
+            }
+            let parsed = Keyring::parse(value.expose()).map_err(|cause| {
+                let cause = format!("Secret {}/{name}: {key}: {cause}", kustomization.namespace);
+                Failure::new(Step::Open, "BuildFailed", cause).object(kustomization.key())
+            })?;
+            keys.merge(parsed);
+        }
+        if found.is_none() && !trusted {
+            let cause = format!(
+                "decryption Secret {}/{name} does not exist, and the host's own key opens only \
+                 sources on the root's server",
+                kustomization.namespace
+            );
+            return Err(Failure::new(Step::Open, "BuildFailed", cause).object(kustomization.key()));
+        }
+        Ok(Arc::new(keys))
+    }
+
+    /// Variables of `postBuild`: `substituteFrom` in order, then the inline ones.
+    pub(super) async fn variables(
+        &self,
+        kustomization: &Kustomization,
+    ) -> Result<Variables, Failure> {
+        let mut variables = Variables::default();
+        let Some(post_build) = &kustomization.post_build else { return Ok(variables) };
+        let wrong = |cause: String| {
+            Failure::new(Step::Substitute, "BuildFailed", cause).object(kustomization.key())
+        };
+        for from in &post_build.substitute_from {
+            let place = format!("{} {}/{}", from.kind, kustomization.namespace, from.name);
+            let connection = self.connection().ok_or_else(|| {
+                wrong(format!("{place} cannot be read: the API server is not reachable"))
+                    .retry(Retry::Soon)
+            })?;
+            let namespace = &kustomization.namespace;
+            let data = match from.kind.as_str() {
+                "Secret" => secret(&connection, namespace, &from.name).await?,
+                "ConfigMap" => config_map(&connection, namespace, &from.name).await?,
+                other => {
+                    return Err(wrong(format!(
+                        "substituteFrom: {other:?} is not a ConfigMap or Secret"
+                    )));
+                }
+            };
+            let Some(data) = data else {
+                if from.optional {
+                    continue;
+                }
+                return Err(wrong(format!("{place} does not exist"))
+                    .hint(Some("create it, or set optional: true".into())));
+            };
+            for (key, value) in data {
+                let text = String::from_utf8_lossy(value.expose()).into_owned();
+                variables.insert(&key, &text).map_err(|e| wrong(format!("{place}: {e}")))?;
+            }
+        }
+        for (key, value) in &post_build.substitute {
+            let inserted = variables.insert(key, value);
+            inserted.map_err(|e| wrong(format!("postBuild.substitute: {e}")))?;
+        }
+        Ok(variables)
+    }
+}
+
+fn no_secret(source: &GitRepository, name: &str, why: &str) -> Failure {
+    let cause = format!("Secret {}/{name} with the credentials: {why}", source.namespace);
+    let hint = "create it, or seal it in the flux-config repository; the host's own credentials \
+                stand in only for the root's server"
+        .to_owned();
+    Failure::new(Step::Fetch, "AuthenticationFailed", cause).object(source.key()).hint(Some(hint))
+}
+
+type Data = BTreeMap<String, Plaintext>;
+
+async fn secret(
+    connection: &Connection,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Data>, Failure> {
+    let Some(object) = read(connection, "Secret", namespace, name).await? else { return Ok(None) };
+    let data = object.get("data").and_then(Value::as_object).into_iter().flatten();
+    let decoded = data.filter_map(|(key, value)| {
+        let bytes = STANDARD.decode(value.as_str()?).ok()?;
+        Some((key.clone(), Plaintext::new(bytes)))
+    });
+    Ok(Some(decoded.collect()))
+}
+
+async fn config_map(
+    connection: &Connection,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Data>, Failure> {
+    let Some(object) = read(connection, "ConfigMap", namespace, name).await? else {
+        return Ok(None);
+    };
+    let data = object.get("data").and_then(Value::as_object).into_iter().flatten();
+    let texts = data.filter_map(|(key, value)| {
+        Some((key.clone(), Plaintext::new(value.as_str()?.as_bytes().to_vec())))
+    });
+    Ok(Some(texts.collect()))
+}
+
+async fn read(
+    connection: &Connection,
+    kind: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Value>, Failure> {
+    let failed = |error: crate::cluster::ClusterError| {
+        super::write::cluster_failure(Step::Open, &error)
+            .object(format!("{kind}/{namespace}/{name}"))
+    };
+    let cluster = &connection.cluster;
+    let Some(resource) = cluster.resource("v1", kind).await.map_err(failed)? else {
+        return Ok(None);
+    };
+    cluster.get(&resource, namespace, name).await.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        for (a, b, same) in [
+            ("https://git.example/a", "https://git.example:443/b.git", true),
+            ("https://user@git.example/a", "https://GIT.example/b", true),
+            ("ssh://git@git.example/a", "ssh://git.example:22/b", true),
+            ("https://git.example/a", "http://git.example/a", false),
+            ("https://git.example/a", "https://git.example:8443/a", false),
+            ("https://git.example/a", "https://git.example.evil/a", false),
+            ("https://git.example@evil/a", "https://git.example/a", false),
+        ] {
+            assert_eq!(same_origin(a, b), same, "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! The steps of one run, in their order.
+
+use super::orders::{Sorted, sort};
+use super::write::{STOPPING, Written};
+use super::{
+    Answer, Ask, Connection, Failure, Job, Outcome, Pipeline, Question, Report, Retry, Step,
+    WorkOrders, lock,
+};
+use crate::flux::{Kustomization, Object};
+use crate::history::{RunId, Trigger};
+use crate::logging::Message;
+use crate::plan::{Claim, Owner, desired, label};
+use crate::render::{Manifest, ObjectId, Redactor, RenderError, Rendered, Request};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// One run under way.
+pub(super) struct Run<'a> {
+    pub(super) pipeline: &'a Pipeline,
+    pub(super) job: &'a Job,
+    pub(super) owner: Owner,
+    pub(super) connection: Option<Arc<Connection>>,
+    pub(super) warnings: Vec<String>,
+    pub(super) redactor: Redactor,
+    /// The row in the history, once there was something to write.
+    pub(super) record: Option<RunId>,
+    pub(super) started_ms: i64,
+    pub(super) timings: Vec<(Step, u64)>,
+    pub(super) changes: usize,
+    pub(super) objects: Option<usize>,
+    pub(super) prune_pending: bool,
+    step: (Step, Instant),
+}
+
+/// A render, ready for the cluster.
+pub(super) struct Wanted {
+    pub(super) manifests: Vec<Manifest>,
+    pub(super) kept: BTreeSet<String>,
+    pub(super) orders: WorkOrders,
+    pub(super) answer: Answer,
+    pub(super) input: String,
+}
+
+impl Pipeline {
+    /// Makes one run. Never fails: what went wrong is in the report.
+    pub async fn reconcile(&self, job: Job, ask: &Ask) -> Report {
+        let mut run = Run::new(self, &job);
+        let result = run.steps(ask).await;
+        run.close(result).await
+    }
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(pipeline: &'a Pipeline, job: &'a Job) -> Self {
+        Run {
+            pipeline,
+            job,
+            owner: Owner::of(&job.kustomization),
+            connection: pipeline.connection(),
+            warnings: Vec::new(),
+            redactor: Redactor::default(),
+            record: None,
+            started_ms: super::record::now_ms(),
+            timings: Vec::new(),
+            changes: 0,
+            objects: None,
+            prune_pending: false,
+            step: (Step::Wait, Instant::now()),
+        }
+    }
+
+    /// Ends the step before and begins the next.
+    pub(super) fn enter(&mut self, step: Step) {
+        let (before, since) = std::mem::replace(&mut self.step, (step, Instant::now()));
+        let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.timings.push((before, micros));
+    }
+
+    async fn steps(&mut self, ask: &Ask) -> Result<Outcome, Failure> {
+        let permit = self.pipeline.workers.acquire().await;
+        self.enter(Step::Open);
+        let request = self.request().await?;
+        let input =
+            self.pipeline.renderer.digest(&request).await.map_err(|e| self.render_failure(e))?;
+        if self.quiet(&input) {
+            self.tell(self.remembered(), ask).await?;
+            return Ok(Outcome::Ready(self.applied()));
+        }
+        let wanted = match self.render(&request, ask).await? {
+            Ok(wanted) => wanted,
+            Err(adopted) => return Ok(Outcome::Adopted(adopted)),
+        };
+        let written = self.write(&wanted).await?;
+        self.prune(&wanted).await?;
+        drop(permit);
+        self.enter(Step::Observe);
+        let cancelled = self.observe(&wanted, &written, ask).await?;
+        if cancelled {
+            return Ok(Outcome::Cancelled);
+        }
+        self.refused(&wanted, written)?;
+        self.remember_ready(&wanted);
+        Ok(Outcome::Ready(self.applied()))
+    }
+
+    /// An error of the renderer as a failure: the first problem in full, the others counted.
+    fn render_failure(&self, error: RenderError) -> Failure {
+        let mut failure = Failure::new(Step::Render, "BuildFailed", error.to_string());
+        if let RenderError::PathNotFound { .. } = error {
+            failure.reason = "ArtifactFailed".to_owned();
+        }
+        if let [only] = error.problems() {
+            let line = only.line.map(|line| format!(":{line}")).unwrap_or_default();
+            failure.file = only.file.as_ref().map(|file| format!("{file}{line}"));
+            failure.cause.clone_from(&only.message);
+        }
+        if error.retry() {
+            failure.retry = Retry::Soon;
+        }
+        self.at_revision(failure.hint(error.hint()))
+    }
+
+    fn applied(&self) -> String {
+        format!("Applied revision: {}", self.job.revision.id)
+    }
+
+    /// The Kustomization as the renderer wants it.
+    pub(super) async fn request(&self) -> Result<Request, Failure> {
+        let kustomization = self.job.kustomization.clone();
+        let Some(source_root) = self.job.tree.clone() else {
+            let cause = "the files of the source are not at hand";
+            return Err(Failure::new(Step::Fetch, "ArtifactFailed", cause).retry(Retry::Soon));
+        };
+        let keyring = self.pipeline.keyring(&kustomization, &self.job.url).await?;
+        let variables = self.pipeline.variables(&kustomization).await?;
+        Ok(Request { kustomization, source_root, keyring, variables })
+    }
+
+    fn quiet(&mut self, input: &str) -> bool {
+        if !matches!(
+            self.job.trigger,
+            Trigger::Interval
+                | Trigger::Revision
+                | Trigger::Dependency
+                | Trigger::Prune
+                | Trigger::Drift
+                | Trigger::Request { .. }
+        ) {
+            return false;
+        }
+        let memory = lock(&self.pipeline.memory);
+        let Some(memory) = memory.get(&self.owner).filter(|memory| memory.quiet(input)) else {
+            return false;
+        };
+        self.objects = Some(memory.objects.len());
+        self.warnings.clone_from(&memory.warnings);
+        true
+    }
+
+    fn remembered(&self) -> WorkOrders {
+        let memory = lock(&self.pipeline.memory);
+        memory.get(&self.owner).map(|m| m.orders_at(&self.job.revision.id)).unwrap_or_default()
+    }
+
+    /// Builds, sorts, finishes and claims. The inner error is the repository's own statement of
+    /// the entry, where it differs from the host's stand-in.
+    pub(super) async fn render(
+        &mut self,
+        request: &Request,
+        ask: &Ask,
+    ) -> Result<Result<Wanted, Box<Kustomization>>, Failure> {
+        let (sorted, input) = self.build(request).await?;
+        if let Some(adopted) = self.adopted(&sorted.orders) {
+            return Ok(Err(adopted));
+        }
+        let Sorted { plain, orders, kept } = sorted;
+        let manifests = self.finish(plain).await?;
+        let answer = self.tell(orders.clone(), ask).await?;
+        Ok(Ok(Wanted { manifests, kept, orders, answer, input }))
+    }
+
+    /// Builds and sorts.
+    pub(super) async fn build(&mut self, request: &Request) -> Result<(Sorted, String), Failure> {
+        self.enter(Step::Render);
+        let rendered = self.pipeline.renderer.render(request).await;
+        let Rendered { manifests, digest, warnings, redactor, .. } =
+            rendered.map_err(|e| self.render_failure(e))?;
+        self.redactor = redactor;
+        for warning in warnings {
+            self.warnings.push(warning.to_string());
+        }
+        Ok((sort(&manifests, &self.job.revision.id), digest))
+    }
+
+    /// Finishes the manifests, and claims them before anything is written.
+    pub(super) async fn finish(
+        &mut self,
+        mut manifests: Vec<Manifest>,
+    ) -> Result<Vec<Manifest>, Failure> {
+        if let Some(connection) = &self.connection {
+            // What is refused here is refused by its probe, with the same words.
+            connection.applier.normalise(&mut manifests).await;
+        }
+        let mut wanted: BTreeMap<ObjectId, Claim> = BTreeMap::new();
+        for manifest in &mut manifests {
+            self.warnings.extend(desired(manifest, &self.job.kustomization));
+            let claim =
+                Claim { digest: Some(self.digest(manifest)), origin: manifest.origin.clone() };
+            if let Some(twice) = wanted.insert(manifest.id.clone(), claim) {
+                let also = twice.origin.map(|o| format!(", also in {o}")).unwrap_or_default();
+                let cause = format!("is declared twice in one Kustomization{also}");
+                return Err(self.failure(Step::Plan, "BuildFailed", cause, manifest));
+            }
+        }
+        let mut claims = lock(&self.pipeline.claims);
+        if let Err(conflicts) = claims.claim(&self.owner, wanted) {
+            let first = conflicts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+            let failure = Failure::new(Step::Plan, "OwnershipConflict", first);
+            return Err(self.at_revision(failure));
+        }
+        for manifest in &mut manifests {
+            let labelled = claims.labelled(&manifest.id).unwrap_or(&self.owner).clone();
+            label(manifest, &labelled);
+        }
+        Ok(manifests)
+    }
+
+    /// Tells the graph what the render declares and learns whether pruning is safe.
+    async fn tell(&self, orders: WorkOrders, ask: &Ask) -> Result<Answer, Failure> {
+        let (answer, answered) = oneshot::channel();
+        let question = Question { key: self.job.kustomization.key(), orders, answer };
+        let stopping =
+            || Failure::new(Step::Wait, "Progressing", "the daemon is stopping").retry(Retry::Soon);
+        ask.questions.send(question).await.map_err(|_| stopping())?;
+        answered.await.map_err(|_| stopping())
+    }
+
+    /// The repository's own Kustomization of the entry, when the root does not run as it yet.
+    fn adopted(&self, orders: &WorkOrders) -> Option<Box<Kustomization>> {
+        if !self.job.root {
+            return None;
+        }
+        let own = &self.job.kustomization;
+        let path = |k: &Kustomization| k.path.trim_matches(['.', '/']).to_owned();
+        orders.work.iter().find_map(|order| match &order.object {
+            Object::Kustomization(stated)
+                if stated.key() == own.key() && path(stated) == path(own) && **stated != *own =>
+            {
+                Some(stated.clone())
+            }
+            _ => None,
+        })
+    }
+
+    /// Keyed digest of a manifest.
+    pub(super) fn digest(&self, manifest: &Manifest) -> String {
+        // Invariant: HMAC takes keys of any length.
+        let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.pipeline.settings.digest_key)
+            .expect("any key length");
+        mac.update(manifest.body().to_string().as_bytes());
+        mac.finalize().into_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// A failure that names the object, its file and the revision.
+    pub(super) fn failure(
+        &self,
+        step: Step,
+        reason: &str,
+        cause: String,
+        manifest: &Manifest,
+    ) -> Failure {
+        let failure = Failure::new(step, reason, self.redactor.mask(&cause))
+            .object(&manifest.id)
+            .file(manifest.origin.as_ref().map(ToString::to_string));
+        self.at_revision(failure)
+    }
+
+    pub(super) fn at_revision(&self, mut failure: Failure) -> Failure {
+        failure.revision = Some(self.job.revision.id.clone());
+        failure
+    }
+
+    /// What was refused ends the run as failed, after everything else was done.
+    fn refused(&self, wanted: &Wanted, written: Written) -> Result<(), Failure> {
+        if let Some(problem) = wanted.orders.problems.first() {
+            let mut failure = Failure::new(Step::Plan, "BuildFailed", problem.message.clone())
+                .object(&problem.object)
+                .file(problem.origin.clone());
+            let others = wanted.orders.problems.len() - 1;
+            if others > 0 {
+                failure.cause = format!("{} ({others} more in status)", failure.cause);
+            }
+            return Err(self.at_revision(failure));
+        }
+        match written.refusals.into_iter().next() {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    fn remember_ready(&self, wanted: &Wanted) {
+        let mut memory = lock(&self.pipeline.memory);
+        let memory = memory.entry(self.owner.clone()).or_default();
+        memory.input.clone_from(&wanted.input);
+        memory.orders = wanted.orders.clone();
+        memory.ready = !self.prune_pending;
+        memory.warnings.clone_from(&self.warnings);
+    }
+
+    async fn close(mut self, result: Result<Outcome, Failure>) -> Report {
+        self.enter(Step::Record);
+        let outcome = match result {
+            Ok(outcome) => outcome,
+            Err(failure) if failure.reason == STOPPING => Outcome::Cancelled,
+            Err(mut failure) => {
+                failure.cause = self.redactor.mask(&failure.cause);
+                Outcome::Failed(failure)
+            }
+        };
+        if !matches!(outcome, Outcome::Ready(_))
+            && let Some(memory) = lock(&self.pipeline.memory).get_mut(&self.owner)
+        {
+            memory.ready = false;
+        }
+        let outcome = match self.finish_record(&outcome).await {
+            Ok(()) => outcome,
+            Err(failure) => Outcome::Failed(failure),
+        };
+        self.log(&outcome);
+        let warnings = self.warnings.iter().map(|w| self.redactor.mask(w)).collect();
+        Report {
+            outcome,
+            revision: self.job.revision.clone(),
+            objects: self.objects,
+            warnings,
+            prune_pending: self.prune_pending,
+            changes: self.changes,
+        }
+    }
+
+    fn log(&self, outcome: &Outcome) {
+        let key = self.job.kustomization.key().to_string();
+        let revision = &self.job.revision.id;
+        let run = self.record.map(|run| run.to_string()).unwrap_or_default();
+        let millis: u64 = self.timings.iter().map(|(_, micros)| micros).sum::<u64>() / 1000;
+        match outcome {
+            Outcome::Ready(message) if self.changes > 0 => tracing::info!(
+                message_id = Message::Applied.id(),
+                gitopsd_kustomization = key,
+                gitopsd_revision = revision,
+                gitopsd_run = run,
+                "{key}: {message}, {} changes in {millis} ms",
+                self.changes
+            ),
+            Outcome::Failed(failure) => tracing::error!(
+                message_id = Message::RunFailed.id(),
+                gitopsd_kustomization = key,
+                gitopsd_revision = revision,
+                gitopsd_run = run,
+                gitopsd_object = failure.object.clone().unwrap_or_default(),
+                "{key}: {failure}"
+            ),
+            _ => tracing::debug!(
+                gitopsd_kustomization = key,
+                gitopsd_revision = revision,
+                "{key}: nothing changed in {millis} ms"
+            ),
+        }
+    }
+}

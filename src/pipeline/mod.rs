@@ -1,0 +1,279 @@
+//! Step calls only: one run of one Kustomization, and one poll of one source.
+//!
+//! [`Pipeline::poll`] asks a Git remote. [`Pipeline::reconcile`] takes a [`Job`] through open,
+//! render, substitute, plan, apply, prune, observe and record, and answers with a [`Report`].
+//! Between render and prune it tells the graph which work orders it found, through [`Ask`], and
+//! learns whether what left Git may be deleted yet. [`Pipeline::plan`] goes half the way and
+//! writes nothing: it is what `gitopsd diff` prints.
+//!
+//! No step calls the next; what one learns for another is carried across here. Deciding is done by
+//! the pure files of `plan`, waiting and retrying by `graph`.
+
+mod connection;
+mod finalize;
+mod health;
+mod inputs;
+mod kustomization;
+mod memory;
+mod orders;
+mod outcome;
+mod poll;
+mod preview;
+mod prune;
+mod record;
+mod write;
+
+pub use connection::Connection;
+pub use inputs::HostSecrets;
+pub use orders::{Order, Problem, SetAsideEntry, Sorted, WorkOrders, sort};
+pub use outcome::{Failure, Retry, Step};
+pub use preview::{Preview, PreviewStep};
+
+use crate::flux::{Key, Kustomization};
+use crate::history::{History, Trigger};
+use crate::plan::{Claims, Gate, Owner};
+use crate::render::{ObjectId, Renderer};
+use crate::source::Tree;
+use memory::Memory;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+/// A revision of a source and who made it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// `main@sha1:…`
+    pub id: String,
+    /// Author of the commit, `Name <mail>`.
+    pub author: String,
+    /// First line of its message.
+    pub subject: String,
+    /// Commit time, Unix seconds.
+    pub time: i64,
+}
+
+/// One run that is to be made.
+pub struct Job {
+    /// The Kustomization.
+    pub kustomization: Kustomization,
+    /// Why.
+    pub trigger: Trigger,
+    /// Revision of its source.
+    pub revision: Revision,
+    /// Files of that revision; `None` only where nothing is rendered.
+    pub tree: Option<Tree>,
+    /// URL of the source, for the rule on host credentials.
+    pub url: String,
+    /// True for the root Kustomization.
+    pub root: bool,
+    /// Becomes true when something newer is there.
+    pub cancel: watch::Receiver<bool>,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Report {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Revision that was tried.
+    pub revision: Revision,
+    /// Objects in the inventory, when it got that far.
+    pub objects: Option<usize>,
+    /// Notices for `status`.
+    pub warnings: Vec<String>,
+    /// Deletions wait for other renders of the same source.
+    pub prune_pending: bool,
+    /// Objects written or deleted.
+    pub changes: usize,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Applied and, where asked for, healthy; the sentence for the Ready condition.
+    Ready(String),
+    /// Not so.
+    Failed(Failure),
+    /// Given up for something newer.
+    Cancelled,
+    /// The repository states its own entry differently from the host's stand-in.
+    Adopted(Box<Kustomization>),
+}
+
+impl Revision {
+    /// For what has no source any more.
+    pub fn unknown() -> Self {
+        Revision { id: String::new(), author: String::new(), subject: String::new(), time: 0 }
+    }
+}
+
+/// A question of a run to the graph.
+pub struct Question {
+    /// The Kustomization that asks.
+    pub key: Key,
+    /// What its render declared.
+    pub orders: WorkOrders,
+    /// True when every render of this revision is there, so that deletions are safe.
+    pub answer: oneshot::Sender<Answer>,
+}
+
+/// What the graph says to a run.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// Whether objects that left this Kustomization may be deleted yet.
+    pub may_prune: bool,
+    /// Namespaces that only set-aside manifests would have created.
+    pub set_aside_namespaces: Vec<String>,
+}
+
+/// Readiness of a Flux object as the graph sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FluxHealth {
+    /// True when its Ready condition is.
+    pub ready: bool,
+    /// Its message.
+    pub message: String,
+}
+
+/// A run's way to the graph.
+#[derive(Clone)]
+pub struct Ask {
+    /// Questions are answered by the loop.
+    pub questions: mpsc::Sender<Question>,
+    /// Readiness of every Flux object, `Kind/namespace/name`.
+    pub flux: watch::Receiver<Arc<HashMap<String, FluxHealth>>>,
+}
+
+/// Fixed settings of the pipeline.
+pub struct Settings {
+    /// Directory of the bare mirrors.
+    pub mirrors: PathBuf,
+    /// Private directory on tmpfs.
+    pub runtime: PathBuf,
+    /// Key of all digests of what may hold a secret.
+    pub digest_key: [u8; 32],
+    /// Runs that may be rendering and applying at the same time.
+    pub workers: usize,
+    /// Origin (scheme, host, port) of the root source, for the rule on host credentials.
+    pub root_url: String,
+}
+
+/// The steps, and what lives from one run to the next.
+pub struct Pipeline {
+    settings: Settings,
+    renderer: Renderer,
+    history: Arc<History>,
+    host: HostSecrets,
+    claims: Mutex<Claims>,
+    memory: Mutex<HashMap<Owner, Memory>>,
+    connection: watch::Sender<Option<Arc<Connection>>>,
+    workers: Semaphore,
+    confirmed: Mutex<Vec<String>>,
+    sources: Mutex<HashMap<Key, poll::Mirror>>,
+    stopping: watch::Sender<bool>,
+    since: std::time::Instant,
+}
+
+impl Pipeline {
+    /// Puts the parts together and takes up the inventories as claims.
+    pub fn new(
+        settings: Settings,
+        renderer: Renderer,
+        history: History,
+        host: HostSecrets,
+    ) -> Self {
+        let mut claims = Claims::default();
+        for (owner, ids) in record::inventories(&history) {
+            claims.remember(&owner, ids);
+        }
+        let workers = Semaphore::new(settings.workers);
+        Pipeline {
+            settings,
+            renderer,
+            history: Arc::new(history),
+            host,
+            claims: Mutex::new(claims),
+            memory: Mutex::default(),
+            connection: watch::channel(None).0,
+            workers,
+            confirmed: Mutex::default(),
+            sources: Mutex::default(),
+            stopping: watch::channel(false).0,
+            since: std::time::Instant::now(),
+        }
+    }
+
+    /// Milliseconds of a steady clock.
+    fn steady_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Ends every run after the object in hand.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Takes in what a watch saw of an object. Answers the Kustomizations that have to judge it,
+    /// each with the milliseconds it should wait: a contested object is not fought over.
+    pub fn seen(&self, id: &ObjectId, gate: Option<Gate>, version: u64) -> Vec<(Owner, u64)> {
+        let now = self.steady_ms();
+        let mut memory = lock(&self.memory);
+        memory
+            .iter_mut()
+            .filter_map(|(owner, memory)| {
+                let news = memory.see(id, gate, version);
+                news.then(|| (owner.clone(), memory.patience(id, now)))
+            })
+            .collect()
+    }
+
+    /// Sets or takes away the connection to the API server.
+    pub fn connect(&self, connection: Option<Arc<Connection>>) {
+        self.connection.send_replace(connection);
+    }
+
+    /// The connection, if there is one.
+    pub fn connection(&self) -> Option<Arc<Connection>> {
+        self.connection.borrow().clone()
+    }
+
+    /// Replaces the digests of delete sets that were confirmed.
+    pub fn confirm(&self, digests: Vec<String>) {
+        *lock(&self.confirmed) = digests;
+    }
+
+    /// Child processes that rendering has started so far.
+    pub fn render_children(&self) -> u64 {
+        self.renderer.children()
+    }
+
+    /// Every owner that the inventory knows.
+    pub fn owners(&self) -> Vec<Owner> {
+        record::inventories(&self.history).into_iter().map(|(owner, _)| owner).collect()
+    }
+
+    /// A Kustomization that left Git while nobody was looking, as far as the record knows it.
+    pub fn departed(&self, owner: &Owner) -> Option<Kustomization> {
+        record::departed(&self.history, owner)
+    }
+
+    /// Stores which cluster the history is made on.
+    pub fn know_cluster(&self, identity: &str) {
+        if let Err(error) = self.history.set_meta(record::CLUSTER, identity) {
+            tracing::warn!("the cluster's identity could not be stored: {error}");
+        }
+    }
+
+    /// The database of runs, for reading.
+    pub fn history(&self) -> Arc<History> {
+        self.history.clone()
+    }
+}
+
+/// Locks; a thread that panicked while holding the lock has left whole values behind, because
+/// every critical section here is a handful of assignments.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,139 @@
+//! Deletes what left Git: only what is ours, only when it is sure that nobody else wants it.
+
+use super::kustomization::{Run, Wanted};
+use super::{Failure, Retry, Step, lock};
+use crate::apply::Pruned;
+use crate::history::{Change, Verb};
+use crate::logging::Message;
+use crate::plan::{Entry, Guard, Held, delete_order, stale};
+use crate::render::ObjectId;
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Run<'_> {
+    /// Deletes the objects of the inventory that the render no longer names.
+    pub(super) async fn prune(&mut self, wanted: &Wanted) -> Result<(), Failure> {
+        self.enter(Step::Prune);
+        let inventory = self.inventory().await?;
+        let rendered: BTreeSet<ObjectId> =
+            wanted.manifests.iter().map(|manifest| manifest.id.clone()).collect();
+        let mut gone = stale(&inventory, &rendered);
+        gone.retain(|entry| !wanted.kept.contains(&entry.id.inventory()));
+        if gone.is_empty() {
+            return Ok(());
+        }
+        if !self.job.kustomization.prune {
+            // As in Flux: what is not pruned is let go of.
+            let ids: Vec<ObjectId> = gone.into_iter().map(|entry| entry.id).collect();
+            return self.let_go(&ids).await;
+        }
+        let stranger = self.connection.as_ref().is_some_and(|c| c.stranger);
+        if stranger || !wanted.answer.may_prune {
+            self.prune_pending = true;
+            self.warnings.push(if stranger {
+                "nothing is pruned: this is not the cluster that the history was made on; \
+                 confirm it with: gitopsd confirm cluster"
+                    .to_owned()
+            } else {
+                format!("{} deletions wait until the other Kustomizations of this source have rendered {}", gone.len(), self.job.revision.id)
+            });
+            return Ok(());
+        }
+        let guard = Guard {
+            before: inventory.len(),
+            rendered: rendered.len(),
+            removed: false,
+            confirmed: lock(&self.pipeline.confirmed).clone(),
+        };
+        self.delete(gone, guard, wanted).await
+    }
+
+    /// Deletes stale entries through the guard, in reverse order of applying.
+    pub(super) async fn delete(
+        &mut self,
+        gone: Vec<Entry>,
+        guard: Guard,
+        wanted: &Wanted,
+    ) -> Result<(), Failure> {
+        let entries: BTreeMap<ObjectId, Entry> =
+            gone.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
+        let (shared, unclaimed): (Vec<ObjectId>, Vec<ObjectId>) = {
+            let claims = lock(&self.pipeline.claims);
+            entries.keys().cloned().partition(|id| claims.other(&self.owner, id).is_some())
+        };
+        self.let_go(&shared).await?;
+        let (mut free, held) = guard.judge(unclaimed);
+        if let Some(held) = held {
+            self.hold(&held);
+        }
+        delete_order(&mut free);
+        let connection = self.connected()?;
+        let mut failures: Vec<Failure> = Vec::new();
+        for id in free {
+            let Some(entry) = entries.get(&id) else { continue };
+            self.begin(wanted).await?;
+            match connection.applier.prune(entry, &self.owner).await {
+                Ok(outcome) => self.pruned(&id, outcome).await?,
+                Err(error) => {
+                    let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
+                    let failure = Failure::new(Step::Prune, "PruneFailed", error.to_string())
+                        .object(&id)
+                        .hint(error.hint())
+                        .retry(retry);
+                    failures.push(self.at_revision(failure));
+                }
+            }
+        }
+        failures.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    async fn pruned(&mut self, id: &ObjectId, outcome: Pruned) -> Result<(), Failure> {
+        let (verb, why) = match outcome {
+            Pruned::Deleted => (Some(Verb::Deleted), String::new()),
+            Pruned::Gone => (None, String::new()),
+            Pruned::Kept(mark) => (Some(Verb::Skipped), format!("kept: {mark}")),
+            Pruned::NotOurs => (Some(Verb::Skipped), "kept: it is not ours any more".to_owned()),
+        };
+        if let Some(verb) = verb {
+            self.changes += 1;
+            if outcome == Pruned::Deleted {
+                let key = self.job.kustomization.key().to_string();
+                tracing::info!(
+                    message_id = Message::Pruned.id(),
+                    gitopsd_kustomization = key,
+                    gitopsd_revision = self.job.revision.id,
+                    gitopsd_object = %id,
+                    "{key}: {id} deleted, it left Git"
+                );
+            }
+            let change = Change {
+                object: id.to_string(),
+                id: id.inventory(),
+                verb,
+                diff: why,
+                origin: None,
+            };
+            self.change(change).await?;
+        }
+        self.let_go(std::slice::from_ref(id)).await
+    }
+
+    fn hold(&mut self, held: &Held) {
+        let names: Vec<String> = held.ids.iter().take(5).map(ToString::to_string).collect();
+        let more = held.ids.len().saturating_sub(names.len());
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let key = self.job.kustomization.key().to_string();
+        let message = format!(
+            "held: deleting {}{more}: {}; to delete: gitopsd confirm {}",
+            names.join(", "),
+            held.reason,
+            held.digest
+        );
+        tracing::warn!(
+            message_id = Message::PruneHeld.id(),
+            gitopsd_kustomization = key,
+            gitopsd_revision = self.job.revision.id,
+            "{key}: {message}"
+        );
+        self.warnings.push(message);
+    }
+}

@@ -1,0 +1,28 @@
+//! The real parts that the tests run against: a Kubernetes control plane, Git servers, sshd.
+//!
+//! In order of use: [`Cluster::shared`] is one control plane for all tests of a run, and
+//! [`Cluster::start_own`] one for a test that takes its API away. [`GitServer`] serves bare
+//! repositories over HTTP through `git http-backend`, with passwords, a private CA, a log of its
+//! requests and faults that can be switched; [`SshServer`] serves the same repositories through
+//! OpenSSH. [`Repo`] is a work tree that pushes to one of them, by hand or from
+//! `tests/examples/`. [`tools`] finds the programs.
+//!
+//! Everything listens on loopback at a free port, lives in temporary directories, and dies with the
+//! test process even when that is killed: testcluster watches its stdin, other children have a
+//! parent-death signal. No kubeconfig, Git configuration or HOME of the machine is read or written.
+//!
+//! It knows nothing of gitopsd: `world.rs` builds scenarios on top of it.
+#![allow(dead_code, reason = "the bed offers what scenarios may need, not only what today's use")]
+
+mod cgi;
+mod children;
+mod cluster;
+mod git;
+mod repo;
+mod ssh;
+pub mod tools;
+
+pub use cluster::{Cluster, Mark};
+pub use git::{Auth, Command, Fault, GitServer, Options};
+pub use repo::{Repo, SECRETS, TEST_KEY, git};
+pub use ssh::SshServer;
