@@ -1,8 +1,6 @@
 //! The test bed itself does what the other tests rely on.
 
-use crate::bed::{
-    Auth, Cluster, Command, Fault, GitServer, Options, Repo, SshServer, git, tools,
-};
+use crate::bed::{Auth, Cluster, Command, Fault, GitServer, Options, Repo, SshServer, git, tools};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
