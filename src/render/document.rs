@@ -133,7 +133,7 @@ fn without_quotes(message: &str) -> String {
         match inside {
             Some(quote) if quote == letter => {
                 inside = None;
-                kept.push_str("…");
+                kept.push('…');
                 kept.push(letter);
             }
             Some(_) => {}

@@ -100,15 +100,37 @@ impl Opening {
             .filter_map(|role| format_of(role, path))
             .find(|format| is_sealed(bytes.expose(), *format));
         let manifests = reached.roles.contains(&Role::Resource);
-        let told = self.sealed.len();
-        let content = match sealed {
-            Some(format) => self.open_file(path, format, manifests, &bytes).unwrap_or(bytes),
-            None => bytes,
+        let Some(format) = sealed else {
+            let documents = self.check(path, reached, bytes.expose());
+            self.note(path, manifests, &documents);
+            return bytes;
         };
+        // Lines are those of the file in Git, not of the text written anew.
+        let text = std::str::from_utf8(bytes.expose()).unwrap_or_default();
+        let documents =
+            if manifests { document::read(text).unwrap_or_default() } else { Vec::new() };
+        self.note(path, manifests, &documents);
+        let told = self.sealed.len();
+        let content = self.open_file(path, format, &documents, &bytes).unwrap_or(bytes);
         if self.sealed.len() == told {
             self.check(path, reached, content.expose());
         }
         content
+    }
+
+    /// Remembers where the documents of a file stand.
+    fn note(&mut self, path: &str, manifests: bool, documents: &[document::Document]) {
+        if !manifests {
+            return;
+        }
+        let stands = documents.iter().map(|document| {
+            let text = |pointer| {
+                document.value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+            };
+            let (kind, name) = (text("/kind").to_owned(), text("/metadata/name").to_owned());
+            Stands { line: document.line, kind, name }
+        });
+        self.lines.insert(path.to_owned(), stands.collect());
     }
 
     /// `None` leaves the file as it is: exempt, or told as a problem.
@@ -116,12 +138,9 @@ impl Opening {
         &mut self,
         path: &str,
         format: Format,
-        manifests: bool,
+        documents: &[document::Document],
         bytes: &Plaintext,
     ) -> Option<Plaintext> {
-        let text = std::str::from_utf8(bytes.expose()).unwrap_or_default();
-        let documents =
-            if manifests { document::read(text).unwrap_or_default() } else { Vec::new() };
         if !documents.is_empty() && documents.iter().all(|document| exempt(&document.value)) {
             return None;
         }
@@ -131,7 +150,8 @@ impl Opening {
             self.hint = Some("set spec.decryption.provider: sops on the Kustomization".to_owned());
             return None;
         };
-        if separately_sealed(&documents) {
+        if separately_sealed(documents) {
+            let text = std::str::from_utf8(bytes.expose()).unwrap_or_default();
             return self.open_documents(path, text, &keyring);
         }
         match open(bytes.expose(), format, format, &keyring) {
@@ -209,26 +229,27 @@ impl Opening {
     }
 
     /// YAML that kustomize would refuse is refused here, with its line.
-    fn check(&mut self, path: &str, reached: &Reached, bytes: &[u8]) {
+    fn check(&mut self, path: &str, reached: &Reached, bytes: &[u8]) -> Vec<document::Document> {
         let parsed = reached
             .roles
             .iter()
             .any(|role| matches!(role, Role::Resource | Role::Patch | Role::Setting));
         if !parsed {
-            return;
+            return Vec::new();
         }
         let Ok(text) = std::str::from_utf8(bytes) else {
             self.invalid.push(Problem::at(path, None, "is not UTF-8 text"));
-            return;
+            return Vec::new();
         };
         let documents = match document::read(text) {
             Ok(documents) => documents,
-            // JSON may be indented by tabs, which YAML refuses.
-            Err(_) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => return,
             Err(error) => {
-                let message = format!("is not valid YAML: {}", error.message);
-                self.invalid.push(Problem::at(path, error.line, message));
-                return;
+                // JSON may be indented by tabs, which YAML refuses.
+                if serde_json::from_str::<serde::de::IgnoredAny>(text).is_err() {
+                    let message = format!("is not valid YAML: {}", error.message);
+                    self.invalid.push(Problem::at(path, error.line, message));
+                }
+                return Vec::new();
             }
         };
         if reached.roles.contains(&Role::Resource) {
@@ -236,28 +257,19 @@ impl Opening {
                 self.check_object(path, document);
             }
         }
+        documents
     }
 
     fn check_object(&mut self, path: &str, document: &document::Document) {
         let value = &document.value;
-        if !value.is_object() {
-            let message = "is no Kubernetes object; kustomize reads every resource as one";
-            self.invalid.push(Problem::at(path, Some(document.line), message));
-            return;
-        }
-        let text =
-            |pointer| value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-        if let Some(field) = finish::missing(value)
-            && !finish::is_list(value)
-            && !finish::own(value)
-        {
-            let message = format!("is no Kubernetes object: it has no {field}");
-            self.invalid.push(Problem::at(path, Some(document.line), message));
-            return;
-        }
-        let stands =
-            Stands { line: document.line, kind: text("/kind"), name: text("/metadata/name") };
-        self.lines.entry(path.to_owned()).or_default().push(stands);
+        let message = match finish::missing(value) {
+            _ if !value.is_object() => "is no Kubernetes object, as every resource must be".into(),
+            Some(field) if !finish::is_list(value) && !finish::own(value) => {
+                format!("is no Kubernetes object: it has no {field}")
+            }
+            _ => return,
+        };
+        self.invalid.push(Problem::at(path, Some(document.line), message));
     }
 
     /// The second pass, over one built object; true when it holds something opened.

@@ -43,12 +43,15 @@ pub(crate) enum Node {
     Dir,
 }
 
+/// Names in a directory and what they are.
+pub(crate) type Listing = Vec<(String, Node)>;
+
 /// The source as plain questions, so that the walk knows no Git.
 pub(crate) struct View<'a> {
     /// What a path is; paths have no leading slash, the root is empty.
     pub entry: &'a dyn Fn(&str) -> Result<Option<Node>, String>,
     /// Names in a directory, sorted.
-    pub list: &'a dyn Fn(&str) -> Result<Vec<(String, Node)>, String>,
+    pub list: &'a dyn Fn(&str) -> Result<Listing, String>,
     /// Content of a file.
     pub read: &'a dyn Fn(&str) -> Result<Vec<u8>, String>,
 }

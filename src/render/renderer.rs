@@ -33,8 +33,8 @@ use zeroize::Zeroizing;
 /// 100 bytes for each file that is read.
 const REMEMBERED: usize = 256;
 
-/// What a renderer needs from the configuration.
-#[derive(Clone, Debug)]
+/// What a renderer needs from the configuration. It holds the host's key, so it has no `Debug`.
+#[derive(Clone)]
 pub struct Settings {
     /// A directory on tmpfs; workspaces lie in `render/` below it, which is emptied at the start.
     pub runtime_dir: PathBuf,

@@ -192,7 +192,6 @@ const ALLOWED: &[i64] = &[
     libc::SYS_getrusage,
     libc::SYS_getrandom,
     libc::SYS_prlimit64,
-    libc::SYS_getrlimit,
     libc::SYS_sysinfo,
     libc::SYS_uname,
     libc::SYS_set_tid_address,
@@ -207,6 +206,7 @@ const ALLOWED: &[i64] = &[
 #[cfg(target_arch = "x86_64")]
 const ALLOWED_HERE: &[i64] = &[
     libc::SYS_arch_prctl,
+    libc::SYS_getrlimit,
     libc::SYS_open,
     libc::SYS_stat,
     libc::SYS_lstat,

@@ -31,8 +31,12 @@ pub(crate) fn sweep(runtime_dir: &Path) -> Result<(), RenderError> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(&home, &error)),
         _ => {}
     }
+    make(&home)
+}
+
+fn make(dir: &Path) -> Result<(), RenderError> {
     let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(&home).map_err(|error| failed(&home, &error))
+    builder.recursive(true).mode(0o700).create(dir).map_err(|error| failed(dir, &error))
 }
 
 impl Workspace {
@@ -42,6 +46,8 @@ impl Workspace {
     /// The runtime directory is full or not ours.
     pub fn create(runtime_dir: &Path) -> Result<Workspace, RenderError> {
         let home = home(runtime_dir);
+        // Somebody may have tidied the runtime directory.
+        make(&home)?;
         let mut builder = tempfile::Builder::new();
         builder.prefix("w-").permissions(Permissions::from_mode(0o700));
         let dir = builder.tempdir_in(&home).map_err(|error| failed(&home, &error))?;
@@ -76,9 +82,7 @@ impl Workspace {
     /// # Errors
     /// No room.
     pub fn directory(&self, path: &str) -> Result<(), RenderError> {
-        let full = self.path().join(path);
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&full).map_err(|error| failed(&full, &error))
+        make(&self.path().join(path))
     }
 }
 

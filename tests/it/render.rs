@@ -83,7 +83,7 @@ fn spec(fields: Value) -> Kustomization {
     let manifest = json!({"apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
         "metadata": {"name": "apps", "namespace": "flux-system"}, "spec": spec});
     match Object::read(&manifest) {
-        Some(Ok(Object::Kustomization(read))) => read,
+        Some(Ok(Object::Kustomization(read))) => *read,
         other => panic!("{other:?}"),
     }
 }
