@@ -1,8 +1,8 @@
 //! The verbs' side: one request for each connection, bounded in time and size.
 
 use super::document::{
-    Accepted, ConfirmAsk, Document, Fault, ReconcileAsk, ResumeAsk, RunDetail, RunView,
-    SuspendAsk, VERSION,
+    Accepted, ConfirmAsk, Document, Fault, ReconcileAsk, ResumeAsk, RunDetail, RunView, SuspendAsk,
+    VERSION,
 };
 use crate::pipeline::Preview;
 use http::{Method, Request, StatusCode, header};
@@ -193,10 +193,8 @@ impl Client {
             return serde_json::from_slice(&answer)
                 .map_err(|error| ApiError::Unreadable { cause: error.to_string() });
         }
-        let fault: Fault = serde_json::from_slice(&answer).unwrap_or_else(|_| Fault {
-            error: format!("gitopsd answered {status}"),
-            hint: None,
-        });
+        let fault: Fault = serde_json::from_slice(&answer)
+            .unwrap_or_else(|_| Fault { error: format!("gitopsd answered {status}"), hint: None });
         let Fault { error: message, hint } = fault;
         Err(ApiError::Refused { status: status.as_u16(), message, hint })
     }

@@ -46,8 +46,7 @@ impl Peer {
         };
         // Group 0 owns the socket where nobody chose a group: that opens nothing to anybody.
         let member = group.filter(|group| *group != 0).is_some_and(|group| {
-            gid == group
-                || supplementary().is_some_and(|all| all.contains(&Gid::from_raw(group)))
+            gid == group || supplementary().is_some_and(|all| all.contains(&Gid::from_raw(group)))
         });
         Peer { right: if member { Right::Read } else { Right::None }, name }
     }

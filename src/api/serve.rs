@@ -126,8 +126,7 @@ impl Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let status =
-            StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         (status, Json(Fault { error: self.message, hint: self.hint })).into_response()
     }
 }
@@ -355,9 +354,6 @@ async fn history(
     past::runs(shared.handle.history, name, limit).await.map(Json)
 }
 
-async fn run(
-    State(shared): State<Shared>,
-    Path(run): Path<String>,
-) -> Answer<super::RunDetail> {
+async fn run(State(shared): State<Shared>, Path(run): Path<String>) -> Answer<super::RunDetail> {
     past::run(shared.handle.history, run).await.map(Json)
 }

@@ -110,8 +110,8 @@ enum Color {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::Args),
-//TMP     Check(check::Args),
-//TMP     Build(build::Args),
+    //TMP     Check(check::Args),
+    //TMP     Build(build::Args),
     Status(status::Args),
     Reconcile(reconcile::Args),
     Diff(diff::Args),
@@ -159,8 +159,8 @@ impl Cli {
         let context = Context { config: self.config, socket: self.socket, terminal };
         let done = match self.verb {
             Verb::Run(args) => run::run(&context, &args),
-//TMP             Verb::Check(args) => check::run(&context, args),
-//TMP             Verb::Build(args) => build::run(&context, args),
+            //TMP             Verb::Check(args) => check::run(&context, args),
+            //TMP             Verb::Build(args) => build::run(&context, args),
             Verb::Status(args) => block_on(status::run(&context, &args)),
             Verb::Reconcile(args) => block_on(reconcile::run(&context, &args)),
             Verb::Diff(args) => block_on(diff::run(&context, &args)),

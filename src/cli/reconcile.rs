@@ -142,9 +142,8 @@ impl Follower {
         let any = document.summary.items.iter().any(active);
         let waits =
             |item: &ItemView| ["DependencyNotReady", "Progressing"].contains(&item.reason.as_str());
-        let busy = |item: &&ItemView| {
-            active(item) || any && item.suspended.is_none() && waits(item)
-        };
+        let busy =
+            |item: &&ItemView| active(item) || any && item.suspended.is_none() && waits(item);
         !self.items(document).iter().any(busy)
     }
 
@@ -219,8 +218,7 @@ mod tests {
     fn settled(items: Vec<ItemView>) -> bool {
         let mut document = Document::starting(DaemonView::default(), ClusterView::default());
         document.summary.items = items;
-        let follower =
-            Follower { keys: vec!["Kustomization/n/a".into()], told: BTreeMap::new() };
+        let follower = Follower { keys: vec!["Kustomization/n/a".into()], told: BTreeMap::new() };
         follower.settled(&document, 1_000)
     }
 

@@ -118,6 +118,10 @@ impl Observer {
             if let Some(object) = &item.wanted.object {
                 let verdict = status(object, expressions, now());
                 self.judge(&mut item, verdict, &mut on_change);
+                if !item.is(Status::Current) {
+                    // It may have changed between its apply and the subscription above.
+                    item.due = Instant::now();
+                }
             }
             items.push(item);
         }
