@@ -1,8 +1,10 @@
-//! The integration tests.
+//! The integration tests: one binary, against real parts.
 
-mod apply;
-mod bed;
-mod bed_works;
-mod cluster;
+mod apply; // server-side apply, take-over, prune on the control plane
+mod bed; // the real parts: control plane, Git servers, repositories
+mod bed_works; // the bed does what the scenarios rely upon
+mod cluster; // the client of the API server
+mod observe; // watches, health, causes
 mod render; // rendering with the reference kustomize in its sandbox
-mod observe;
+mod story; // the main job as its user lives it
+mod world; // a scenario in one line

@@ -1,0 +1,273 @@
+//! A scenario in one line: a Git server, a control plane, a configuration and the real daemon.
+//!
+//! [`World::new`] uses the control plane that all tests share, with a user of its own so that its
+//! requests can be counted, and a namespace of its own. [`World::alone`] has a control plane that
+//! it may stop. The daemon is the built program, started and killed as systemd would.
+
+use crate::bed::{Cluster, GitServer, Repo, TEST_KEY, tools};
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// Longest wait for anything: generous, because two cores run everything.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How often a condition is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+enum Plane {
+    Shared(&'static Cluster),
+    Own(Box<Cluster>),
+}
+
+/// One scenario.
+pub struct World {
+    dir: TempDir,
+    /// Serves the repositories.
+    pub git: GitServer,
+    plane: Plane,
+    /// User of the daemon's requests in the audit log.
+    pub user: String,
+    /// Namespace of this test.
+    pub namespace: String,
+    daemon: Option<Child>,
+}
+
+impl World {
+    /// A scenario on the shared control plane.
+    pub fn new() -> World {
+        let cluster = Cluster::shared();
+        let (user, kubeconfig) = cluster.user();
+        World::on(Plane::Shared(cluster), user, &kubeconfig)
+    }
+
+    /// A scenario with a control plane of its own.
+    pub fn alone() -> World {
+        let cluster = Cluster::start_own();
+        let kubeconfig = cluster.kubeconfig();
+        World::on(Plane::Own(Box::new(cluster)), "gitopsd".to_owned(), &kubeconfig)
+    }
+
+    fn on(plane: Plane, user: String, kubeconfig: &Path) -> World {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let namespace = format!("t{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let dir = TempDir::with_prefix("gitopsd-world-").expect("a temporary directory");
+        let git = GitServer::http();
+        let world = World { dir, git, plane, user, namespace, daemon: None };
+        fs::write(world.path("age.key"), TEST_KEY).expect("ours to write");
+        world.configure(kubeconfig, "");
+        world
+    }
+
+    /// The control plane.
+    pub fn cluster(&self) -> &Cluster {
+        match &self.plane {
+            Plane::Shared(cluster) => cluster,
+            Plane::Own(cluster) => cluster,
+        }
+    }
+
+    /// A path in the scenario's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn configure(&self, kubeconfig: &Path, extra: &str) {
+        let engine = tools::bin().join("kubectl");
+        let text = format!(
+            "root:\n  url: {url}\n  ref: {{branch: main}}\n  path: clusters/my-cluster\n  \
+             interval: 1h\nkubeconfig: {kubeconfig}\ndecryption: {{ageKeyFile: {key}}}\n\
+             stateDirectory: {state}\nruntimeDirectory: {run}\nrender: {{engine: {engine}}}\n{extra}",
+            url = self.git.url_of("infra/flux-config"),
+            kubeconfig = kubeconfig.display(),
+            key = self.path("age.key").display(),
+            state = self.path("state").display(),
+            run = self.path("run").display(),
+            engine = engine.display(),
+        );
+        fs::write(self.path("config.yaml"), text).expect("ours to write");
+    }
+
+    /// Adds a file below `config.d`.
+    pub fn drop_in(&self, text: &str) {
+        fs::create_dir_all(self.path("config.d")).expect("ours to write");
+        fs::write(self.path("config.d/test.yaml"), text).expect("ours to write");
+    }
+
+    /// The flux-config repository, empty.
+    pub fn flux_config(&self) -> Repo {
+        Repo::create(&self.git, "infra/flux-config")
+    }
+
+    /// A flux-config repository whose entry holds these files, committed and pushed.
+    pub fn entry(&self, files: &[(&str, String)]) -> Repo {
+        let repo = self.flux_config();
+        for (path, text) in files {
+            repo.write(path, text);
+        }
+        repo.commit("first");
+        repo.push("main");
+        repo
+    }
+
+    fn program(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gitopsd"));
+        command.arg("--config").arg(self.path("config.yaml")).env("NO_COLOR", "1");
+        command
+    }
+
+    /// Starts the daemon; its log is appended to one file over restarts.
+    pub fn start(&mut self) {
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))
+            .expect("ours to write");
+        let mut command = self.program();
+        command.arg("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.daemon = Some(command.spawn().expect("the program is built"));
+        self.eventually("the socket answers", |world| {
+            world.run(&["status", "--json"]).status.code() != Some(69)
+        });
+    }
+
+    /// Kills the daemon as a power cut would.
+    pub fn kill(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill().expect("it is our child");
+            daemon.wait().expect("it is our child");
+        }
+    }
+
+    /// Stops the daemon as systemd does, and answers its exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        let mut daemon = self.daemon.take()?;
+        let pid = daemon.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().expect("kill is everywhere");
+        daemon.wait().expect("it is our child").code()
+    }
+
+    /// The daemon's process id.
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("the daemon was started").id()
+    }
+
+    /// Runs a verb.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.program().args(arguments).output().expect("the program is built")
+    }
+
+    /// Runs a verb that must succeed, and answers what it printed.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {said}\n{}", self.log());
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    /// The status document.
+    pub fn status(&self) -> Value {
+        let output = self.run(&["status", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    /// One item of the status document by `Kind/namespace/name`.
+    pub fn item(&self, key: &str) -> Value {
+        let status = self.status();
+        let items = status.pointer("/summary/items").and_then(Value::as_array);
+        let named = |item: &&Value| {
+            let part = |name: &str| item[name].as_str().unwrap_or_default().to_owned();
+            format!("{}/{}/{}", part("kind"), part("namespace"), part("name")) == key
+        };
+        items.into_iter().flatten().find(named).cloned().unwrap_or_default()
+    }
+
+    /// Message of a Kustomization in namespace `flux-system`.
+    pub fn message(&self, name: &str) -> String {
+        let item = self.item(&format!("Kustomization/flux-system/{name}"));
+        item["message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Everything the daemon has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// Waits until a condition holds.
+    pub fn eventually(&self, what: &str, holds: impl Fn(&World) -> bool) -> Duration {
+        let began = Instant::now();
+        while !holds(self) {
+            let waited = began.elapsed();
+            assert!(
+                waited < PATIENCE,
+                "not within {waited:?}: {what}\n{}\n{:#}",
+                self.log(),
+                self.status()
+            );
+            std::thread::sleep(LOOK);
+        }
+        began.elapsed()
+    }
+
+    /// Waits until everything is ready and has applied the heads that were pushed.
+    pub fn settled(&self) -> Duration {
+        self.eventually("everything is ready", |world| {
+            let status = world.status();
+            let idle = |item: &Value| item["running"] == false;
+            status["ready"] == true
+                && status["summary"]["items"].as_array().is_some_and(|items| items.iter().all(idle))
+        })
+    }
+
+    /// Asks for a run with the source and waits for its end; true when it ended well.
+    pub fn reconcile(&self) -> bool {
+        self.run(&["reconcile", "--with-source"]).status.success()
+    }
+
+    /// A live object in the scenario's namespace.
+    pub fn get(&self, kind: &str, name: &str) -> Option<Value> {
+        self.cluster().get(&self.namespace, kind, name)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A Kustomization of the flux-config repository itself, in namespace `flux-system`.
+pub fn mk_kustomization(name: &str, path: &str, extra: &str) -> String {
+    format!(
+        "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata:\n  \
+         name: {name}\n  namespace: flux-system\nspec:\n  interval: 1h\n  retryInterval: 1s\n  \
+         path: {path}\n  prune: true\n  sourceRef: {{kind: GitRepository, name: flux-system}}\n{extra}"
+    )
+}
+
+/// A Namespace.
+pub fn mk_namespace(name: &str) -> String {
+    format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n")
+}
+
+/// A ConfigMap with one key.
+pub fn mk_config_map(namespace: &str, name: &str, value: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  namespace: {namespace}\n\
+         data:\n  key: {value:?}\n"
+    )
+}
+
+/// A Deployment of one replica whose image has the given tag.
+pub fn mk_deployment(namespace: &str, name: &str, tag: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\n  \
+         namespace: {namespace}\nspec:\n  replicas: 1\n  selector: {{matchLabels: {{app: {name}}}}}\n  \
+         template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      containers:\n      \
+         - name: main\n        image: registry.test.invalid/app:{tag}\n"
+    )
+}
