@@ -18,10 +18,7 @@ pub async fn runs(
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let rows = ask(history, move |history| {
         let Some(name) = name else { return Ok(Some(history.runs(None, limit)?)) };
-        let owners = match owner(history, &name)? {
-            Some(owners) => owners,
-            None => return Ok(None),
-        };
+        let Some(owners) = owners(history, &name)? else { return Ok(None) };
         let mut rows = Vec::new();
         for owner in owners {
             rows.extend(history.runs(Some(&owner), limit)?);
@@ -65,7 +62,7 @@ async fn ask<T: Send + 'static>(
 }
 
 /// Owners by what a person typed: `name`, `namespace/name` or `Kustomization/namespace/name`.
-fn owner(history: &History, said: &str) -> Result<Option<Vec<String>>, HistoryError> {
+fn owners(history: &History, said: &str) -> Result<Option<Vec<String>>, HistoryError> {
     let said = said.strip_prefix("Kustomization/").unwrap_or(said);
     let matches = |owner: &String| {
         owner == said || owner.split_once('/').is_some_and(|(_, name)| name == said)
