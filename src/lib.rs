@@ -18,3 +18,4 @@ pub mod pipeline;
 pub mod graph;
 pub mod api;
 pub mod daemon;
+pub mod cli;

@@ -50,7 +50,9 @@ fn text(previews: &[Preview], terminal: &Terminal) -> String {
         let changes = preview.steps.iter().filter(|step| is_change(step)).count();
         let told = match (&preview.failure, changes) {
             (Some(_), _) => "no plan".to_owned(),
-            (None, 0) => format!("no changes, {} as in Git", words::count(preview.unchanged, "object")),
+            (None, 0) => {
+                format!("no changes, {} as in Git", words::count(preview.unchanged, "object"))
+            }
             (None, n) => format!("{}, {} as in Git", words::count(n, "change"), preview.unchanged),
         };
         let title = format!("{} at {revision}", preview.kustomization);

@@ -10,8 +10,17 @@ const EXAMPLES: &str = "EXAMPLES
   gitopsd history apps -n 100
   gitopsd history show 412         one run: every change, and where the time went";
 
-const HEAD: &[&str] =
-    &["RUN", "STARTED", "KUSTOMIZATION", "RESULT", "CHANGES", "REVISION", "TRIGGER", "AUTHOR", "SUBJECT"];
+const HEAD: &[&str] = &[
+    "RUN",
+    "STARTED",
+    "KUSTOMIZATION",
+    "RESULT",
+    "CHANGES",
+    "REVISION",
+    "TRIGGER",
+    "AUTHOR",
+    "SUBJECT",
+];
 
 /// Show who changed what, when, from which commit
 #[derive(Debug, clap::Args)]
@@ -123,7 +132,11 @@ fn detail(found: &RunDetail, terminal: &Terminal) -> String {
         };
         let file = change.file.as_ref().map(|file| format!(" ({file})")).unwrap_or_default();
         let action = terminal.paint(style, &change.action);
-        text.push_str(&format!("\n{action} {}{}\n", change.object, terminal.paint(Style::Dim, &file)));
+        text.push_str(&format!(
+            "\n{action} {}{}\n",
+            change.object,
+            terminal.paint(Style::Dim, &file)
+        ));
         change.lines.iter().for_each(|line| text.push_str(&words::indent(line, "    ")));
     }
     text
@@ -151,7 +164,9 @@ mod tests {
         };
         let terminal = Terminal::new(Some(false), false);
         let table = list(std::slice::from_ref(&run), &terminal);
-        assert!(table.lines().nth(1).is_some_and(|line| line.ends_with("A       web: two replicas")));
+        assert!(
+            table.lines().nth(1).is_some_and(|line| line.ends_with("A       web: two replicas"))
+        );
         let found = RunDetail {
             run,
             objects: vec![ChangeView {

@@ -1,6 +1,6 @@
 //! `gitopsd reconcile`: run now, and follow until it has settled.
 
-use super::status::{detail, key};
+use super::status::{in_full, key};
 use super::table::Style;
 use super::{Context, Exit, terminal, words};
 use crate::api::{Accepted, Client, Document, ReconcileAsk};
@@ -142,9 +142,8 @@ impl Follower {
         let any = document.summary.items.iter().any(active);
         let waits =
             |item: &ItemView| ["DependencyNotReady", "Progressing"].contains(&item.reason.as_str());
-        let busy = |item: &&ItemView| {
-            active(item) || any && item.suspended.is_none() && waits(item)
-        };
+        let busy =
+            |item: &&ItemView| active(item) || any && item.suspended.is_none() && waits(item);
         !self.items(document).iter().any(busy)
     }
 
@@ -176,7 +175,7 @@ impl Follower {
             }
             text.push_str(&format!("{key} {}\n", terminal.paint(Style::Bad, "not ready")));
             match &item.failure {
-                Some(failure) => text.push_str(&detail::in_full(failure, terminal)),
+                Some(failure) => text.push_str(&in_full(failure, terminal)),
                 None => text.push_str(&words::indent(&item.message, "    ")),
             }
         }
@@ -219,8 +218,7 @@ mod tests {
     fn settled(items: Vec<ItemView>) -> bool {
         let mut document = Document::starting(DaemonView::default(), ClusterView::default());
         document.summary.items = items;
-        let follower =
-            Follower { keys: vec!["Kustomization/n/a".into()], told: BTreeMap::new() };
+        let follower = Follower { keys: vec!["Kustomization/n/a".into()], told: BTreeMap::new() };
         follower.settled(&document, 1_000)
     }
 

@@ -3,8 +3,10 @@
 //! `overview`° lays out everything, `detail`° one item. With `-w` the daemon is asked to answer
 //! when its document changes, and the screen is drawn again only when the text does.
 
-pub(super) mod detail;
+mod detail;
 mod overview;
+
+pub(super) use detail::in_full;
 
 use super::{Context, EXIT_CODES, Exit, terminal, words};
 use crate::api::{ApiError, Client, Document};

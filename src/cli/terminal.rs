@@ -76,9 +76,7 @@ pub fn now_ms() -> i64 {
 /// A moment in local time, `2026-11-22 20:14:05`.
 pub fn local(ms: i64) -> String {
     match jiff::Timestamp::from_millisecond(ms) {
-        Ok(moment) => {
-            moment.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
-        }
+        Ok(moment) => moment.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
         Err(_) => "-".to_owned(),
     }
 }
