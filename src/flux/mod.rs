@@ -104,7 +104,7 @@ impl fmt::Display for Unsupported {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
     /// A Git source.
-    GitRepository(GitRepository),
+    GitRepository(Box<GitRepository>),
     /// A Kustomization.
     Kustomization(Box<Kustomization>),
 }
@@ -118,7 +118,7 @@ impl Object {
         let group = group_of(manifest);
         match (group, text(manifest, "/kind").as_str()) {
             ("source.toolkit.fluxcd.io", "GitRepository") => {
-                Some(GitRepository::read(manifest).map(Object::GitRepository))
+                Some(GitRepository::read(manifest).map(|g| Object::GitRepository(Box::new(g))))
             }
             ("kustomize.toolkit.fluxcd.io", "Kustomization") => {
                 Some(Kustomization::read(manifest).map(|k| Object::Kustomization(Box::new(k))))

@@ -108,8 +108,8 @@ fn needs_take_over(live: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Refusal;
     use super::*;
+    use crate::plan::Refusal;
     use serde_json::json;
 
     fn manifest(kind: &str) -> Manifest {
