@@ -9,7 +9,7 @@ use super::{
 use crate::flux::{Kustomization, Object};
 use crate::history::{RunId, Trigger};
 use crate::logging::Message;
-use crate::plan::{Claim, Owner, desired, label};
+use crate::plan::{Claim, Held, Owner, desired, label};
 use crate::render::{Manifest, ObjectId, Redactor, RenderError, Rendered, Request};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -33,6 +33,10 @@ pub(super) struct Run<'a> {
     pub(super) changes: usize,
     pub(super) objects: Option<usize>,
     pub(super) prune_pending: bool,
+    /// Deletions that wait for a confirmation.
+    pub(super) held: Vec<Held>,
+    /// The confirmation that this run has used up.
+    pub(super) used: Option<String>,
     step: (Step, Instant),
 }
 
@@ -69,6 +73,8 @@ impl<'a> Run<'a> {
             changes: 0,
             objects: None,
             prune_pending: false,
+            held: Vec::new(),
+            used: None,
             step: (Step::Wait, Instant::now()),
         }
     }
@@ -158,6 +164,7 @@ impl<'a> Run<'a> {
         };
         self.objects = Some(memory.objects.len());
         self.warnings.clone_from(&memory.warnings);
+        self.held.clone_from(&memory.held);
         true
     }
 
@@ -309,6 +316,7 @@ impl<'a> Run<'a> {
         memory.orders = wanted.orders.clone();
         memory.ready = !self.prune_pending;
         memory.warnings.clone_from(&self.warnings);
+        memory.held.clone_from(&self.held);
     }
 
     async fn close(mut self, result: Result<Outcome, Failure>) -> Report {
@@ -338,6 +346,8 @@ impl<'a> Run<'a> {
             objects: self.objects,
             warnings,
             prune_pending: self.prune_pending,
+            held: self.held,
+            used: self.used,
             changes: self.changes,
         }
     }

@@ -31,7 +31,7 @@ pub use preview::{Preview, PreviewStep};
 
 use crate::flux::{Key, Kustomization};
 use crate::history::{History, Trigger};
-use crate::plan::{Claims, Gate, Owner};
+use crate::plan::{Claims, Gate, Held, Owner};
 use crate::render::{ObjectId, Renderer};
 use crate::source::Tree;
 use memory::Memory;
@@ -85,8 +85,23 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// Deletions wait for other renders of the same source.
     pub prune_pending: bool,
+    /// Deletions that wait for a confirmation.
+    pub held: Vec<Held>,
+    /// The confirmation that the run has used up.
+    pub used: Option<String>,
     /// Objects written or deleted.
     pub changes: usize,
+}
+
+/// What came of ending a Kustomization that left Git.
+#[derive(Debug)]
+pub struct Ended {
+    /// Objects deleted.
+    pub changes: usize,
+    /// Deletions that wait for a confirmation.
+    pub held: Vec<Held>,
+    /// The confirmation that was used up.
+    pub used: Option<String>,
 }
 
 /// How a run ended.

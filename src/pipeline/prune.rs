@@ -5,7 +5,7 @@ use super::{Failure, Retry, Step, lock};
 use crate::apply::Pruned;
 use crate::history::{Change, Verb};
 use crate::logging::Message;
-use crate::plan::{Entry, Guard, Held, delete_order, stale};
+use crate::plan::{Entry, Guard, Held, Judged, delete_order, stale};
 use crate::render::ObjectId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,9 +61,9 @@ impl Run<'_> {
             entries.keys().cloned().partition(|id| claims.other(&self.owner, id).is_some())
         };
         self.let_go(&shared).await?;
-        let (mut free, held) = guard.judge(unclaimed);
+        let Judged { mut free, held, used } = guard.judge(unclaimed);
         if let Some(held) = held {
-            self.hold(&held);
+            self.hold(held);
         }
         delete_order(&mut free);
         let connection = self.connected()?;
@@ -83,7 +83,14 @@ impl Run<'_> {
                 }
             }
         }
-        failures.into_iter().next().map_or(Ok(()), Err)
+        match failures.into_iter().next() {
+            Some(failure) => Err(failure),
+            None => {
+                // One confirmation covers one deletion: the same set is asked about again.
+                self.used = used;
+                Ok(())
+            }
+        }
     }
 
     async fn pruned(&mut self, id: &ObjectId, outcome: Pruned) -> Result<(), Failure> {
@@ -117,7 +124,8 @@ impl Run<'_> {
         self.let_go(std::slice::from_ref(id)).await
     }
 
-    fn hold(&mut self, held: &Held) {
+    /// Tells of deletions that wait; `status` lists them from the report.
+    fn hold(&mut self, held: Held) {
         let names: Vec<String> = held.ids.iter().take(5).map(ToString::to_string).collect();
         let more = held.ids.len().saturating_sub(names.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -134,6 +142,6 @@ impl Run<'_> {
             gitopsd_revision = self.job.revision.id,
             "{key}: {message}"
         );
-        self.warnings.push(message);
+        self.held.push(held);
     }
 }

@@ -244,8 +244,8 @@ fn killed_in_the_middle_of_its_first_run_the_next_start_finishes_and_orphans_not
     repo.push("main");
     world.start();
     world.eventually("the second commit is applied", |world| {
-        world.is_ready("apps") && world.item("Kustomization/flux-system/apps")["subject"]
-            == "without the first"
+        world.is_ready("apps")
+            && world.item("Kustomization/flux-system/apps")["subject"] == "without the first"
     });
     world.settled();
     let names = numbered(&world);

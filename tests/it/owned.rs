@@ -14,18 +14,16 @@ fn there(world: &World, name: &str) -> bool {
     world.get("configmap", name).is_some()
 }
 
-/// Notices of a Kustomization.
-fn warnings(world: &World, name: &str) -> String {
-    let item = world.item(&format!("Kustomization/flux-system/{name}"));
-    let warnings = item["warnings"].as_array().cloned().unwrap_or_default();
-    warnings.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("\n")
+/// What is held of a Kustomization; null when nothing is.
+fn held(world: &World, name: &str) -> Value {
+    let owner = format!("flux-system/{name}");
+    let all = world.status()["held"].as_array().cloned().unwrap_or_default();
+    all.into_iter().find(|held| held["owner"] == owner.as_str()).unwrap_or_default()
 }
 
-/// The digest in the first notice that names one.
 fn digest(world: &World, name: &str) -> String {
-    let told = warnings(world, name);
-    let digest = told.lines().find_map(|line| line.split_once("gitopsd confirm "));
-    digest.unwrap_or_else(|| panic!("nothing is held: {told}")).1.to_owned()
+    let held = held(world, name);
+    held["digest"].as_str().unwrap_or_else(|| panic!("nothing is held")).to_owned()
 }
 
 #[test]
@@ -142,12 +140,13 @@ fn a_render_that_becomes_empty_is_held_until_its_digest_is_confirmed() {
     repo.write("apps/apps/kustomization.yaml", "resources: []\n");
     push(&world, &repo, "oops");
     assert!(there(&world, "a") && there(&world, "b"), "held");
-    let held = digest(&world, "apps");
-    assert!(warnings(&world, "apps").contains("became empty"));
-    let shown = world.status()["held"].clone();
-    assert_eq!(shown[0]["digest"], held, "{shown}");
-    assert_eq!(shown[0]["owner"], "flux-system/apps");
-    assert_eq!(shown[0]["objects"].as_array().map(Vec::len), Some(2));
+    let confirmation = digest(&world, "apps");
+    let shown = held(&world, "apps");
+    assert!(shown["reason"].as_str().unwrap().contains("became empty"), "{shown}");
+    let objects = [format!("ConfigMap/{ns}/a"), format!("ConfigMap/{ns}/b")];
+    assert_eq!(shown["objects"], serde_json::json!(objects));
+    let text = String::from_utf8(world.run(&["status"]).stdout).unwrap();
+    assert!(text.contains(&format!("gitopsd confirm {confirmation}")), "{text}");
     let diff = world.json(&["diff", "apps"]);
     assert_eq!(diff[0]["steps"][0]["verb"], "hold", "{diff}");
 
@@ -155,7 +154,7 @@ fn a_render_that_becomes_empty_is_held_until_its_digest_is_confirmed() {
     assert_eq!(wrong.status.code(), Some(1));
     assert!(there(&world, "a") && there(&world, "b"));
 
-    world.ok(&["confirm", &held]);
+    world.ok(&["confirm", &confirmation]);
     world.eventually("both are gone", |world| !there(world, "a") && !there(world, "b"));
     world.settled();
     assert_eq!(world.status()["held"], serde_json::json!([]));
@@ -168,18 +167,54 @@ fn a_render_that_becomes_empty_is_held_until_its_digest_is_confirmed() {
     assert!(there(&world, "a"), "one confirmation covers one deletion");
 }
 
+fn mk_claim(namespace: &str, name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata:\n  name: {name}\n  \
+         namespace: {namespace}\nspec:\n  accessModes: [ReadWriteOnce]\n  \
+         resources: {{requests: {{storage: 1Gi}}}}\n"
+    )
+}
+
+/// True once a claim is gone or its deletion has been asked for.
+fn leaving(world: &World, name: &str) -> bool {
+    let claim = world.get("pvc", name);
+    claim.is_none_or(|claim| claim["metadata"]["deletionTimestamp"] != Value::Null)
+}
+
+#[test]
+fn a_claim_of_a_kustomization_that_left_git_waits_for_its_own_confirmation() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files = [("a.yaml", mk_config_map(&ns, "a", "1")), ("d.yaml", mk_claim(&ns, "data"))];
+    let stays = [("b.yaml", mk_config_map(&ns, "b", "1"))];
+    let repo = world.apps(&[
+        App { name: "going", spec: "", files: &files },
+        App { name: "staying", spec: "", files: &stays },
+    ]);
+    world.start();
+    world.settled();
+    repo.remove("clusters/my-cluster/going.yaml");
+    assert!(push(&world, &repo, "one leaves"), "{}", world.log());
+    world.eventually("its ConfigMap goes", |world| !there(world, "a"));
+    world.eventually("its claim is held", |world| held(world, "going") != Value::Null);
+    assert!(!leaving(&world, "data"));
+    assert_eq!(world.stop(), Some(0));
+    world.start();
+    world.eventually("and after a restart", |world| held(world, "going") != Value::Null);
+    assert!(!leaving(&world, "data"));
+    world.ok(&["confirm", &digest(&world, "going")]);
+    world.eventually("confirmed, it goes", |world| leaving(world, "data"));
+    world.eventually("nothing waits", |world| held(world, "going") == Value::Null);
+}
+
 #[test]
 fn a_claim_that_leaves_git_is_held_while_the_rest_goes() {
     let mut world = World::new();
     let ns = world.namespace.clone();
-    let claim = format!(
-        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata:\n  name: data\n  namespace: {ns}\n\
-         spec:\n  accessModes: [ReadWriteOnce]\n  resources: {{requests: {{storage: 1Gi}}}}\n"
-    );
     let files = [
         ("a.yaml", mk_config_map(&ns, "a", "1")),
         ("b.yaml", mk_config_map(&ns, "b", "1")),
-        ("claim.yaml", claim),
+        ("claim.yaml", mk_claim(&ns, "data")),
     ];
     let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
     world.start();
@@ -189,18 +224,16 @@ fn a_claim_that_leaves_git_is_held_while_the_rest_goes() {
     push(&world, &repo, "no data");
     world.eventually("the ConfigMap goes", |world| !there(world, "b"));
     assert!(world.get("pvc", "data").is_some());
-    assert!(warnings(&world, "apps").contains(&format!("PersistentVolumeClaim/{ns}/data")));
+    let claim = format!("PersistentVolumeClaim/{ns}/data");
+    assert_eq!(held(&world, "apps")["objects"], serde_json::json!([claim]));
 
     // A restart forgets nothing.
     assert_eq!(world.stop(), Some(0));
     world.start();
-    world.eventually("held again", |world| warnings(world, "apps").contains("gitopsd confirm"));
+    world.eventually("held again", |world| held(world, "apps") != Value::Null);
     assert!(world.get("pvc", "data").is_some());
     world.ok(&["confirm", &digest(&world, "apps")]);
-    world.eventually("confirmed, it goes", |world| {
-        let claim = world.get("pvc", "data");
-        claim.is_none_or(|claim| claim["metadata"]["deletionTimestamp"] != Value::Null)
-    });
+    world.eventually("confirmed, it goes", |world| leaving(world, "data"));
 }
 
 #[test]

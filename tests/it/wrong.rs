@@ -250,8 +250,10 @@ fn a_wait_that_ends_without_health_says_why() {
     fails_with(&world, "secret", &["db-password"]);
     fails_with(&world, "huge", &["fits on no node", "cpu"]);
     for name in ["image", "crash", "secret", "huge"] {
-        assert_eq!(world.item(&format!("Kustomization/flux-system/{name}"))["reason"],
-            "HealthCheckFailed");
+        assert_eq!(
+            world.item(&format!("Kustomization/flux-system/{name}"))["reason"],
+            "HealthCheckFailed"
+        );
         assert_eq!(failure(&world, name, "object"), format!("Deployment.apps/{ns}/{name}"));
     }
     fails_with(&world, "later", &["crash", "not ready"]);
