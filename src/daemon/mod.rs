@@ -254,9 +254,17 @@ impl Daemon {
     }
 
     fn done(&mut self, done: Done) {
+        self.take_in(done);
+        for owner in self.pipeline.heirs() {
+            let key = Key::new(Kind::Kustomization, owner.namespace, owner.name);
+            self.handle(Event::Request(key, Trigger::Prune, 0));
+        }
+    }
+
+    fn take_in(&mut self, done: Done) {
         match done {
             Done::Restored(key, Ok(revision)) => self.handle(Event::Restored(key, revision)),
-            Done::Restored(key, Err(failure)) => self.done(Done::Polled(key, Err(failure))),
+            Done::Restored(key, Err(failure)) => self.take_in(Done::Polled(key, Err(failure))),
             Done::Polled(key, result) => {
                 match &result {
                     Ok(Some(revision)) => tracing::info!(

@@ -278,7 +278,10 @@ impl Graph {
             }
             Outcome::Failed(failure) => {
                 item.failures = item.failures.saturating_add(1);
-                item.attempted = Some(report.revision.id);
+                if failure.retry != Retry::Soon {
+                    // An outage says nothing about what this revision declares.
+                    item.attempted = Some(report.revision.id);
+                }
                 let delay = match failure.retry {
                     Retry::Soon => back_off(item.failures, CLUSTER_RETRY.min(retry)),
                     Retry::Interval => retry,

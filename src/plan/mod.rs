@@ -19,7 +19,7 @@ mod inventory;
 mod order;
 
 pub use claims::{Claim, Claims, Conflict};
-pub use decide::decide;
+pub use decide::{GOING, decide};
 pub use desired::{MANAGER, Owner, desired, label};
 pub use diff::{Difference, differences};
 pub use gate::Gate;
