@@ -131,9 +131,6 @@ impl Daemon {
     /// Goes round until a signal ends it.
     async fn turn(&mut self) {
         self.connect();
-        if let Some(source) = self.graph.source(&self.graph.root_pair().source.key()) {
-            self.workers.restore(source.clone());
-        }
         self.publish();
         self.manager.ready();
         tracing::info!(
@@ -258,8 +255,8 @@ impl Daemon {
 
     fn done(&mut self, done: Done) {
         match done {
-            Done::Restored(key, Ok(Some(revision))) => self.handle(Event::Restored(key, revision)),
-            Done::Restored(key, Err(failure)) => tracing::warn!("{key}: {failure}"),
+            Done::Restored(key, Ok(revision)) => self.handle(Event::Restored(key, revision)),
+            Done::Restored(key, Err(failure)) => self.done(Done::Polled(key, Err(failure))),
             Done::Polled(key, result) => {
                 match &result {
                     Ok(Some(revision)) => tracing::info!(
@@ -289,7 +286,7 @@ impl Daemon {
                 // What is left over is found again in the inventory.
                 self.swept = false;
             }
-            Done::Restored(_, Ok(None)) | Done::Forgotten => {}
+            Done::Forgotten => {}
         }
     }
 

@@ -59,19 +59,17 @@ impl Workers {
         self.purposes.insert(id, purpose);
     }
 
-    /// Looks for a source's last good revision on disk.
-    pub fn restore(&mut self, source: GitRepository) {
-        let pipeline = self.pipeline.clone();
-        self.spawn(Purpose::Other, async move {
-            Done::Restored(source.key(), pipeline.restore(&source).await)
-        });
-    }
-
-    /// Asks a source; what is on disk comes first, so that a remote that is away costs no time.
+    /// Asks a source. The first time its mirror is opened instead, so that the last good revision
+    /// is in force before anybody waits for a remote; the graph then asks again.
     pub fn poll(&mut self, source: GitRepository) {
         let pipeline = self.pipeline.clone();
         self.spawn(Purpose::Poll(source.key()), async move {
-            Done::Polled(source.key(), pipeline.poll(&source).await)
+            let key = source.key();
+            if pipeline.opened(&key) {
+                Done::Polled(key, pipeline.poll(&source).await)
+            } else {
+                Done::Restored(key, pipeline.restore(&source).await)
+            }
         });
     }
 

@@ -129,14 +129,14 @@ impl<'a> Run<'a> {
     }
 
     /// The Kustomization as the renderer wants it.
-    pub(super) async fn request(&self) -> Result<Request, Failure> {
+    pub(super) async fn request(&mut self) -> Result<Request, Failure> {
         let kustomization = self.job.kustomization.clone();
         let Some(source_root) = self.job.tree.clone() else {
             let cause = "the files of the source are not at hand";
             return Err(Failure::new(Step::Fetch, "ArtifactFailed", cause).retry(Retry::Soon));
         };
         let keyring = self.pipeline.keyring(&kustomization, &self.job.url).await?;
-        let variables = self.pipeline.variables(&kustomization).await?;
+        let variables = self.pipeline.variables(&kustomization, &mut self.redactor).await?;
         Ok(Request { kustomization, source_root, keyring, variables })
     }
 
@@ -189,7 +189,7 @@ impl<'a> Run<'a> {
         let rendered = self.pipeline.renderer.render(request).await;
         let Rendered { manifests, digest, warnings, redactor, .. } =
             rendered.map_err(|e| self.render_failure(e))?;
-        self.redactor = redactor;
+        self.redactor.merge(&redactor);
         for warning in warnings {
             self.warnings.push(warning.to_string());
         }
