@@ -5,8 +5,8 @@
 //! * the loop: ended tasks, questions of runs, links to the API server, watch sightings, calls of
 //!   the socket, the graph's next due time, the watchdog, signals. It never blocks: databases, Git
 //!   and children are on threads and tasks of their own.
-//! * a worker ([`workers`]): one poll or one run; it asks the loop one question and ends.
-//! * the connection ([`connect`]): tries until the API server answers, then ends.
+//! * a worker (`workers`): one poll or one run; it asks the loop one question and ends.
+//! * the connection (`connect`): tries until the API server answers, then ends.
 //! * the sightings: forwards what the observer's watches see.
 //! * the socket: answers from the published status and hands calls to the loop.
 //!

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, against real parts.
 
 mod apply; // server-side apply, take-over, prune on the control plane
+mod architecture; // the rules that the source keeps
 mod bed; // the real parts: control plane, Git servers, repositories
 mod bed_works; // the bed does what the scenarios rely upon
 mod cluster; // the client of the API server
