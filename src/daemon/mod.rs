@@ -19,7 +19,7 @@ mod publish;
 mod systemd;
 mod workers;
 
-pub use boot::{DaemonError, prepare};
+pub use boot::{DaemonError, entry, host_secrets, prepare};
 
 use crate::api::Command;
 use crate::config::Config;
