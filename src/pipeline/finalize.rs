@@ -38,10 +38,16 @@ impl Run<'_> {
     async fn end(&mut self, orphan: bool) -> Result<(), Failure> {
         let inventory = self.inventory().await?;
         let owner = Owner::of(&self.job.kustomization);
-        lock(&self.pipeline.claims).drop_owner(&owner);
+        let waits = {
+            let mut claims = lock(&self.pipeline.claims);
+            claims.drop_owner(&owner);
+            claims.refused()
+        };
+        lock(&self.pipeline.heirs).extend(waits);
         lock(&self.pipeline.memory).remove(&owner);
         if orphan || !deletes(&self.job.kustomization) {
             let ids: Vec<ObjectId> = inventory.into_iter().map(|entry| entry.id).collect();
+            self.hand_over(&ids);
             return self.let_go(&ids).await;
         }
         let connection = self.connected()?;

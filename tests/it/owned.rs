@@ -96,6 +96,69 @@ fn identical_declarations_are_shared_and_go_with_the_last() {
 }
 
 #[test]
+fn a_shared_object_may_be_changed_in_one_commit_or_one_after_the_other() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let shared = |value: &str| mk_config_map(&ns, "shared", value);
+    let files =
+        |name: &str| [("shared.yaml", shared("1")), ("own.yaml", mk_config_map(&ns, name, "1"))];
+    let repo = world.apps(&[
+        App { name: "first", spec: "  retryInterval: 1h\n", files: &files("a") },
+        App { name: "second", spec: "  retryInterval: 1h\n", files: &files("b") },
+    ]);
+    for name in ["first", "second"] {
+        let path = format!("clusters/my-cluster/{name}.yaml");
+        repo.replace(&path, "  retryInterval: 1s\n", "");
+    }
+    repo.commit("no quick retries");
+    repo.push("main");
+    world.start();
+    world.settled();
+    let value = |world: &World| world.get("configmap", "shared").unwrap()["data"]["key"].clone();
+    for name in ["first", "second"] {
+        repo.write(&format!("apps/{name}/shared.yaml"), &shared("2"));
+    }
+    push(&world, &repo, "both at once");
+    world.settled();
+    assert_eq!(value(&world), "2");
+
+    repo.write("apps/first/shared.yaml", &shared("3"));
+    assert!(!push(&world, &repo, "one goes ahead"), "they differ");
+    assert_eq!(value(&world), "2", "what was agreed upon stays");
+    repo.write("apps/second/shared.yaml", &shared("3"));
+    push(&world, &repo, "the other follows");
+    world.settled();
+    assert_eq!(value(&world), "3");
+
+    repo.write("apps/second/shared.yaml", &shared("4"));
+    assert!(!push(&world, &repo, "now the other goes ahead"), "they differ");
+    repo.remove("apps/first/shared.yaml");
+    push(&world, &repo, "and the first lets go");
+    world.settled();
+    assert_eq!(value(&world), "4");
+}
+
+#[test]
+fn what_is_there_already_as_git_says_is_owned_too() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files =
+        [("a.yaml", mk_config_map(&ns, "a", "1")), ("b.yaml", mk_config_map(&ns, "b", "1"))];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    // A new host takes over: the state directory is empty, the cluster is as Git says.
+    assert_eq!(world.stop(), Some(0));
+    std::fs::remove_dir_all(world.path("state")).unwrap();
+    world.start();
+    world.settled();
+    repo.remove("apps/apps/b.yaml");
+    assert!(push(&world, &repo, "one leaves"), "{}", world.log());
+    world.eventually("it is pruned", |world| !there(world, "b"));
+    assert!(there(&world, "a"));
+}
+
+#[test]
 fn an_object_that_moves_to_another_kustomization_keeps_its_uid() {
     let mut world = World::new();
     let ns = world.namespace.clone();
@@ -297,7 +360,9 @@ fn what_is_not_to_be_pruned_stays() {
     world.start();
     world.settled();
     let mark = "kustomize.toolkit.fluxcd.io/prune=disabled";
-    world.cluster().kubectl_ok(&["-n", &ns, "annotate", "configmap", "touched", mark]);
+    // As in Flux, what kubectl holds under its own name is taken over, and undone.
+    let by = "--field-manager=flux-client-side-apply";
+    world.cluster().kubectl_ok(&["-n", &ns, "annotate", "configmap", "touched", mark, by]);
     for file in ["apps/b.yaml", "apps/marked.yaml", "keep/keep-1.yaml"] {
         repo.remove(&format!("apps/{file}"));
     }

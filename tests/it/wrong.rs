@@ -81,7 +81,7 @@ fn beside_an_object_that_the_server_refuses_the_good_ones_are_applied() {
     fails_with(&world, "kind", &["Widget", "CRD"]);
     assert_eq!(failure(&world, "service", "object"), format!("Service/{ns}/web"));
     assert!(failure(&world, "service", "file").starts_with("apps/service/bad.yaml"));
-    assert_eq!(failure(&world, "kind", "object"), format!("Widget.example.invalid/{ns}/w"));
+    assert_eq!(failure(&world, "kind", "object"), format!("Widget/{ns}/w"));
     assert!(world.get("configmap", "good").is_some());
 }
 
@@ -193,7 +193,7 @@ fn a_work_order_that_cannot_be_read_is_named_with_its_file() {
     world.start();
     world.eventually("the good one is ready", |world| world.is_ready("good"));
     let problem = world.status()["summary"]["problems"][0].clone();
-    assert_eq!(problem["object"], "Kustomization.kustomize.toolkit.fluxcd.io/flux-system/bad");
+    assert_eq!(problem["object"], "Kustomization/flux-system/bad");
     assert!(problem["origin"].as_str().unwrap().starts_with("clusters/my-cluster/bad.yaml"));
     assert!(problem["message"].as_str().unwrap().contains("spec.interval"), "{problem}");
     assert_eq!(world.run(&["status"]).status.code(), Some(1));
@@ -254,7 +254,7 @@ fn a_wait_that_ends_without_health_says_why() {
             world.item(&format!("Kustomization/flux-system/{name}"))["reason"],
             "HealthCheckFailed"
         );
-        assert_eq!(failure(&world, name, "object"), format!("Deployment.apps/{ns}/{name}"));
+        assert_eq!(failure(&world, name, "object"), format!("Deployment/{ns}/{name}"));
     }
     fails_with(&world, "later", &["crash", "not ready"]);
     assert_eq!(world.get("configmap", "l"), None);
