@@ -92,12 +92,15 @@ impl<'a> Run<'a> {
     async fn steps(&mut self, ask: &Ask) -> Result<Outcome, Failure> {
         let permit = self.pipeline.workers.acquire().await;
         self.enter(Step::Open);
-        let request = self.request().await?;
+        let mut request = self.request(true).await?;
         let input =
             self.pipeline.renderer.digest(&request).await.map_err(|e| self.render_failure(e))?;
         if self.quiet(&input) {
             self.tell(self.remembered(), ask).await?;
             return Ok(Outcome::Ready(self.applied()));
+        }
+        if self.job.kustomization.decryption.as_ref().is_some_and(|d| d.secret_ref.is_some()) {
+            request = self.request(false).await?;
         }
         let wanted = match self.render(&request, ask).await? {
             Ok(wanted) => wanted,
@@ -139,13 +142,13 @@ impl<'a> Run<'a> {
     }
 
     /// The Kustomization as the renderer wants it.
-    pub(super) async fn request(&mut self) -> Result<Request, Failure> {
+    pub(super) async fn request(&mut self, remembered: bool) -> Result<Request, Failure> {
         let kustomization = self.job.kustomization.clone();
         let Some(source_root) = self.job.tree.clone() else {
             let cause = "the files of the source are not at hand";
             return Err(Failure::new(Step::Fetch, "ArtifactFailed", cause).retry(Retry::Soon));
         };
-        let keyring = self.pipeline.keyring(&kustomization, &self.job.url).await?;
+        let keyring = self.pipeline.keyring(&kustomization, &self.job.url, remembered).await?;
         let variables = self.pipeline.variables(&kustomization, &mut self.redactor).await?;
         Ok(Request { kustomization, source_root, keyring, variables })
     }

@@ -272,6 +272,15 @@ fn children(pid: u32) -> Vec<u32> {
     all
 }
 
+/// Ends the looking, also when an assertion ends the test.
+struct Enough<'a>(&'a AtomicBool);
+
+impl Drop for Enough<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Looks at a process and its children until told to stop; answers the children it met.
 fn look(pid: u32, stop: &AtomicBool) -> BTreeSet<u32> {
     let mut met = BTreeSet::new();
@@ -331,6 +340,7 @@ fn the_plaintext_is_in_the_cluster_and_nowhere_else() {
     let pid = world.pid();
     let met = std::thread::scope(|scope| {
         let looking = scope.spawn(|| look(pid, &stop));
+        let enough = Enough(&stop);
         world.eventually("what can be applied is", |world| {
             ["secret", "plain", "used"].iter().all(|name| world.is_ready(name))
                 && ["refused", "named"].iter().all(|name| world.message(name).contains(':'))
@@ -375,7 +385,7 @@ fn the_plaintext_is_in_the_cluster_and_nowhere_else() {
                 scan(&format!("history show {id}"), &output.stdout);
             }
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(enough);
         looking.join().expect("no process showed a secret")
     });
     assert!(!met.is_empty(), "render children were looked at");
