@@ -356,6 +356,9 @@ impl<'a> Run<'a> {
             Err(failure) if failure.reason == STOPPING => Outcome::Cancelled,
             Err(mut failure) => {
                 failure.cause = self.redactor.mask(&failure.cause);
+                // A variable may have become a part of a name.
+                failure.object = failure.object.map(|object| self.redactor.mask(&object));
+                failure.hint = failure.hint.map(|hint| self.redactor.mask(&hint));
                 Outcome::Failed(failure)
             }
         };
