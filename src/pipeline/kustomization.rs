@@ -92,13 +92,16 @@ impl<'a> Run<'a> {
     async fn steps(&mut self, ask: &Ask) -> Result<Outcome, Failure> {
         let permit = self.pipeline.workers.acquire().await;
         self.enter(Step::Open);
-        let request = self.request().await?;
+        let mut request = self.request(true).await?;
         let input =
             self.pipeline.renderer.digest(&request).await.map_err(|e| self.render_failure(e))?;
         let input = self.with_spec(&input);
         if self.quiet(&input) {
             self.tell(self.remembered(), ask).await?;
             return Ok(Outcome::Ready(self.applied()));
+        }
+        if self.job.kustomization.decryption.as_ref().is_some_and(|d| d.secret_ref.is_some()) {
+            request = self.request(false).await?;
         }
         let wanted = match self.render(&request, ask).await? {
             Ok(wanted) => wanted,
@@ -140,13 +143,13 @@ impl<'a> Run<'a> {
     }
 
     /// The Kustomization as the renderer wants it.
-    pub(super) async fn request(&mut self) -> Result<Request, Failure> {
+    pub(super) async fn request(&mut self, remembered: bool) -> Result<Request, Failure> {
         let kustomization = self.job.kustomization.clone();
         let Some(source_root) = self.job.tree.clone() else {
             let cause = "the files of the source are not at hand";
             return Err(Failure::new(Step::Fetch, "ArtifactFailed", cause).retry(Retry::Soon));
         };
-        let keyring = self.pipeline.keyring(&kustomization, &self.job.url).await?;
+        let keyring = self.pipeline.keyring(&kustomization, &self.job.url, remembered).await?;
         let variables = self.pipeline.variables(&kustomization, &mut self.redactor).await?;
         Ok(Request { kustomization, source_root, keyring, variables })
     }
@@ -381,6 +384,8 @@ impl<'a> Run<'a> {
             Err(failure) if failure.reason == STOPPING => Outcome::Cancelled,
             Err(mut failure) => {
                 failure.cause = self.redactor.mask(&failure.cause);
+                // A variable may have become a part of a name.
+                failure.object = failure.object.map(|object| self.redactor.mask(&object));
                 failure.hint = failure.hint.map(|hint| self.redactor.mask(&hint));
                 Outcome::Failed(failure)
             }

@@ -59,7 +59,7 @@ impl Pipeline {
 impl Run<'_> {
     async fn preview(&mut self, preview: &mut Preview) -> Result<(), Failure> {
         let connection = self.connected()?;
-        let request = self.request().await?;
+        let request = self.request(false).await?;
         let (Sorted { plain: mut manifests, kept, .. }, _) = self.build(&request).await?;
         connection.applier.normalise(&mut manifests).await;
         for manifest in &mut manifests {
