@@ -308,6 +308,10 @@ async fn suspend(
 ) -> Answer<Accepted> {
     let SuspendAsk { name, until_ms, reason } = ask;
     let by = peer.name;
+    let reason = match reason.trim() {
+        "" => "no reason given".to_owned(),
+        said => said.to_owned(),
+    };
     put(&shared, |reply| Command::Suspend { name, until_ms, reason, by, reply }).await
 }
 

@@ -16,8 +16,9 @@ EXIT CODES
 
 /// Show what the next run would change; nothing is written
 ///
-/// + created, ~ changed, ! deleted and created anew, - deleted, h held until confirmed,
-/// ? decided after an earlier stage, x refused by the API server, . left alone.
+/// Marks: + created, ~ changed, ! deleted and created anew, - deleted,
+/// h held until confirmed, ? decided after an earlier stage,
+/// x refused by the API server, . left alone.
 /// Values of Secrets are masked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, verbatim_doc_comment)]

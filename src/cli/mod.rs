@@ -13,8 +13,8 @@
 //! graph by the same functions that the daemon runs on. Errors are `anyhow`'s, because only a
 //! person reads them.
 
-//TMP mod build;
-//TMP mod check;
+mod build;
+mod check;
 mod completions;
 mod confirm;
 mod diff;
@@ -110,8 +110,8 @@ enum Color {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Run(run::Args),
-    //TMP     Check(check::Args),
-    //TMP     Build(build::Args),
+    Check(check::Args),
+    Build(build::Args),
     Status(status::Args),
     Reconcile(reconcile::Args),
     Diff(diff::Args),
@@ -159,8 +159,8 @@ impl Cli {
         let context = Context { config: self.config, socket: self.socket, terminal };
         let done = match self.verb {
             Verb::Run(args) => run::run(&context, &args),
-            //TMP             Verb::Check(args) => check::run(&context, args),
-            //TMP             Verb::Build(args) => build::run(&context, args),
+            Verb::Check(args) => check::run(&context, args),
+            Verb::Build(args) => build::run(&context, args),
             Verb::Status(args) => block_on(status::run(&context, &args)),
             Verb::Reconcile(args) => block_on(reconcile::run(&context, &args)),
             Verb::Diff(args) => block_on(diff::run(&context, &args)),

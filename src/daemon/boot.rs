@@ -131,7 +131,7 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
 }
 
 /// The root pair that a configuration stands for.
-fn entry(config: &Config) -> Root {
+pub fn entry(config: &Config) -> Root {
     let reference = match config.root.reference.clone() {
         RootRef::Branch(name) => GitReference::Branch(name),
         RootRef::Tag(name) => GitReference::Tag(name),
@@ -143,7 +143,7 @@ fn entry(config: &Config) -> Root {
 }
 
 /// Reads what the host holds, from systemd's credentials or the configured files.
-fn host_secrets(config: &Config) -> Result<HostSecrets, DaemonError> {
+pub fn host_secrets(config: &Config) -> Result<HostSecrets, DaemonError> {
     let mut keyring = Keyring::empty();
     if let Some(found) = credential("age-key", config.decryption.age_key_file.as_deref())? {
         found.warning.iter().for_each(|warning| tracing::warn!("{warning}"));

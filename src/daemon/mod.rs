@@ -5,8 +5,8 @@
 //! * the loop: ended tasks, questions of runs, links to the API server, watch sightings, calls of
 //!   the socket, the graph's next due time, the watchdog, signals. It never blocks: databases, Git
 //!   and children are on threads and tasks of their own.
-//! * a worker ([`workers`]): one poll or one run; it asks the loop one question and ends.
-//! * the connection ([`connect`]): tries until the API server answers, then ends.
+//! * a worker (`workers`): one poll or one run; it asks the loop one question and ends.
+//! * the connection (`connect`): tries until the API server answers, then ends.
 //! * the sightings: forwards what the observer's watches see.
 //! * the socket: answers from the published status and hands calls to the loop.
 //!
@@ -19,7 +19,7 @@ mod publish;
 mod systemd;
 mod workers;
 
-pub use boot::{DaemonError, prepare};
+pub use boot::{DaemonError, entry, host_secrets, prepare};
 
 use crate::api::Command;
 use crate::config::Config;
@@ -131,9 +131,6 @@ impl Daemon {
     /// Goes round until a signal ends it.
     async fn turn(&mut self) {
         self.connect();
-        if let Some(source) = self.graph.source(&self.graph.root_pair().source.key()) {
-            self.workers.restore(source.clone());
-        }
         self.publish();
         self.manager.ready();
         tracing::info!(
@@ -257,9 +254,17 @@ impl Daemon {
     }
 
     fn done(&mut self, done: Done) {
+        self.take_in(done);
+        for owner in self.pipeline.heirs() {
+            let key = Key::new(Kind::Kustomization, owner.namespace, owner.name);
+            self.handle(Event::Request(key, Trigger::Prune, 0));
+        }
+    }
+
+    fn take_in(&mut self, done: Done) {
         match done {
-            Done::Restored(key, Ok(Some(revision))) => self.handle(Event::Restored(key, revision)),
-            Done::Restored(key, Err(failure)) => tracing::warn!("{key}: {failure}"),
+            Done::Restored(key, Ok(revision)) => self.handle(Event::Restored(key, revision)),
+            Done::Restored(key, Err(failure)) => self.take_in(Done::Polled(key, Err(failure))),
             Done::Polled(key, result) => {
                 match &result {
                     Ok(Some(revision)) => tracing::info!(
@@ -289,7 +294,7 @@ impl Daemon {
                 // What is left over is found again in the inventory.
                 self.swept = false;
             }
-            Done::Restored(_, Ok(None)) | Done::Forgotten => {}
+            Done::Forgotten => {}
         }
     }
 

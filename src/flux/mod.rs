@@ -2,8 +2,8 @@
 //!
 //! [`Object::read`] turns one manifest (JSON, whatever API version the repository still carries)
 //! into a typed object with its defaults filled in, or into the list of everything that is wrong
-//! with it. [`classify`] says of any manifest whether it is a work order, a part of Flux itself
-//! that is set aside, or a plain object that is applied. [`root`] writes the host's configuration
+//! with it. [`classify()`] says of any manifest whether it is a work order, a part of Flux itself
+//! that is set aside, or a plain object that is applied. [`root()`] writes the host's configuration
 //! as the GitRepository and Kustomization that it stands for, so that the root is no special case.
 //!
 //! Fields and kinds that we do not act upon yet are named in [`Unsupported`], never dropped.
@@ -104,7 +104,7 @@ impl fmt::Display for Unsupported {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
     /// A Git source.
-    GitRepository(GitRepository),
+    GitRepository(Box<GitRepository>),
     /// A Kustomization.
     Kustomization(Box<Kustomization>),
 }
@@ -118,7 +118,7 @@ impl Object {
         let group = group_of(manifest);
         match (group, text(manifest, "/kind").as_str()) {
             ("source.toolkit.fluxcd.io", "GitRepository") => {
-                Some(GitRepository::read(manifest).map(Object::GitRepository))
+                Some(GitRepository::read(manifest).map(|g| Object::GitRepository(Box::new(g))))
             }
             ("kustomize.toolkit.fluxcd.io", "Kustomization") => {
                 Some(Kustomization::read(manifest).map(|k| Object::Kustomization(Box::new(k))))

@@ -49,7 +49,8 @@ struct Notices {
 impl Graph {
     /// A graph of the root pair, due at once.
     pub fn new(root: Root, now: Time) -> Self {
-        let source = Item::new(Object::GitRepository(root.source.clone()), Value::Null, now);
+        let source =
+            Item::new(Object::GitRepository(Box::new(root.source.clone())), Value::Null, now);
         let entry = Item::new(
             Object::Kustomization(Box::new(root.kustomization.clone())),
             Value::Null,

@@ -14,8 +14,8 @@ use std::time::Duration;
 pub enum Event {
     /// A source was asked: a new revision, none (`Ok(None)`), or a failure.
     Polled(Key, Result<Option<Revision>, Failure>),
-    /// A source's last good revision was found on disk.
-    Restored(Key, Revision),
+    /// A source's mirror was opened; its last good revision, if there is one on disk.
+    Restored(Key, Option<Revision>),
     /// A Kustomization has rendered a revision and these are its work orders.
     Rendered(Key, WorkOrders),
     /// A run of a Kustomization ended.
@@ -70,7 +70,12 @@ impl Graph {
     /// Takes in one event. The caller then asks [`Graph::due`].
     pub fn handle(&mut self, event: Event, now: Time) -> Vec<Effect> {
         match event {
-            Event::Restored(key, revision) => self.new_revision(&key, revision, now),
+            Event::Restored(key, revision) => {
+                if let Some(item) = self.items.get_mut(&key) {
+                    item.phase = Phase::Idle { due: Some((now, Trigger::Boot)) };
+                }
+                revision.map_or_else(Vec::new, |revision| self.new_revision(&key, revision, now))
+            }
             Event::Polled(key, result) => self.polled(&key, result, now),
             Event::Rendered(key, orders) => self.register(&key, orders, now),
             Event::Finished(key, report) => self.finished(&key, report, now),
@@ -273,7 +278,10 @@ impl Graph {
             }
             Outcome::Failed(failure) => {
                 item.failures = item.failures.saturating_add(1);
-                item.attempted = Some(report.revision.id);
+                if failure.retry != Retry::Soon {
+                    // An outage says nothing about what this revision declares.
+                    item.attempted = Some(report.revision.id);
+                }
                 let delay = match failure.retry {
                     Retry::Soon => back_off(item.failures, CLUSTER_RETRY.min(retry)),
                     Retry::Interval => retry,

@@ -6,7 +6,7 @@
 
 use super::{Connection, Failure, Pipeline, Retry, Step};
 use crate::flux::{GitRepository, Kustomization};
-use crate::render::Variables;
+use crate::render::{Redactor, Variables};
 use crate::secrets::{Keyring, Plaintext};
 use crate::source::Credential;
 use base64::Engine as _;
@@ -116,10 +116,12 @@ impl Pipeline {
         Ok(Arc::new(keys))
     }
 
-    /// Variables of `postBuild`: `substituteFrom` in order, then the inline ones.
+    /// Variables of `postBuild`: `substituteFrom` in order, then the inline ones. Values of
+    /// Secrets are added to the redactor.
     pub(super) async fn variables(
         &self,
         kustomization: &Kustomization,
+        redactor: &mut Redactor,
     ) -> Result<Variables, Failure> {
         let mut variables = Variables::default();
         let Some(post_build) = &kustomization.post_build else { return Ok(variables) };
@@ -150,6 +152,9 @@ impl Pipeline {
                     .hint(Some("create it, or set optional: true".into())));
             };
             for (key, value) in data {
+                if from.kind == "Secret" {
+                    redactor.add(value.expose());
+                }
                 let text = String::from_utf8_lossy(value.expose()).into_owned();
                 variables.insert(&key, &text).map_err(|e| wrong(format!("{place}: {e}")))?;
             }

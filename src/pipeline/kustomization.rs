@@ -95,6 +95,8 @@ impl<'a> Run<'a> {
             Err(adopted) => return Ok(Outcome::Adopted(adopted)),
         };
         let written = self.write(&wanted).await?;
+        // Nothing is deleted on the word of a render that was not applied whole.
+        self.refused(&wanted, &written)?;
         self.prune(&wanted).await?;
         drop(permit);
         self.enter(Step::Observe);
@@ -102,7 +104,6 @@ impl<'a> Run<'a> {
         if cancelled {
             return Ok(Outcome::Cancelled);
         }
-        self.refused(&wanted, written)?;
         self.remember_ready(&wanted);
         Ok(Outcome::Ready(self.applied()))
     }
@@ -129,14 +130,14 @@ impl<'a> Run<'a> {
     }
 
     /// The Kustomization as the renderer wants it.
-    pub(super) async fn request(&self) -> Result<Request, Failure> {
+    pub(super) async fn request(&mut self) -> Result<Request, Failure> {
         let kustomization = self.job.kustomization.clone();
         let Some(source_root) = self.job.tree.clone() else {
             let cause = "the files of the source are not at hand";
             return Err(Failure::new(Step::Fetch, "ArtifactFailed", cause).retry(Retry::Soon));
         };
         let keyring = self.pipeline.keyring(&kustomization, &self.job.url).await?;
-        let variables = self.pipeline.variables(&kustomization).await?;
+        let variables = self.pipeline.variables(&kustomization, &mut self.redactor).await?;
         Ok(Request { kustomization, source_root, keyring, variables })
     }
 
@@ -189,7 +190,7 @@ impl<'a> Run<'a> {
         let rendered = self.pipeline.renderer.render(request).await;
         let Rendered { manifests, digest, warnings, redactor, .. } =
             rendered.map_err(|e| self.render_failure(e))?;
-        self.redactor = redactor;
+        self.redactor.merge(&redactor);
         for warning in warnings {
             self.warnings.push(warning.to_string());
         }
@@ -284,8 +285,8 @@ impl<'a> Run<'a> {
         failure
     }
 
-    /// What was refused ends the run as failed, after everything else was done.
-    fn refused(&self, wanted: &Wanted, written: Written) -> Result<(), Failure> {
+    /// What was refused ends the run as failed, after everything else was applied.
+    fn refused(&self, wanted: &Wanted, written: &Written) -> Result<(), Failure> {
         if let Some(problem) = wanted.orders.problems.first() {
             let mut failure = Failure::new(Step::Plan, "BuildFailed", problem.message.clone())
                 .object(&problem.object)
@@ -296,10 +297,18 @@ impl<'a> Run<'a> {
             }
             return Err(self.at_revision(failure));
         }
-        match written.refusals.into_iter().next() {
-            Some(failure) => Err(failure),
-            None => Ok(()),
+        let Some(first) = written.refusals.first() else { return Ok(()) };
+        let mut failure = first.clone();
+        if let [_, others @ ..] = written.refusals.as_slice()
+            && !others.is_empty()
+        {
+            let named: Vec<&str> =
+                others.iter().take(5).filter_map(|other| other.object.as_deref()).collect();
+            let cause =
+                format!("{} (and {} more: {})", failure.cause, others.len(), named.join(", "));
+            failure.cause = cause;
         }
+        Err(failure)
     }
 
     fn remember_ready(&self, wanted: &Wanted) {

@@ -36,7 +36,7 @@ use crate::render::{ObjectId, Renderer};
 use crate::source::Tree;
 use memory::Memory;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -172,6 +172,7 @@ pub struct Pipeline {
     workers: Semaphore,
     confirmed: Mutex<Vec<String>>,
     sources: Mutex<HashMap<Key, poll::Mirror>>,
+    heirs: Mutex<BTreeSet<Owner>>,
     stopping: watch::Sender<bool>,
     since: std::time::Instant,
 }
@@ -200,6 +201,7 @@ impl Pipeline {
             workers,
             confirmed: Mutex::default(),
             sources: Mutex::default(),
+            heirs: Mutex::default(),
             stopping: watch::channel(false).0,
             since: std::time::Instant::now(),
         }
@@ -247,6 +249,11 @@ impl Pipeline {
     /// Child processes that rendering has started so far.
     pub fn render_children(&self) -> u64 {
         self.renderer.children()
+    }
+
+    /// Owners that were left alone with a shared object since the last call: they are to run.
+    pub fn heirs(&self) -> BTreeSet<Owner> {
+        std::mem::take(&mut *lock(&self.heirs))
     }
 
     /// Every owner that the inventory knows.

@@ -12,7 +12,12 @@ pub(super) struct Mirror {
 }
 
 impl Pipeline {
-    /// Finds the last good revision on disk, without any network.
+    /// True once a source's mirror was opened.
+    pub fn opened(&self, key: &Key) -> bool {
+        lock(&self.sources).contains_key(key)
+    }
+
+    /// Opens the mirror and finds the last good revision on disk, without any network.
     pub async fn restore(&self, source: &GitRepository) -> Result<Option<Revision>, Failure> {
         let mirror = self.mirror(source).await?;
         let last = blocking(source, move || mirror.last()).await?;

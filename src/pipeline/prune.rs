@@ -5,7 +5,7 @@ use super::{Failure, Retry, Step, lock};
 use crate::apply::Pruned;
 use crate::history::{Change, Verb};
 use crate::logging::Message;
-use crate::plan::{Entry, Guard, Held, delete_order, stale};
+use crate::plan::{Entry, Guard, Held, Owner, delete_order, stale};
 use crate::render::ObjectId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -60,6 +60,7 @@ impl Run<'_> {
             let claims = lock(&self.pipeline.claims);
             entries.keys().cloned().partition(|id| claims.other(&self.owner, id).is_some())
         };
+        self.hand_over(&shared);
         self.let_go(&shared).await?;
         let (mut free, held) = guard.judge(unclaimed);
         if let Some(held) = held {
@@ -84,6 +85,22 @@ impl Run<'_> {
             }
         }
         failures.into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Shared objects carry the labels of their first owner. When that one lets go, the next has
+    /// to write its own: its memory is made to look again, and the loop is told to run it.
+    fn hand_over(&self, shared: &[ObjectId]) {
+        let heirs: BTreeSet<Owner> = {
+            let claims = lock(&self.pipeline.claims);
+            shared.iter().filter_map(|id| claims.other(&self.owner, id).cloned()).collect()
+        };
+        let mut memory = lock(&self.pipeline.memory);
+        for heir in &heirs {
+            if let Some(memory) = memory.get_mut(heir) {
+                memory.input.clear();
+            }
+        }
+        lock(&self.pipeline.heirs).extend(heirs);
     }
 
     async fn pruned(&mut self, id: &ObjectId, outcome: Pruned) -> Result<(), Failure> {

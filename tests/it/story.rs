@@ -52,17 +52,17 @@ fn a_flux_config_repository_becomes_a_healthy_cluster_and_follows_git() {
 
     // A deletion is pruned.
     app.write("k8s/dev/extra.yaml", &mk_config_map("blaster", "extra", "1"));
-    app.replace("k8s/dev/kustomization.yaml", "resources:\n", "resources:\n  - extra.yaml\n");
+    app.replace("k8s/dev/kustomization.yaml", "resources:\n", "resources:\n- extra.yaml\n");
     app.commit("an extra");
     app.push("develop");
     assert!(world.reconcile(), "{}", world.log());
-    assert!(cluster.get("blaster", "configmap", "extra").is_some());
-    app.replace("k8s/dev/kustomization.yaml", "  - extra.yaml\n", "");
+    assert!(cluster.get("blaster", "configmap", "extra-dev").is_some());
+    app.replace("k8s/dev/kustomization.yaml", "- extra.yaml\n", "");
     app.remove("k8s/dev/extra.yaml");
     app.commit("no extra");
     app.push("develop");
     assert!(world.reconcile(), "{}", world.log());
-    assert!(cluster.get("blaster", "configmap", "extra").is_none());
+    assert!(cluster.get("blaster", "configmap", "extra-dev").is_none());
     assert!(cluster.get("", "namespace", "blaster").is_some(), "prod declares it too");
 
     // A bad commit is explained, and what runs goes on.

@@ -1,0 +1,228 @@
+//! Pure: `report.json`, version 1: what came of each Kustomization.
+//!
+//! `{"version":1, "objects":N, "set_aside":[{"kind","namespace","name","reason"}],
+//! "kustomizations":[{"namespace","name","path","source","result","engine","objects",
+//! "errors":[{"file","line","message"}], "warnings":[the same],
+//! "unsupported":[{"kind","namespace","name","field"}]}]}`
+//!
+//! Files are paths inside the source; file and line are null where they are not known. A field is
+//! empty where a whole kind is meant. `engine` is null where nothing was rendered.
+
+use crate::flux::Unsupported;
+use crate::pipeline::SetAsideEntry;
+use crate::render::{Origin, Problem, RenderError, Warning};
+use serde::Serialize;
+
+/// The whole report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// 1.
+    pub version: u32,
+    /// Objects of all Kustomizations, Flux objects included.
+    pub objects: usize,
+    /// Manifests that are parts of Flux itself.
+    pub set_aside: Vec<SetAsideEntry>,
+    /// Every Kustomization, in the order in which they were met.
+    pub kustomizations: Vec<Entry>,
+}
+
+/// What came of one Kustomization.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Rendered.
+    Ok,
+    /// Something in the repository is wrong.
+    Error,
+    /// Something that it needs is not there.
+    Blocked,
+    /// It asks for what gitopsd cannot do yet.
+    Unsupported,
+}
+
+impl Outcome {
+    /// The outcome in a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Ok => "ok",
+            Outcome::Error => "error",
+            Outcome::Blocked => "blocked",
+            Outcome::Unsupported => "unsupported",
+        }
+    }
+}
+
+/// One Kustomization.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// `spec.path` as written.
+    pub path: String,
+    /// Its source, `namespace/name`.
+    pub source: String,
+    /// What came of it.
+    pub result: Outcome,
+    /// What rendered it.
+    pub engine: Option<String>,
+    /// Its objects, Flux objects included, set-aside ones not.
+    pub objects: usize,
+    /// What is wrong.
+    pub errors: Vec<Note>,
+    /// What the operator should know.
+    pub warnings: Vec<Note>,
+    /// What it declares and we do not act upon.
+    pub unsupported: Vec<Missing>,
+    /// Sealed files are what is wrong; not part of the report.
+    #[serde(skip)]
+    pub sealed: bool,
+}
+
+/// A sentence about a place in a source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Note {
+    /// Path inside the source.
+    pub file: Option<String>,
+    /// Line from 1.
+    pub line: Option<u32>,
+    /// The sentence.
+    pub message: String,
+}
+
+/// A kind or field that is not acted upon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// Kind of the object.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// `spec.field`, or empty for the whole kind.
+    pub field: String,
+}
+
+impl Note {
+    /// A note without a place.
+    pub fn new(message: impl Into<String>) -> Self {
+        Note { file: None, line: None, message: message.into() }
+    }
+
+    /// A note about an object's file.
+    pub fn at(origin: Option<&Origin>, message: impl Into<String>) -> Self {
+        let file = origin.map(|origin| origin.file.clone());
+        Note { file, line: origin.and_then(|origin| origin.line), message: message.into() }
+    }
+
+    /// A note about `FILE` or `FILE:LINE`.
+    pub fn in_file(place: Option<&str>, message: String) -> Self {
+        let Some(place) = place else { return Note::new(message) };
+        match place.rsplit_once(':').map(|(file, line)| (file, line.parse())) {
+            Some((file, Ok(line))) => Note { file: Some(file.into()), line: Some(line), message },
+            _ => Note { file: Some(place.to_owned()), line: None, message },
+        }
+    }
+
+    /// What is wrong with a render; what to do about it stands at the end of the last one.
+    pub fn of(error: &RenderError) -> Vec<Note> {
+        let problem =
+            |p: &Problem| Note { file: p.file.clone(), line: p.line, message: p.message.clone() };
+        let mut notes: Vec<Note> = error.problems().iter().map(problem).collect();
+        if notes.is_empty() {
+            notes.push(Note::new(error.to_string()));
+        }
+        if let (Some(hint), Some(last)) = (error.hint(), notes.last_mut()) {
+            last.message = format!("{}; {hint}", last.message);
+        }
+        notes
+    }
+}
+
+impl From<&Warning> for Note {
+    fn from(warning: &Warning) -> Self {
+        Note { file: warning.file.clone(), line: warning.line, message: warning.message.clone() }
+    }
+}
+
+impl From<&Unsupported> for Missing {
+    fn from(found: &Unsupported) -> Self {
+        Missing {
+            kind: found.kind.clone(),
+            namespace: found.namespace.clone(),
+            name: found.name.clone(),
+            field: found.field.clone(),
+        }
+    }
+}
+
+impl std::fmt::Display for Note {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, "{file}:{line}: {}", self.message),
+            (Some(file), None) => write!(f, "{file}: {}", self.message),
+            _ => f.write_str(&self.message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_report_has_the_agreed_shape() {
+        let missing = Missing {
+            kind: "HelmRelease".into(),
+            namespace: "web".into(),
+            name: "h".into(),
+            field: String::new(),
+        };
+        let report = Report {
+            version: 1,
+            objects: 2,
+            set_aside: vec![SetAsideEntry {
+                kind: "Namespace".into(),
+                namespace: String::new(),
+                name: "flux-system".into(),
+                reason: "r".into(),
+            }],
+            kustomizations: vec![Entry {
+                namespace: "flux-system".into(),
+                name: "apps".into(),
+                path: "./apps".into(),
+                source: "flux-system/flux-system".into(),
+                result: Outcome::Error,
+                engine: Some("child".into()),
+                objects: 2,
+                errors: vec![Note::in_file(Some("a.yaml:3"), "wrong".into())],
+                warnings: vec![Note::new("w")],
+                unsupported: vec![missing],
+                sealed: false,
+            }],
+        };
+        assert_eq!(
+            serde_json::to_value(&report).expect("plain data"),
+            json!({"version": 1, "objects": 2,
+                "set_aside": [{"kind": "Namespace", "namespace": "", "name": "flux-system",
+                    "reason": "r"}],
+                "kustomizations": [{"namespace": "flux-system", "name": "apps", "path": "./apps",
+                    "source": "flux-system/flux-system", "result": "error", "engine": "child",
+                    "objects": 2,
+                    "errors": [{"file": "a.yaml", "line": 3, "message": "wrong"}],
+                    "warnings": [{"file": null, "line": null, "message": "w"}],
+                    "unsupported": [{"kind": "HelmRelease", "namespace": "web", "name": "h",
+                        "field": ""}]}]})
+        );
+    }
+
+    #[test]
+    fn a_failed_render_is_told_by_problem_with_the_remedy_last() {
+        let error = RenderError::PathNotFound { path: "apps".into() };
+        let [note] = Note::of(&error).try_into().expect("one note");
+        assert_eq!(note.file, None);
+        assert!(note.message.contains("\"apps\"") && note.message.contains("correct spec.path"));
+    }
+}

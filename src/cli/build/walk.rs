@@ -1,0 +1,329 @@
+//! The whole graph without a cluster: every Kustomization that can be reached is rendered.
+//!
+//! Goes in waves. Each wave renders what can be rendered now, two children at once; what it
+//! declares (sources, Kustomizations, ConfigMaps and Secrets for `substituteFrom`) is taken in
+//! before the next. What is left when a wave finds nothing to do lacks something, and says what.
+//! One failure never stops the others. `dependsOn` orders nothing here, because nothing is
+//! applied; a cycle, or a dependency that does not exist, is told.
+
+use super::report::{Entry, Missing, Note, Outcome, Report};
+use super::scope::Scopes;
+use super::sources::{Sources, normal};
+use super::values::{Lack, Values};
+use crate::flux::{Class, Key, Kustomization, Object, Root, classify};
+use crate::pipeline::{SetAsideEntry, sort};
+use crate::plan::{Claim, Claims, Owner, desired, label};
+use crate::render::{Manifest, Redactor, RenderError, Rendered, Renderer, Request};
+use crate::secrets::Keyring;
+use futures::StreamExt;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Kustomizations that are followed; a tree that declares more of them is declaring itself.
+const KUSTOMIZATIONS: usize = 10_000;
+
+/// Renders under way at once; the renderer starts two children at a time.
+const AT_ONCE: usize = 4;
+
+/// What came of the walk.
+pub struct Walked {
+    /// The report.
+    pub report: Report,
+    /// What was rendered, by its place in the report.
+    pub outputs: Vec<Option<Output>>,
+}
+
+/// One Kustomization's objects.
+pub struct Output {
+    /// As they would be applied, Flux objects included, set-aside ones not.
+    pub manifests: Vec<Manifest>,
+    /// Over what was opened.
+    pub opened: Redactor,
+    /// Over what was substituted from Secrets.
+    pub substituted: Redactor,
+}
+
+/// The walk, between its waves.
+pub struct Walk {
+    renderer: Renderer,
+    keyring: Arc<Keyring>,
+    root: Root,
+    sources: Sources,
+    values: Values,
+    waiting: Vec<Kustomization>,
+    seen: BTreeSet<Key>,
+    met: Vec<Met>,
+    set_aside: Vec<SetAsideEntry>,
+    /// The repository's own entry is in force.
+    adopted: bool,
+}
+
+/// A Kustomization that was dealt with.
+struct Met {
+    kustomization: Kustomization,
+    entry: Entry,
+    output: Option<Output>,
+}
+
+/// A Kustomization that can be rendered.
+struct Ready {
+    kustomization: Kustomization,
+    request: Request,
+    substituted: Redactor,
+}
+
+impl Walk {
+    /// A walk from the root pair.
+    pub fn new(renderer: Renderer, keyring: Keyring, root: Root, sources: Sources) -> Self {
+        Walk {
+            renderer,
+            keyring: Arc::new(keyring),
+            waiting: vec![root.kustomization.clone()],
+            seen: [root.kustomization.key()].into(),
+            root,
+            sources,
+            values: Values::default(),
+            met: Vec::new(),
+            set_aside: Vec::new(),
+            adopted: false,
+        }
+    }
+
+    /// Goes through everything.
+    pub async fn go(mut self) -> Walked {
+        loop {
+            let mut wave = self.wave(false);
+            if wave.is_empty() {
+                // Optional values that nobody declares are done without, but only at the end.
+                wave = self.wave(true);
+            }
+            if wave.is_empty() {
+                break;
+            }
+            let renderer = &self.renderer;
+            let renders = wave.into_iter().map(|ready| async move {
+                let result = renderer.render(&ready.request).await;
+                (ready, result)
+            });
+            let done: Vec<_> = futures::stream::iter(renders).buffered(AT_ONCE).collect().await;
+            for (ready, result) in done {
+                self.take(ready, result);
+            }
+        }
+        self.left_over();
+        self.finish()
+    }
+
+    /// What can be rendered now. With `without`, optional values may be missing.
+    fn wave(&mut self, without: bool) -> Vec<Ready> {
+        let mut wave = Vec::new();
+        for kustomization in std::mem::take(&mut self.waiting) {
+            if let Some(entry) = unsupported(&kustomization) {
+                self.met.push(Met { kustomization, entry, output: None });
+                continue;
+            }
+            let tree = self.sources.tree(&kustomization.source);
+            let variables = self.values.variables(&kustomization, without);
+            let (Ok(source_root), Ok((variables, substituted))) = (tree, variables) else {
+                self.waiting.push(kustomization);
+                continue;
+            };
+            let request = Request {
+                kustomization: kustomization.clone(),
+                source_root,
+                keyring: self.keyring.clone(),
+                variables,
+            };
+            wave.push(Ready { kustomization, request, substituted });
+        }
+        wave
+    }
+
+    /// Takes in one render.
+    fn take(&mut self, ready: Ready, result: Result<Rendered, RenderError>) {
+        let Ready { kustomization, substituted, .. } = ready;
+        let mut entry = entry(&kustomization);
+        if kustomization.suspend {
+            entry.warnings.push(Note::new("spec.suspend is set: it would not run"));
+        }
+        let rendered = match result {
+            Ok(rendered) => rendered,
+            Err(error) => {
+                entry.result = Outcome::Error;
+                entry.errors = Note::of(&error);
+                entry.sealed = matches!(error, RenderError::Sealed { .. });
+                self.met.push(Met { kustomization, entry, output: None });
+                return;
+            }
+        };
+        let sorted = sort(&rendered.manifests, "");
+        if self.adopt(&kustomization, &sorted.orders.work) {
+            return;
+        }
+        entry.engine = Some(rendered.engine.to_owned());
+        entry.warnings.extend(rendered.warnings.iter().map(Note::from));
+        entry.unsupported.extend(sorted.orders.unsupported.iter().map(Missing::from));
+        for problem in sorted.orders.problems {
+            let message = format!("{}: {}", problem.object, problem.message);
+            entry.errors.push(Note::in_file(problem.origin.as_deref(), message));
+        }
+        self.sources.learn(&kustomization, &self.root, &sorted.orders.work);
+        for order in sorted.orders.work {
+            self.order(&mut entry, order.object, order.origin.as_deref());
+        }
+        let applied = |m: &&Manifest| !matches!(classify(m.body()), Class::SetAside(_));
+        let mut manifests: Vec<Manifest> =
+            rendered.manifests.iter().filter(applied).cloned().collect();
+        for manifest in &mut manifests {
+            for notice in desired(manifest, &kustomization) {
+                entry.warnings.push(Note::new(notice));
+            }
+            self.values.learn(manifest);
+        }
+        self.set_aside.extend(sorted.orders.set_aside);
+        let output = Output { manifests, opened: rendered.redactor, substituted };
+        self.met.push(Met { kustomization, entry, output: Some(output) });
+    }
+
+    /// The repository's own statement of the entry replaces the host's, as in the daemon.
+    fn adopt(&mut self, own: &Kustomization, work: &[crate::pipeline::Order]) -> bool {
+        if own.key() != self.root.kustomization.key() {
+            return false;
+        }
+        let stated = work.iter().find_map(|order| match &order.object {
+            Object::Kustomization(k)
+                if k.key() == own.key() && normal(&k.path) == normal(&own.path) && **k != *own =>
+            {
+                Some((**k).clone())
+            }
+            _ => None,
+        });
+        // Once only: a render that never agrees with itself must end.
+        let Some(stated) = stated.filter(|_| !std::mem::replace(&mut self.adopted, true)) else {
+            return false;
+        };
+        self.sources.learn(own, &self.root, work);
+        self.root.kustomization = stated.clone();
+        self.waiting.push(stated);
+        true
+    }
+
+    /// Follows one work order.
+    fn order(&mut self, entry: &mut Entry, object: Object, origin: Option<&str>) {
+        let kustomization = match object {
+            Object::GitRepository(git) => {
+                entry.unsupported.extend(git.unsupported.iter().map(Missing::from));
+                return;
+            }
+            Object::Kustomization(kustomization) => *kustomization,
+        };
+        let points_back = self.sources.is_root(&kustomization.source)
+            && normal(&kustomization.path) == normal(&self.root.kustomization.path);
+        if points_back || kustomization.key() == self.root.kustomization.key() {
+            return;
+        }
+        let key = kustomization.key();
+        if !self.seen.insert(key.clone()) {
+            let message = format!("{key} is declared twice: keep one of the two");
+            entry.errors.push(Note::in_file(origin, message));
+        } else if self.seen.len() > KUSTOMIZATIONS {
+            let message = format!("more than {KUSTOMIZATIONS} Kustomizations: {key} is left out");
+            entry.errors.push(Note::in_file(origin, message));
+        } else {
+            self.waiting.push(kustomization);
+        }
+    }
+
+    /// What never became ready, with what it lacks.
+    fn left_over(&mut self) {
+        for kustomization in std::mem::take(&mut self.waiting) {
+            let mut entry = entry(&kustomization);
+            entry.result = Outcome::Blocked;
+            if let Err(lacks) = self.sources.tree(&kustomization.source) {
+                entry.errors.push(Note::new(lacks));
+            }
+            if let Err(Lack { message, wrong }) = self.values.variables(&kustomization, true) {
+                if wrong {
+                    entry.result = Outcome::Error;
+                }
+                entry.errors.push(Note::new(message));
+            }
+            self.met.push(Met { kustomization, entry, output: None });
+        }
+    }
+
+    fn finish(mut self) -> Walked {
+        let mut scopes = Scopes::default();
+        let outputs = || self.met.iter().filter_map(|met| met.output.as_ref());
+        outputs().flat_map(|o| &o.manifests).for_each(|m| scopes.learn(m.body()));
+        let mut claims = Claims::default();
+        for met in &mut self.met {
+            let owner = Owner::of(&met.kustomization);
+            let Some(output) = &mut met.output else { continue };
+            let mut wanted: BTreeMap<_, Claim> = BTreeMap::new();
+            for manifest in &mut output.manifests {
+                let origin = manifest.origin.clone();
+                if let Some(told) = scopes.settle(manifest) {
+                    met.entry.warnings.push(Note::at(origin.as_ref(), told));
+                }
+                let digest = Sha256::digest(manifest.body().to_string());
+                let digest = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+                let claim = Claim { digest: Some(digest), origin: origin.clone() };
+                if let Some(first) = wanted.insert(manifest.id.clone(), claim) {
+                    let also = first.origin.map(|o| format!(", also in {o}")).unwrap_or_default();
+                    let message = format!("{} is declared twice{also}", manifest.id);
+                    met.entry.errors.push(Note::at(origin.as_ref(), message));
+                }
+                label(manifest, &owner);
+            }
+            for conflict in claims.claim(&owner, wanted).err().unwrap_or_default() {
+                let message = conflict.to_string();
+                met.entry.warnings.push(Note::at(conflict.origin.as_ref(), message));
+            }
+            met.entry.objects = output.manifests.len();
+        }
+        super::depends::tell(self.met.iter_mut().map(|met| (&met.kustomization, &mut met.entry)));
+        for met in &mut self.met {
+            if met.entry.result == Outcome::Ok && !met.entry.errors.is_empty() {
+                met.entry.result = Outcome::Error;
+            }
+        }
+        let objects = self.met.iter().map(|met| met.entry.objects).sum();
+        let (kustomizations, outputs) =
+            self.met.into_iter().map(|met| (met.entry, met.output)).unzip();
+        let report = Report { version: 1, objects, set_aside: self.set_aside, kustomizations };
+        Walked { report, outputs }
+    }
+}
+
+fn entry(of: &Kustomization) -> Entry {
+    Entry {
+        namespace: of.namespace.clone(),
+        name: of.name.clone(),
+        path: of.path.clone(),
+        source: format!("{}/{}", of.source.namespace, of.source.name),
+        result: Outcome::Ok,
+        engine: None,
+        objects: 0,
+        errors: Vec::new(),
+        warnings: Vec::new(),
+        unsupported: of.unsupported.iter().map(Missing::from).collect(),
+        sealed: false,
+    }
+}
+
+/// The entry of a Kustomization that is not run, because ignoring a field could do harm.
+fn unsupported(of: &Kustomization) -> Option<Entry> {
+    let fields: Vec<&str> =
+        of.unsupported.iter().filter(|u| u.blocks).map(|u| u.field.as_str()).collect();
+    if fields.is_empty() {
+        return None;
+    }
+    let mut entry = entry(of);
+    entry.result = Outcome::Unsupported;
+    let message =
+        format!("{} is not supported yet, and ignoring it could do harm", fields.join(", "));
+    entry.errors.push(Note::new(message));
+    Some(entry)
+}
