@@ -10,12 +10,16 @@
 #[path = "../it/bed/mod.rs"]
 mod bed;
 mod page;
+#[path = "../bench/proc.rs"]
+#[allow(dead_code, reason = "the bench asks more of it")]
+mod proc;
 #[path = "../it/world.rs"]
 #[allow(dead_code, reason = "the demo needs a part of what scenarios need")]
 mod world;
 
 use bed::{Repo, SECRETS};
 use page::{Page, span};
+use proc::{cpu, resident};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -224,7 +228,7 @@ impl Story {
         self.app.commit("an extra");
         self.app.push("develop");
         let came = self.world.reconcile()
-            && self.world.cluster().get("blaster", "configmap", "extra").is_some();
+            && self.world.cluster().get("blaster", "configmap", "extra-dev").is_some();
         page.claim(came, "a ConfigMap was added by a commit");
         self.app.replace(list, "- extra.yaml\n", "");
         self.app.remove("k8s/dev/extra.yaml");
@@ -235,7 +239,10 @@ impl Story {
         page.took(began.elapsed(), "reconciled the commit that removes it");
         page.quote(&self.last_run());
         let cluster = self.world.cluster();
-        page.claim(well && cluster.get("blaster", "configmap", "extra").is_none(), "it is gone");
+        page.claim(
+            well && cluster.get("blaster", "configmap", "extra-dev").is_none(),
+            "it is gone",
+        );
         page.claim(
             cluster.get("", "namespace", "blaster").is_some(),
             "the Namespace, which dev and prod both declare, stays",
@@ -407,21 +414,4 @@ fn settled(status: &Value) -> bool {
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_default()
-}
-
-/// Resident memory of a process in MiB.
-fn resident(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
-    kib.unwrap_or(f64::NAN) / 1024.0
-}
-
-/// Processor time that a process has used; the kernel counts in hundredths of a second.
-fn cpu(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name may hold spaces; fields are counted after its closing bracket.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    Duration::from_millis(ticks * 10)
 }
