@@ -52,7 +52,7 @@ impl Graph {
                 self.leaving.insert(key, item);
             }
         }
-        self.name_cycles();
+        self.name_cycles(now);
         self.release_prunes(now)
     }
 

@@ -8,6 +8,7 @@ use super::{Condition, Graph, Item, Phase, Ready, Time};
 use crate::flux::{Key, Kustomization, Object};
 use crate::history::Trigger;
 use crate::pipeline::{Failure, Outcome, Report, Retry, Revision, WorkOrders};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What happened.
@@ -262,6 +263,7 @@ impl Graph {
         let Object::Kustomization(kustomization) = &item.object else { return Vec::new() };
         let (interval, retry) = (kustomization.interval, kustomization.retry_interval);
         item.warnings = report.warnings;
+        item.held = report.held;
         item.prune_pending = report.prune_pending;
         if let Some(objects) = report.objects {
             item.objects = objects;
@@ -321,17 +323,21 @@ impl Graph {
         }
     }
 
-    /// Names the cycles of `dependsOn`; their members do not run until Git changes.
-    pub(super) fn name_cycles(&mut self) {
+    /// Names the cycles of `dependsOn`; their members do not run until Git cuts the circle.
+    pub(super) fn name_cycles(&mut self, now: Time) {
         let none: &[crate::flux::Dependency] = &[];
         let edges = |key: &Key| match self.items.get(key).map(|item| &item.object) {
             Some(Object::Kustomization(kustomization)) => kustomization.depends_on.as_slice(),
             _ => none,
         };
         let cycles = cycles(edges, self.items.keys().cloned());
-        for item in self.items.values_mut() {
+        let caught: BTreeSet<&Key> = cycles.iter().flatten().collect();
+        for (key, item) in &mut self.items {
             if item.condition.reason == "DependencyCycle" {
                 item.condition = Condition::new(Ready::Unknown, "Progressing", "reconciling");
+                if !caught.contains(key) {
+                    item.request(now, Trigger::Dependency);
+                }
             }
         }
         for cycle in cycles {

@@ -42,6 +42,7 @@ impl Run<'_> {
             let made = connection.applier.ensure_namespace(&namespace).await;
             made.map_err(|e| cluster_failure(Step::Apply, &e))?;
         }
+        self.adopt(wanted).await?;
         let mut written = Written::default();
         for stage in stages(wanted.manifests.clone()) {
             self.stage(&connection, wanted, stage, &mut written).await?;

@@ -47,6 +47,8 @@ fn report(outcome: Outcome, id: &str) -> Report {
         objects: Some(1),
         warnings: Vec::new(),
         prune_pending: false,
+        held: Vec::new(),
+        used: None,
         changes: 0,
     }
 }
