@@ -7,31 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-started=$SECONDS
-
-stage() {
-    printf '\n== %s  (%d min %02d s)\n' "$1" $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60))
-    shift
-    "$@" </dev/null
-}
-
-for tool in cargo rustc; do
-    command -v $tool >/dev/null || PATH=$PATH:$HOME/.cargo/bin
-    command -v $tool >/dev/null || {
-        echo "$tool is missing: install Rust 1.90 or newer, https://rustup.rs" >&2
-        exit 1
-    }
-done
-
-cache=${GITOPSD_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gitopsd-test}
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
-export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
-
-build_tools() {
-    GITOPSD_TEST_BIN=$(tests/tools.sh)
-    export GITOPSD_TEST_BIN
-    "$GITOPSD_TEST_BIN/testcluster" --version
-}
+. tests/lib.sh
 
 stage 'format' cargo fmt --check
 stage 'test bed' build_tools

@@ -4,7 +4,7 @@
 //! requests can be counted, and a namespace of its own. [`World::alone`] has a control plane that
 //! it may stop. The daemon is the built program, started and killed as systemd would.
 
-use crate::bed::{Cluster, GitServer, Repo, TEST_KEY, tools};
+use crate::bed::{Cluster, GitServer, Repo, TEST_KEY, dying, spawn, tools};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -154,7 +154,10 @@ impl World {
     }
 
     fn program(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gitopsd"));
+        self.configured(Command::new(executable()))
+    }
+
+    fn configured(&self, mut command: Command) -> Command {
         command.arg("--config").arg(self.path("config.yaml")).env("NO_COLOR", "1");
         command
     }
@@ -166,9 +169,9 @@ impl World {
             .append(true)
             .open(self.path("log"))
             .expect("ours to write");
-        let mut command = self.program();
+        let mut command = self.configured(dying(executable()));
         command.arg("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        self.daemon = Some(command.spawn().expect("the program is built"));
+        self.daemon = Some(spawn(command).expect("the program is built"));
         self.eventually("the socket answers", |world| {
             world.run(&["status", "--json"]).status.code() != Some(69)
         });
@@ -277,6 +280,13 @@ impl Drop for World {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The built program: cargo tells tests where it is, and a script tells examples.
+fn executable() -> PathBuf {
+    let told = option_env!("CARGO_BIN_EXE_gitopsd").map(PathBuf::from);
+    told.or_else(|| std::env::var_os("GITOPSD_PROGRAM").map(PathBuf::from))
+        .expect("GITOPSD_PROGRAM names the program")
 }
 
 /// One Kustomization and the files of its path.

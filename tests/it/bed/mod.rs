@@ -26,6 +26,7 @@ mod repo;
 mod ssh;
 pub mod tools;
 
+pub use children::{dying, spawn};
 pub use cluster::{Cluster, Mark};
 pub use git::{Auth, Command, Fault, GitServer, Options};
 pub use repo::{Repo, SECRETS, TEST_KEY, git};
