@@ -3,7 +3,7 @@
 //! Everything that can be wrong with the host is found here, before READY.
 
 use super::connect::Target;
-use crate::api::DaemonView;
+use crate::api::{DaemonView, SuspendView};
 use crate::cluster::Limits;
 use crate::config::{Config, MacPolicy, RootCredentials, RootRef};
 use crate::flux::{GitReference, Key, Root, root};
@@ -126,6 +126,7 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
             pid: std::process::id(),
             started_ms: now_ms(),
             config_path: config.files.first().map(|f| f.display().to_string()).unwrap_or_default(),
+            render_children: 0,
         },
     })
 }
@@ -244,11 +245,16 @@ impl HostState {
         reason: Option<String>,
         by: &str,
     ) -> Result<String, HistoryError> {
-        let suspend = Suspend { until_ms, reason, by: by.to_owned() };
+        let suspend = Suspend { until_ms, reason, by: by.to_owned(), since_ms: now_ms() };
         let shown = describe(&suspend);
         self.state.suspends.insert(key.to_string(), suspend);
         self.state.save(&self.dir)?;
         Ok(shown)
+    }
+
+    /// Whether an item is suspended by the host.
+    pub(super) fn stopped(&self, key: &Key) -> bool {
+        self.state.suspends.contains_key(&key.to_string())
     }
 
     /// Drops a suspend.
@@ -270,6 +276,24 @@ impl HostState {
         Ok(())
     }
 
+    /// Drops a confirmation that was used: the same deletions are asked about again.
+    pub(super) fn used(&mut self, digest: &str) -> Result<(), HistoryError> {
+        self.state.confirmed.retain(|known| known != digest);
+        self.state.save(&self.dir)
+    }
+
+    /// Everything that the host has stopped.
+    pub(super) fn suspended(&self) -> Vec<SuspendView> {
+        let view = |(object, suspend): (&String, &Suspend)| SuspendView {
+            object: object.clone(),
+            until_ms: suspend.until_ms,
+            reason: suspend.reason.clone().unwrap_or_default(),
+            by: suspend.by.clone(),
+            since_ms: suspend.since_ms,
+        };
+        self.state.suspends.iter().map(view).collect()
+    }
+
     /// When the next suspend ends by itself.
     pub(super) fn next_end(&self) -> Option<Instant> {
         let ends = self.state.suspends.values().filter_map(|suspend| suspend.until_ms);
@@ -281,13 +305,15 @@ impl HostState {
     pub(super) fn ended(&mut self, graph: &Graph) -> Vec<Event> {
         let now = now_ms();
         let over = |suspend: &Suspend| suspend.until_ms.is_some_and(|until| until <= now);
+        // Suspends of what is not declared yet stay until it is, so that their end reaches it.
         let keys: Vec<Key> = graph
             .items()
             .map(|(key, _)| key.clone())
             .filter(|key| self.state.suspends.get(&key.to_string()).is_some_and(over))
             .collect();
+        let declared: Vec<String> = keys.iter().map(ToString::to_string).collect();
         let before = self.state.suspends.len();
-        self.state.suspends.retain(|_, suspend| !over(suspend));
+        self.state.suspends.retain(|key, suspend| !(over(suspend) && declared.contains(key)));
         if self.state.suspends.len() != before
             && let Err(error) = self.state.save(&self.dir)
         {

@@ -1,7 +1,7 @@
 //! Carries out the graph's effects as tasks: polls, runs, ends. One panic costs one item.
 
 use crate::flux::{GitRepository, Key};
-use crate::pipeline::{Ask, Failure, Job, Outcome, Pipeline, Report, Retry, Revision, Step};
+use crate::pipeline::{Ask, Ended, Failure, Job, Outcome, Pipeline, Report, Retry, Revision, Step};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -16,7 +16,7 @@ pub enum Done {
     /// A Kustomization was run.
     Ran(Key, Report),
     /// A removed Kustomization was ended.
-    Ended(Key, Result<usize, Failure>),
+    Ended(Key, Result<Ended, Failure>),
     /// A source that left Git was let go of.
     Forgotten,
 }
@@ -169,6 +169,8 @@ fn failed(failure: Failure, revision: Revision) -> Report {
         objects: None,
         warnings: Vec::new(),
         prune_pending: false,
+        held: Vec::new(),
+        used: None,
         changes: 0,
     }
 }

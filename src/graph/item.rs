@@ -3,6 +3,7 @@
 use crate::flux::{Kind, Object};
 use crate::history::Trigger;
 use crate::pipeline::{Failure, Revision};
+use crate::plan::Held;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -48,8 +49,8 @@ pub enum Phase {
     },
     /// At work; `again` is what arrived meanwhile.
     Running {
-        /// Why another run follows at once.
-        again: Option<Trigger>,
+        /// When another run follows, and why.
+        again: Option<(Time, Trigger)>,
     },
 }
 
@@ -80,8 +81,10 @@ pub struct Item {
     pub suspended: Option<String>,
     /// Objects in its inventory.
     pub objects: usize,
-    /// Notices of the last run: plaintext Secrets, a wrong MAC, held deletions.
+    /// Notices of the last run: plaintext Secrets, a wrong MAC.
     pub warnings: Vec<String>,
+    /// Deletions that wait for a confirmation.
+    pub held: Vec<Held>,
     /// Deletions that wait for other renders of the same source.
     pub prune_pending: bool,
 }
@@ -103,6 +106,7 @@ impl Item {
             suspended: None,
             objects: 0,
             warnings: Vec::new(),
+            held: Vec::new(),
             prune_pending: false,
         }
     }
@@ -128,16 +132,21 @@ impl Item {
         (!named.is_empty()).then(|| named.join(", "))
     }
 
-    /// Asks for a run no later than `at`; the earliest wins, and a running item runs again.
+    /// Asks for a run no later than `at`; the earliest wins, and a running item runs again. What
+    /// came from Git or a person is not recorded as drift.
     pub fn request(&mut self, at: Time, trigger: Trigger) {
-        match &mut self.phase {
-            Phase::Running { again } => {
-                again.get_or_insert(trigger);
+        let slot = match &mut self.phase {
+            Phase::Running { again } => again,
+            Phase::Idle { due } => due,
+        };
+        match slot {
+            Some((time, earlier)) => {
+                *time = at.min(*time);
+                if matches!(earlier, Trigger::Drift | Trigger::Interval) {
+                    *earlier = trigger;
+                }
             }
-            Phase::Idle { due } => match due {
-                Some((time, _)) if *time <= at => {}
-                _ => *due = Some((at, trigger)),
-            },
+            None => *slot = Some((at, trigger)),
         }
     }
 

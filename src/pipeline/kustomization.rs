@@ -9,7 +9,7 @@ use super::{
 use crate::flux::{Kustomization, Object};
 use crate::history::{RunId, Trigger};
 use crate::logging::Message;
-use crate::plan::{Claim, Owner, desired, label};
+use crate::plan::{Claim, Held, Owner, RefusalKind, desired, label};
 use crate::render::{Manifest, ObjectId, Redactor, RenderError, Rendered, Request};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -33,6 +33,12 @@ pub(super) struct Run<'a> {
     pub(super) changes: usize,
     pub(super) objects: Option<usize>,
     pub(super) prune_pending: bool,
+    /// Deletions that wait for a confirmation.
+    pub(super) held: Vec<Held>,
+    /// Inventory id → digest of the claim, to be known again after a restart.
+    pub(super) claimed: Vec<(String, String)>,
+    /// The confirmation that this run has used up.
+    pub(super) used: Option<String>,
     step: (Step, Instant),
 }
 
@@ -69,6 +75,9 @@ impl<'a> Run<'a> {
             changes: 0,
             objects: None,
             prune_pending: false,
+            held: Vec::new(),
+            claimed: Vec::new(),
+            used: None,
             step: (Step::Wait, Instant::now()),
         }
     }
@@ -86,6 +95,7 @@ impl<'a> Run<'a> {
         let request = self.request().await?;
         let input =
             self.pipeline.renderer.digest(&request).await.map_err(|e| self.render_failure(e))?;
+        let input = self.with_spec(&input);
         if self.quiet(&input) {
             self.tell(self.remembered(), ask).await?;
             return Ok(Outcome::Ready(self.applied()));
@@ -141,13 +151,14 @@ impl<'a> Run<'a> {
         Ok(Request { kustomization, source_root, keyring, variables })
     }
 
+    /// Nothing has to be done on these inputs. A run for pruning is never quiet: deletions or
+    /// labels of formerly shared objects wait for it, whatever a run in between has remembered.
     fn quiet(&mut self, input: &str) -> bool {
         if !matches!(
             self.job.trigger,
             Trigger::Interval
                 | Trigger::Revision
                 | Trigger::Dependency
-                | Trigger::Prune
                 | Trigger::Drift
                 | Trigger::Request { .. }
         ) {
@@ -159,6 +170,7 @@ impl<'a> Run<'a> {
         };
         self.objects = Some(memory.objects.len());
         self.warnings.clone_from(&memory.warnings);
+        self.held.clone_from(&memory.held);
         true
     }
 
@@ -179,7 +191,14 @@ impl<'a> Run<'a> {
             return Ok(Err(adopted));
         }
         let Sorted { plain, orders, kept } = sorted;
-        let manifests = self.finish(plain).await?;
+        let manifests = match self.finish(plain).await {
+            Ok(manifests) => manifests,
+            Err(failure) => {
+                // What it declares is known all the same; what it owns stays as it was.
+                self.tell(orders, ask).await?;
+                return Err(failure);
+            }
+        };
         let answer = self.tell(orders.clone(), ask).await?;
         Ok(Ok(Wanted { manifests, kept, orders, answer, input }))
     }
@@ -194,7 +213,23 @@ impl<'a> Run<'a> {
         for warning in warnings {
             self.warnings.push(warning.to_string());
         }
-        Ok((sort(&manifests, &self.job.revision.id), digest))
+        let manifests: Vec<Manifest> =
+            manifests.iter().cloned().map(|manifest| self.guarded(manifest)).collect();
+        Ok((sort(&manifests, &self.job.revision.id), self.with_spec(&digest)))
+    }
+
+    /// Fields of the spec that rendering does not read, such as `wait` or `prune`, are inputs too.
+    fn with_spec(&self, digest: &str) -> String {
+        self.keyed(&format!("{digest} {:?}", self.job.kustomization))
+    }
+
+    /// An object that a substituted Secret value has reached is as sensitive as the Secret.
+    fn guarded(&self, mut manifest: Manifest) -> Manifest {
+        if !manifest.sensitive && self.job.kustomization.post_build.is_some() {
+            let text = manifest.body().to_string();
+            manifest.sensitive = self.redactor.mask(&text) != text;
+        }
+        manifest
     }
 
     /// Finishes the manifests, and claims them before anything is written.
@@ -203,8 +238,15 @@ impl<'a> Run<'a> {
         mut manifests: Vec<Manifest>,
     ) -> Result<Vec<Manifest>, Failure> {
         if let Some(connection) = &self.connection {
-            // What is refused here is refused by its probe, with the same words.
-            connection.applier.normalise(&mut manifests).await;
+            // What is wrong with an object is said by its probe, with the same words; but while
+            // a scope cannot be asked for, ids would come out wrong.
+            let refused = connection.applier.normalise(&mut manifests).await;
+            if let Some((id, refusal)) =
+                refused.into_iter().find(|(_, refusal)| refusal.kind == RefusalKind::Transient)
+            {
+                let failure = Failure::new(Step::Plan, "ReconciliationFailed", refusal.message);
+                return Err(self.at_revision(failure.object(id).retry(Retry::Soon)));
+            }
         }
         let mut wanted: BTreeMap<ObjectId, Claim> = BTreeMap::new();
         for manifest in &mut manifests {
@@ -218,10 +260,17 @@ impl<'a> Run<'a> {
             }
         }
         let mut claims = lock(&self.pipeline.claims);
-        if let Err(conflicts) = claims.claim(&self.owner, wanted) {
-            let first = conflicts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            let failure = Failure::new(Step::Plan, "OwnershipConflict", first);
-            return Err(self.at_revision(failure));
+        self.claimed = wanted
+            .iter()
+            .filter_map(|(id, claim)| Some((id.inventory(), claim.digest.clone()?)))
+            .collect();
+        match claims.claim(&self.owner, wanted) {
+            Ok(waits) => lock(&self.pipeline.heirs).extend(waits),
+            Err(conflicts) => {
+                let told: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
+                let failure = Failure::new(Step::Plan, "OwnershipConflict", told.join("; "));
+                return Err(self.at_revision(failure));
+            }
         }
         for manifest in &mut manifests {
             let labelled = claims.labelled(&manifest.id).unwrap_or(&self.owner).clone();
@@ -259,10 +308,14 @@ impl<'a> Run<'a> {
 
     /// Keyed digest of a manifest.
     pub(super) fn digest(&self, manifest: &Manifest) -> String {
+        self.keyed(&manifest.body().to_string())
+    }
+
+    fn keyed(&self, text: &str) -> String {
         // Invariant: HMAC takes keys of any length.
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.pipeline.settings.digest_key)
             .expect("any key length");
-        mac.update(manifest.body().to_string().as_bytes());
+        mac.update(text.as_bytes());
         mac.finalize().into_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
@@ -317,7 +370,8 @@ impl<'a> Run<'a> {
         memory.input.clone_from(&wanted.input);
         memory.orders = wanted.orders.clone();
         memory.ready = !self.prune_pending;
-        memory.warnings.clone_from(&self.warnings);
+        memory.warnings = self.warnings.iter().map(|w| self.redactor.mask(w)).collect();
+        memory.held.clone_from(&self.held);
     }
 
     async fn close(mut self, result: Result<Outcome, Failure>) -> Report {
@@ -327,6 +381,7 @@ impl<'a> Run<'a> {
             Err(failure) if failure.reason == STOPPING => Outcome::Cancelled,
             Err(mut failure) => {
                 failure.cause = self.redactor.mask(&failure.cause);
+                failure.hint = failure.hint.map(|hint| self.redactor.mask(&hint));
                 Outcome::Failed(failure)
             }
         };
@@ -347,6 +402,8 @@ impl<'a> Run<'a> {
             objects: self.objects,
             warnings,
             prune_pending: self.prune_pending,
+            held: self.held,
+            used: self.used,
             changes: self.changes,
         }
     }
