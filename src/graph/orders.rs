@@ -133,14 +133,15 @@ impl Graph {
             let message = format!("is declared by {other} already: keep one of the two");
             return Some(Problem { object: key.to_string(), origin, message });
         }
-        let Some(item) = self.items.get_mut(&key) else { return None };
-        item.origin = origin;
-        item.manifest = manifest;
-        item.parent = Some(parent.clone());
-        if item.object != object {
-            item.object = object;
-            item.failures = 0;
-            item.request(now, Trigger::Revision);
+        if let Some(item) = self.items.get_mut(&key) {
+            item.origin = origin;
+            item.manifest = manifest;
+            item.parent = Some(parent.clone());
+            if item.object != object {
+                item.object = object;
+                item.failures = 0;
+                item.request(now, Trigger::Revision);
+            }
         }
         None
     }
