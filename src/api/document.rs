@@ -67,6 +67,9 @@ pub struct DaemonView {
     pub started_ms: i64,
     /// The main configuration file.
     pub config_path: String,
+    /// Child processes that rendering has started so far.
+    #[serde(default)]
+    pub render_children: u64,
 }
 
 /// The connection to the API server.
@@ -236,6 +239,7 @@ mod tests {
             pid: 7,
             started_ms: 1,
             config_path: "/etc/gitopsd/config.yaml".into(),
+            render_children: 2,
         };
         let cluster = ClusterView { connected: true, ..ClusterView::default() };
         let document = Document {

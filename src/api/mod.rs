@@ -1,7 +1,7 @@
 //! The Unix socket: what the daemon answers, and how the verbs ask.
 //!
-//! The daemon keeps one [`Document`] up to date and passes it, with a queue of [`Command`]s and
-//! the database, as a [`Handle`] to [`serve`], which speaks HTTP/1.1 and JSON on a socket that the
+//! The daemon keeps one [`Document`] up to date and passes it, with a queue of [`Command`]s and the
+//! database, as a [`Handle`] to [`serve()`], which speaks HTTP/1.1 and JSON on a socket that the
 //! daemon has bound. Who asks is known by the socket's peer credentials: root and the daemon's own
 //! user may do everything, members of the socket's group may read, anybody else gets a 403 that
 //! says what to do. The verbs use a [`Client`], whose errors say what to do as well.

@@ -49,7 +49,8 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         return asked(context, &accepted);
     }
     let deadline = Instant::now() + args.timeout;
-    let mut follower = Follower { keys: accepted.keys, told: BTreeMap::new() };
+    let keys = args.name.as_ref().map(|_| accepted.keys);
+    let mut follower = Follower { keys, told: BTreeMap::new() };
     let followed = timeout_at(deadline, follower.follow(context, &client, before)).await;
     let document = match followed {
         Ok(document) => document?,
@@ -74,7 +75,8 @@ fn asked(context: &Context, accepted: &Accepted) -> anyhow::Result<Exit> {
 
 /// Follows some items.
 struct Follower {
-    keys: Vec<String>,
+    /// `None` for everything, also what a new revision brings.
+    keys: Option<Vec<String>>,
     /// What was told of each item last.
     told: BTreeMap<String, String>,
 }
@@ -105,7 +107,8 @@ impl Follower {
     }
 
     fn items<'a>(&self, document: &'a Document) -> Vec<&'a ItemView> {
-        let ours = |item: &&ItemView| self.keys.contains(&key(item));
+        let ours =
+            |item: &&ItemView| self.keys.as_ref().is_none_or(|keys| keys.contains(&key(item)));
         document.summary.items.iter().filter(ours).collect()
     }
 
@@ -218,7 +221,8 @@ mod tests {
     fn settled(items: Vec<ItemView>) -> bool {
         let mut document = Document::starting(DaemonView::default(), ClusterView::default());
         document.summary.items = items;
-        let follower = Follower { keys: vec!["Kustomization/n/a".into()], told: BTreeMap::new() };
+        let follower =
+            Follower { keys: Some(vec!["Kustomization/n/a".into()]), told: BTreeMap::new() };
         follower.settled(&document, 1_000)
     }
 
@@ -240,7 +244,7 @@ mod tests {
     #[test]
     fn progress_is_told_when_it_changes() {
         let mut follower =
-            Follower { keys: vec!["Kustomization/n/a".into()], told: BTreeMap::new() };
+            Follower { keys: Some(vec!["Kustomization/n/a".into()]), told: BTreeMap::new() };
         let mut document = Document::starting(DaemonView::default(), ClusterView::default());
         document.summary.items = vec![item("a", true, "", None), item("b", true, "", None)];
         assert_eq!(follower.progress(&document), ["Kustomization/n/a: running"]);

@@ -1,6 +1,6 @@
 //! What the operator of this host wrote down: which repository, which cluster, which limits.
 //!
-//! [`load`] reads `/etc/gitopsd/config.yaml` and then `config.d/*.yaml` beside it in the order of
+//! [`load()`] reads `/etc/gitopsd/config.yaml` and then `config.d/*.yaml` beside it in the order of
 //! their names. Maps are merged, a later file wins key by key; `root.ref` is one choice and is
 //! replaced whole; a key set to `null` counts as not said. The result is a [`Config`], a struct of
 //! ready types for each consumer, or [`Problems`]: everything that is wrong in all files at once,

@@ -3,7 +3,7 @@
 //! Everything that can be wrong with the host is found here, before READY.
 
 use super::connect::Target;
-use crate::api::DaemonView;
+use crate::api::{DaemonView, SuspendView};
 use crate::cluster::Limits;
 use crate::config::{Config, MacPolicy, RootCredentials, RootRef};
 use crate::flux::{GitReference, Key, Root, root};
@@ -126,6 +126,7 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
             pid: std::process::id(),
             started_ms: now_ms(),
             config_path: config.files.first().map(|f| f.display().to_string()).unwrap_or_default(),
+            render_children: 0,
         },
     })
 }
@@ -244,7 +245,7 @@ impl HostState {
         reason: Option<String>,
         by: &str,
     ) -> Result<String, HistoryError> {
-        let suspend = Suspend { until_ms, reason, by: by.to_owned() };
+        let suspend = Suspend { until_ms, reason, by: by.to_owned(), since_ms: now_ms() };
         let shown = describe(&suspend);
         self.state.suspends.insert(key.to_string(), suspend);
         self.state.save(&self.dir)?;
@@ -268,6 +269,24 @@ impl HostState {
             self.state.save(&self.dir)?;
         }
         Ok(())
+    }
+
+    /// Drops a confirmation that was used: the same deletions are asked about again.
+    pub(super) fn used(&mut self, digest: &str) -> Result<(), HistoryError> {
+        self.state.confirmed.retain(|known| known != digest);
+        self.state.save(&self.dir)
+    }
+
+    /// Everything that the host has stopped.
+    pub(super) fn suspended(&self) -> Vec<SuspendView> {
+        let view = |(object, suspend): (&String, &Suspend)| SuspendView {
+            object: object.clone(),
+            until_ms: suspend.until_ms,
+            reason: suspend.reason.clone().unwrap_or_default(),
+            by: suspend.by.clone(),
+            since_ms: suspend.since_ms,
+        };
+        self.state.suspends.iter().map(view).collect()
     }
 
     /// When the next suspend ends by itself.

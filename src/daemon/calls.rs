@@ -7,6 +7,7 @@ use crate::graph::Event;
 use crate::history::Trigger;
 use crate::logging::Message;
 use crate::pipeline::{Job, Pipeline, Preview};
+use crate::plan::{Held, Owner};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -109,10 +110,12 @@ impl Daemon {
             self.connect();
             return Ok(Accepted { keys: vec!["cluster".to_owned()] });
         }
-        let shown = self.graph.items().any(|(_, item)| {
-            item.warnings.iter().any(|warning| warning.ends_with(&format!("confirm {digest}")))
-        });
-        if !shown {
+        let names = |held: &[Held]| held.iter().any(|held| held.digest == digest);
+        let items = self.graph.items().filter(|(_, item)| names(&item.held));
+        let holders: Vec<Key> = items.map(|(key, _)| key.clone()).collect();
+        let parted = self.parted.iter().filter(|(_, held)| names(held));
+        let parted: Vec<Key> = parted.map(|(key, _)| key.clone()).collect();
+        if holders.is_empty() && parted.is_empty() {
             let hint = "gitopsd status lists the deletions that are held".to_owned();
             let message = format!("no deletion with digest {digest:?} is held");
             return Err(Refused::new(404, &message, Some(hint)));
@@ -120,16 +123,15 @@ impl Daemon {
         self.state.confirm(digest).map_err(internal)?;
         tracing::info!("deletions {digest} confirmed by {by}");
         self.pipeline.confirm(self.state.confirmed());
-        let holders: Vec<Key> = self
-            .graph
-            .items()
-            .filter(|(_, item)| item.warnings.iter().any(|w| w.ends_with(digest)))
-            .map(|(key, _)| key.clone())
-            .collect();
         for key in &holders {
             self.handle(Event::Request(key.clone(), Trigger::Retry, 0));
         }
-        Ok(Accepted { keys: holders.iter().map(ToString::to_string).collect() })
+        for key in &parted {
+            self.parted.remove(key);
+            let (namespace, name) = (key.namespace.clone(), key.name.clone());
+            self.part(&Owner { namespace, name });
+        }
+        Ok(Accepted { keys: holders.iter().chain(&parted).map(ToString::to_string).collect() })
     }
 
     /// The one item that a name stands for; a Kustomization wins over a source of that name.

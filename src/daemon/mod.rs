@@ -5,8 +5,8 @@
 //! * the loop: ended tasks, questions of runs, links to the API server, watch sightings, calls of
 //!   the socket, the graph's next due time, the watchdog, signals. It never blocks: databases, Git
 //!   and children are on threads and tasks of their own.
-//! * a worker ([`workers`]): one poll or one run; it asks the loop one question and ends.
-//! * the connection ([`connect`]): tries until the API server answers, then ends.
+//! * a worker (`workers`): one poll or one run; it asks the loop one question and ends.
+//! * the connection (`connect`): tries until the API server answers, then ends.
 //! * the sightings: forwards what the observer's watches see.
 //! * the socket: answers from the published status and hands calls to the loop.
 //!
@@ -29,10 +29,12 @@ use crate::history::Trigger;
 use crate::logging::Message;
 use crate::observe::{Event as Watched, Notice, Seen};
 use crate::pipeline::{Answer, Ask, Connection, Job, Pipeline, Question, Revision};
+use crate::plan::{Held, Owner};
 use boot::Parts;
 use connect::Link;
-use publish::Publisher;
+use publish::{Beside, Publisher};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use systemd::Manager;
@@ -83,6 +85,8 @@ struct Daemon {
     started: Instant,
     terminate: (Signal, Signal, Signal),
     swept: bool,
+    /// Kustomizations that left Git while deletions of theirs are held.
+    parted: BTreeMap<Key, Vec<Held>>,
 }
 
 impl Daemon {
@@ -125,6 +129,7 @@ impl Daemon {
                 hook(SignalKind::hangup())?,
             ),
             swept: false,
+            parted: BTreeMap::new(),
         })
     }
 
@@ -254,9 +259,17 @@ impl Daemon {
     }
 
     fn done(&mut self, done: Done) {
+        self.take_in(done);
+        for owner in self.pipeline.heirs() {
+            let key = Key::new(Kind::Kustomization, owner.namespace, owner.name);
+            self.handle(Event::Request(key, Trigger::Prune, 0));
+        }
+    }
+
+    fn take_in(&mut self, done: Done) {
         match done {
             Done::Restored(key, Ok(revision)) => self.handle(Event::Restored(key, revision)),
-            Done::Restored(key, Err(failure)) => self.done(Done::Polled(key, Err(failure))),
+            Done::Restored(key, Err(failure)) => self.take_in(Done::Polled(key, Err(failure))),
             Done::Polled(key, result) => {
                 match &result {
                     Ok(Some(revision)) => tracing::info!(
@@ -275,11 +288,16 @@ impl Daemon {
                 self.handle(Event::Polled(key, result));
             }
             Done::Ran(key, report) => {
+                self.used(report.used.as_deref());
                 self.handle(Event::Finished(key, report));
                 self.sweep();
             }
-            Done::Ended(key, Ok(changes)) => {
-                tracing::info!("{key} left Git: {changes} objects deleted");
+            Done::Ended(key, Ok(ended)) => {
+                tracing::info!("{key} left Git: {} objects deleted", ended.changes);
+                self.used(ended.used.as_deref());
+                if !ended.held.is_empty() {
+                    self.parted.insert(key, ended.held);
+                }
             }
             Done::Ended(key, Err(failure)) => {
                 tracing::warn!("{key} left Git: {failure}");
@@ -288,6 +306,15 @@ impl Daemon {
             }
             Done::Forgotten => {}
         }
+    }
+
+    /// A confirmation covers one deletion.
+    fn used(&mut self, digest: Option<&str>) {
+        let Some(digest) = digest else { return };
+        if let Err(error) = self.state.used(digest) {
+            tracing::warn!("confirmation {digest} was used, but that could not be stored: {error}");
+        }
+        self.pipeline.confirm(self.state.confirmed());
     }
 
     /// Ends the Kustomizations that left Git while nobody was looking: those of the inventory
@@ -299,14 +326,18 @@ impl Daemon {
         self.swept = true;
         for owner in self.pipeline.owners() {
             let key = Key::new(Kind::Kustomization, &owner.namespace, &owner.name);
-            if self.graph.item(&key).is_some() {
-                continue;
-            }
-            if let Some(kustomization) = self.pipeline.departed(&owner) {
+            if self.graph.item(&key).is_none() && !self.parted.contains_key(&key) {
                 tracing::info!("{key} left Git while gitopsd was not running");
-                let kustomization = Box::new(kustomization);
-                self.carry_out(vec![Effect::Finalize { kustomization, orphan: false }]);
+                self.part(&owner);
             }
+        }
+    }
+
+    /// Ends a Kustomization that is known by its inventory only.
+    fn part(&mut self, owner: &Owner) {
+        if let Some(kustomization) = self.pipeline.departed(owner) {
+            let kustomization = Box::new(kustomization);
+            self.carry_out(vec![Effect::Finalize { kustomization, orphan: false }]);
         }
     }
 
@@ -396,7 +427,14 @@ impl Daemon {
     }
 
     fn publish(&mut self) {
-        let line = self.publisher.publish(&self.graph);
+        // What is declared again holds its deletions itself.
+        self.parted.retain(|key, _| self.graph.item(key).is_none());
+        let beside = Beside {
+            children: self.pipeline.render_children(),
+            parted: self.parted.clone().into_iter().collect(),
+            suspended: self.state.suspended(),
+        };
+        let line = self.publisher.publish(&self.graph, beside);
         self.manager.status(&line);
     }
 }

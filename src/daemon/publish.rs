@@ -1,13 +1,38 @@
 //! Publishes the one status value, and only when it has changed.
 
-use crate::api::{ClusterView, DaemonView, Document};
+use crate::api::{ClusterView, DaemonView, Document, HeldView, SuspendView};
 use crate::flux::Key;
 use crate::graph::{Graph, Ready};
 use crate::pipeline::{Connection, Failure, FluxHealth};
+use crate::plan::Held;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
+
+/// What the daemon knows beside the graph.
+pub struct Beside {
+    /// Child processes that rendering has started.
+    pub children: u64,
+    /// Held deletions of Kustomizations that left Git.
+    pub parted: Vec<(Key, Vec<Held>)>,
+    /// What the host has stopped.
+    pub suspended: Vec<SuspendView>,
+}
+
+/// Deletions that wait, of items in the graph and of those that left it.
+fn held(graph: &Graph, parted: &[(Key, Vec<Held>)]) -> Vec<HeldView> {
+    let known = graph.items().map(|(key, item)| (key, item.held.as_slice()));
+    let gone = parted.iter().map(|(key, held)| (key, held.as_slice()));
+    let all = known.chain(gone).flat_map(|(key, held)| held.iter().map(move |held| (key, held)));
+    all.map(|(key, held)| HeldView {
+        owner: format!("{}/{}", key.namespace, key.name),
+        digest: held.digest.clone(),
+        reason: held.reason.clone(),
+        objects: held.ids.iter().map(ToString::to_string).collect(),
+    })
+    .collect()
+}
 
 /// Holds what was published last.
 pub struct Publisher {
@@ -81,17 +106,29 @@ impl Publisher {
     }
 
     /// Publishes the state of everything if it has changed. Answers the STATUS line.
-    pub fn publish(&mut self, graph: &Graph) -> String {
+    pub fn publish(&mut self, graph: &Graph, beside: Beside) -> String {
         let summary = graph.summary(self.epoch_ms);
         let mut line = summary.line();
         if !self.cluster.connected {
             line = format!("{line}; API server: {}", self.cluster.message);
         }
         let before = self.status.borrow().clone();
-        if before.summary == summary && before.cluster == self.cluster && before.line == line {
+        let mut document = Document {
+            daemon: DaemonView { render_children: beside.children, ..before.daemon.clone() },
+            ready: summary.fine() && self.cluster.connected,
+            cluster: self.cluster.clone(),
+            line: line.clone(),
+            held: held(graph, &beside.parted),
+            suspended: beside.suspended,
+            summary,
+            ..(*before).clone()
+        };
+        if document == *before {
             return line;
         }
-        let states: HashMap<String, FluxHealth> = summary
+        document.serial += 1;
+        let states: HashMap<String, FluxHealth> = document
+            .summary
             .items
             .iter()
             .map(|item| {
@@ -103,14 +140,6 @@ impl Publisher {
         if *self.flux.borrow().as_ref() != states {
             self.flux.send_replace(Arc::new(states));
         }
-        let document = Document {
-            serial: before.serial + 1,
-            ready: summary.fine() && self.cluster.connected,
-            cluster: self.cluster.clone(),
-            line: line.clone(),
-            summary,
-            ..(*before).clone()
-        };
         self.status.send_replace(Arc::new(document));
         line
     }

@@ -1,8 +1,8 @@
 //! Carries out the graph's effects as tasks: polls, runs, ends. One panic costs one item.
 
 use crate::flux::{GitRepository, Key};
-use crate::pipeline::{Ask, Failure, Job, Outcome, Pipeline, Report, Retry, Revision, Step};
-use std::collections::HashMap;
+use crate::pipeline::{Ask, Ended, Failure, Job, Outcome, Pipeline, Report, Retry, Revision, Step};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
@@ -16,7 +16,7 @@ pub enum Done {
     /// A Kustomization was run.
     Ran(Key, Report),
     /// A removed Kustomization was ended.
-    Ended(Key, Result<usize, Failure>),
+    Ended(Key, Result<Ended, Failure>),
     /// A source that left Git was let go of.
     Forgotten,
 }
@@ -36,6 +36,10 @@ pub struct Workers {
     tasks: JoinSet<Done>,
     purposes: HashMap<Id, Purpose>,
     cancels: HashMap<Key, watch::Sender<bool>>,
+    /// Ends that wait for the last run of their Kustomization.
+    waiting: HashMap<Key, (Job, bool)>,
+    /// Kustomizations that are being ended.
+    ending: HashSet<Key>,
 }
 
 impl Workers {
@@ -46,6 +50,8 @@ impl Workers {
             tasks: JoinSet::new(),
             purposes: HashMap::new(),
             cancels: HashMap::new(),
+            waiting: HashMap::new(),
+            ending: HashSet::new(),
         }
     }
 
@@ -76,6 +82,13 @@ impl Workers {
     /// Runs a Kustomization. The receiver in the job is replaced by one that `cancel` reaches.
     pub fn run(&mut self, mut job: Job, ask: Ask) {
         let key = job.kustomization.key();
+        if self.ending.contains(&key) || self.waiting.contains_key(&key) {
+            let cause = "its former declaration is still being ended";
+            let failure = Failure::new(Step::Wait, "Progressing", cause).retry(Retry::Soon);
+            let report = failed(failure, job.revision);
+            self.spawn(Purpose::Other, async move { Done::Ran(key, report) });
+            return;
+        }
         let (sender, receiver) = watch::channel(false);
         job.cancel = receiver;
         self.cancels.insert(key.clone(), sender);
@@ -84,9 +97,15 @@ impl Workers {
         self.spawn(purpose, async move { Done::Ran(key, pipeline.reconcile(job, &ask).await) });
     }
 
-    /// Ends a Kustomization that left Git.
+    /// Ends a Kustomization that left Git, after a run of it that is still under way.
     pub fn end(&mut self, job: Job, orphan: bool) {
         let key = job.kustomization.key();
+        if self.cancels.contains_key(&key) {
+            self.cancel(&key);
+            self.waiting.insert(key, (job, orphan));
+            return;
+        }
+        self.ending.insert(key.clone());
         let pipeline = self.pipeline.clone();
         self.spawn(Purpose::End(key.clone()), async move {
             Done::Ended(key, pipeline.finalize(job, orphan).await)
@@ -121,19 +140,38 @@ impl Workers {
         let Some(ended) = self.tasks.join_next_with_id().await else {
             return std::future::pending().await;
         };
-        match ended {
-            Ok((id, done)) => {
-                self.purposes.remove(&id);
-                if let Done::Ran(key, _) = &done {
-                    self.cancels.remove(key);
+        let (purpose, done) = match ended {
+            Ok((id, done)) => (self.purposes.remove(&id), Some(done)),
+            Err(error) => (self.purposes.remove(&error.id()), None),
+        };
+        let purpose = purpose.unwrap_or(Purpose::Other);
+        match &purpose {
+            Purpose::Run(key, _) => {
+                self.cancels.remove(key);
+                if let Some((job, orphan)) = self.waiting.remove(key) {
+                    self.end(job, orphan);
                 }
-                done
             }
-            Err(error) => {
-                let purpose = self.purposes.remove(&error.id()).unwrap_or(Purpose::Other);
-                panicked(purpose)
+            Purpose::End(key) => {
+                self.ending.remove(key);
             }
+            Purpose::Poll(_) | Purpose::Other => {}
         }
+        done.unwrap_or_else(|| panicked(purpose))
+    }
+}
+
+/// A run that ended before it began.
+fn failed(failure: Failure, revision: Revision) -> Report {
+    Report {
+        outcome: Outcome::Failed(failure),
+        revision,
+        objects: None,
+        warnings: Vec::new(),
+        prune_pending: false,
+        held: Vec::new(),
+        used: None,
+        changes: 0,
     }
 }
 
@@ -146,17 +184,7 @@ fn panicked(purpose: Purpose) -> Done {
     };
     match purpose {
         Purpose::Poll(key) => Done::Polled(key, Err(failure(Step::Fetch))),
-        Purpose::Run(key, revision) => Done::Ran(
-            key,
-            Report {
-                outcome: Outcome::Failed(failure(Step::Apply)),
-                revision,
-                objects: None,
-                warnings: Vec::new(),
-                prune_pending: false,
-                changes: 0,
-            },
-        ),
+        Purpose::Run(key, revision) => Done::Ran(key, failed(failure(Step::Apply), revision)),
         Purpose::End(key) => Done::Ended(key, Err(failure(Step::Prune))),
         Purpose::Other => Done::Forgotten,
     }

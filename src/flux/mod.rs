@@ -2,8 +2,8 @@
 //!
 //! [`Object::read`] turns one manifest (JSON, whatever API version the repository still carries)
 //! into a typed object with its defaults filled in, or into the list of everything that is wrong
-//! with it. [`classify`] says of any manifest whether it is a work order, a part of Flux itself
-//! that is set aside, or a plain object that is applied. [`root`] writes the host's configuration
+//! with it. [`classify()`] says of any manifest whether it is a work order, a part of Flux itself
+//! that is set aside, or a plain object that is applied. [`root()`] writes the host's configuration
 //! as the GitRepository and Kustomization that it stands for, so that the root is no special case.
 //!
 //! Fields and kinds that we do not act upon yet are named in [`Unsupported`], never dropped.

@@ -3,6 +3,7 @@
 use crate::flux::{Kind, Object};
 use crate::history::Trigger;
 use crate::pipeline::{Failure, Revision};
+use crate::plan::Held;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -80,8 +81,10 @@ pub struct Item {
     pub suspended: Option<String>,
     /// Objects in its inventory.
     pub objects: usize,
-    /// Notices of the last run: plaintext Secrets, a wrong MAC, held deletions.
+    /// Notices of the last run: plaintext Secrets, a wrong MAC.
     pub warnings: Vec<String>,
+    /// Deletions that wait for a confirmation.
+    pub held: Vec<Held>,
     /// Deletions that wait for other renders of the same source.
     pub prune_pending: bool,
 }
@@ -103,6 +106,7 @@ impl Item {
             suspended: None,
             objects: 0,
             warnings: Vec::new(),
+            held: Vec::new(),
             prune_pending: false,
         }
     }

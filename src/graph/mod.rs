@@ -20,7 +20,7 @@ pub use schedule::{Effect, Event};
 pub use summary::{ItemView, Summary};
 
 use crate::flux::{GitRepository, Key, Kind, Kustomization, Object, Root, Unsupported};
-use crate::pipeline::{Problem, SetAsideEntry};
+use crate::pipeline::{Failure, Problem, SetAsideEntry};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -168,7 +168,10 @@ impl Graph {
         declared
             && self.items.values().all(|item| match &item.object {
                 Object::GitRepository(_) => item.revision.is_some(),
-                Object::Kustomization(_) => item.attempted.is_some() && item.failure.is_none(),
+                Object::Kustomization(_) => {
+                    let rendered = |failure: &Failure| failure.reason == "OwnershipConflict";
+                    item.attempted.is_some() && item.failure.as_ref().is_none_or(rendered)
+                }
             })
     }
 

@@ -16,7 +16,13 @@ impl Graph {
         // Sources first: whether a Kustomization points back at the entry depends on them.
         let (sources, kustomizations): (Vec<Order>, Vec<Order>) =
             work.into_iter().partition(|order| matches!(order.object, Object::GitRepository(_)));
-        let mut kept: Vec<Key> = Vec::new();
+        let mut kept: Vec<Key> = self
+            .items
+            .keys()
+            // What cannot be read any more is still declared: it keeps running as it was.
+            .filter(|key| notices.problems.iter().any(|problem| names(problem, key)))
+            .cloned()
+            .collect();
         for order in sources.into_iter().chain(kustomizations) {
             let key = order.object.key();
             if let Some(root) = self.root_name(&order.object) {
@@ -46,7 +52,7 @@ impl Graph {
                 self.leaving.insert(key, item);
             }
         }
-        self.name_cycles();
+        self.name_cycles(now);
         self.release_prunes(now)
     }
 
@@ -150,4 +156,11 @@ impl Graph {
         }
         effects
     }
+}
+
+/// Whether a problem is about this item; a manifest without a namespace stands in `default`.
+fn names(problem: &Problem, key: &Key) -> bool {
+    problem.object == key.to_string()
+        || (key.namespace == "default"
+            && problem.object == format!("{}/{}", key.kind.as_str(), key.name))
 }

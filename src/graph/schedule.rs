@@ -8,6 +8,7 @@ use super::{Condition, Graph, Item, Phase, Ready, Time};
 use crate::flux::{Key, Kustomization, Object};
 use crate::history::Trigger;
 use crate::pipeline::{Failure, Outcome, Report, Retry, Revision, WorkOrders};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What happened.
@@ -262,6 +263,7 @@ impl Graph {
         let Object::Kustomization(kustomization) = &item.object else { return Vec::new() };
         let (interval, retry) = (kustomization.interval, kustomization.retry_interval);
         item.warnings = report.warnings;
+        item.held = report.held;
         item.prune_pending = report.prune_pending;
         if let Some(objects) = report.objects {
             item.objects = objects;
@@ -278,7 +280,10 @@ impl Graph {
             }
             Outcome::Failed(failure) => {
                 item.failures = item.failures.saturating_add(1);
-                item.attempted = Some(report.revision.id);
+                if failure.retry != Retry::Soon {
+                    // An outage says nothing about what this revision declares.
+                    item.attempted = Some(report.revision.id);
+                }
                 let delay = match failure.retry {
                     Retry::Soon => back_off(item.failures, CLUSTER_RETRY.min(retry)),
                     Retry::Interval => retry,
@@ -318,17 +323,21 @@ impl Graph {
         }
     }
 
-    /// Names the cycles of `dependsOn`; their members do not run until Git changes.
-    pub(super) fn name_cycles(&mut self) {
+    /// Names the cycles of `dependsOn`; their members do not run until Git cuts the circle.
+    pub(super) fn name_cycles(&mut self, now: Time) {
         let none: &[crate::flux::Dependency] = &[];
         let edges = |key: &Key| match self.items.get(key).map(|item| &item.object) {
             Some(Object::Kustomization(kustomization)) => kustomization.depends_on.as_slice(),
             _ => none,
         };
         let cycles = cycles(edges, self.items.keys().cloned());
-        for item in self.items.values_mut() {
+        let caught: BTreeSet<&Key> = cycles.iter().flatten().collect();
+        for (key, item) in &mut self.items {
             if item.condition.reason == "DependencyCycle" {
                 item.condition = Condition::new(Ready::Unknown, "Progressing", "reconciling");
+                if !caught.contains(key) {
+                    item.request(now, Trigger::Dependency);
+                }
             }
         }
         for cycle in cycles {

@@ -41,6 +41,9 @@ pub struct Suspend {
     pub reason: Option<String>,
     /// Who.
     pub by: String,
+    /// Since when, in Unix milliseconds; 0 in a file of an older version.
+    #[serde(default)]
+    pub since_ms: i64,
 }
 
 impl State {
@@ -102,8 +105,13 @@ mod tests {
     fn a_state_is_read_back_as_it_was_saved_and_leaves_no_other_file() {
         let dir = tempfile::tempdir().expect("temp dir");
         assert_eq!(State::load(dir.path()).expect("a missing file is empty"), State::default());
-        let suspend = Suspend { until_ms: Some(7), reason: Some("disk".into()), by: "root".into() };
-        let quiet = Suspend { until_ms: None, reason: None, by: "leo".into() };
+        let suspend = Suspend {
+            until_ms: Some(7),
+            reason: Some("disk".into()),
+            by: "root".into(),
+            since_ms: 5,
+        };
+        let quiet = Suspend { until_ms: None, reason: None, by: "leo".into(), since_ms: 6 };
         let state = State {
             suspends: [("Kustomization/a/b".into(), suspend), ("c".into(), quiet)].into(),
             confirmed: vec!["x".into()],

@@ -1,7 +1,7 @@
 //! Ends a Kustomization that left Git: deletes what it owned, as its policy says.
 
 use super::kustomization::{Run, Wanted};
-use super::{Failure, Job, Outcome, Pipeline, lock};
+use super::{Ended, Failure, Job, Outcome, Pipeline, lock};
 use crate::flux::{DeletionPolicy, Kustomization};
 use crate::plan::{Guard, Owner};
 use crate::render::ObjectId;
@@ -10,8 +10,8 @@ impl Pipeline {
     /// Deletes or lets go of everything a removed Kustomization owned.
     ///
     /// Removing it from Git is intent, so the guard holds only what takes data with it. What is
-    /// held or fails stays in the inventory and is tried again at the next start.
-    pub async fn finalize(&self, mut job: Job, orphan: bool) -> Result<usize, Failure> {
+    /// held or fails stays in the inventory, for a confirmation or the next start.
+    pub async fn finalize(&self, mut job: Job, orphan: bool) -> Result<Ended, Failure> {
         job.tree = None;
         let mut run = Run::new(self, &job);
         let result = run.end(orphan).await;
@@ -20,8 +20,8 @@ impl Pipeline {
             Err(failure) => Outcome::Failed(failure.clone()),
         };
         run.finish_record(&outcome).await?;
-        let changes = run.changes;
-        result.map(|()| changes)
+        let Run { changes, held, used, .. } = run;
+        result.map(|()| Ended { changes, held, used })
     }
 }
 
@@ -38,10 +38,16 @@ impl Run<'_> {
     async fn end(&mut self, orphan: bool) -> Result<(), Failure> {
         let inventory = self.inventory().await?;
         let owner = Owner::of(&self.job.kustomization);
-        lock(&self.pipeline.claims).drop_owner(&owner);
+        let waits = {
+            let mut claims = lock(&self.pipeline.claims);
+            claims.drop_owner(&owner);
+            claims.refused()
+        };
+        lock(&self.pipeline.heirs).extend(waits);
         lock(&self.pipeline.memory).remove(&owner);
         if orphan || !deletes(&self.job.kustomization) {
             let ids: Vec<ObjectId> = inventory.into_iter().map(|entry| entry.id).collect();
+            self.hand_over(&ids);
             return self.let_go(&ids).await;
         }
         let connection = self.connected()?;

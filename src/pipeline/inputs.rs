@@ -4,7 +4,7 @@
 //! the source equal the root's: a repository must not send the host's password, or have its files
 //! opened with the host's key, by naming a Secret that does not exist.
 
-use super::{Connection, Failure, Pipeline, Retry, Step};
+use super::{Connection, Failure, Pipeline, Retry, Step, lock};
 use crate::flux::{GitRepository, Kustomization};
 use crate::render::{Redactor, Variables};
 use crate::secrets::{Keyring, Plaintext};
@@ -64,13 +64,24 @@ impl Pipeline {
                 Err(no_secret(source, name, "the API server is not reachable").retry(Retry::Soon))
             };
         };
-        match secret(&connection, &source.namespace, name).await? {
+        let found = match secret(&connection, &source.namespace, name).await {
+            Ok(found) => found,
+            // Git needs no API server: the credential that was read last serves meanwhile.
+            Err(failure) if failure.retry == Retry::Soon => {
+                let known = lock(&self.credentials).get(&source.key()).cloned();
+                return known.or_else(|| trusted.then(fallback)).ok_or(failure);
+            }
+            Err(failure) => return Err(failure),
+        };
+        match found {
             Some(data) => {
                 let data = data.into_iter().map(|(k, v)| (k, v.expose().to_vec())).collect();
-                Credential::from_secret(&source.url, &data).map_err(|cause| {
+                let credential = Credential::from_secret(&source.url, &data).map_err(|cause| {
                     let cause = format!("Secret {}/{name}: {cause}", source.namespace);
                     Failure::new(Step::Fetch, "AuthenticationFailed", cause).object(source.key())
-                })
+                })?;
+                lock(&self.credentials).insert(source.key(), credential.clone());
+                Ok(credential)
             }
             None if trusted => Ok(fallback()),
             None => Err(no_secret(source, name, "it does not exist")),

@@ -9,7 +9,7 @@ use super::{
 use crate::flux::{Kustomization, Object};
 use crate::history::{RunId, Trigger};
 use crate::logging::Message;
-use crate::plan::{Claim, Owner, desired, label};
+use crate::plan::{Claim, Held, Owner, desired, label};
 use crate::render::{Manifest, ObjectId, Redactor, RenderError, Rendered, Request};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -33,6 +33,12 @@ pub(super) struct Run<'a> {
     pub(super) changes: usize,
     pub(super) objects: Option<usize>,
     pub(super) prune_pending: bool,
+    /// Deletions that wait for a confirmation.
+    pub(super) held: Vec<Held>,
+    /// Inventory id → digest of the claim, to be known again after a restart.
+    pub(super) claimed: Vec<(String, String)>,
+    /// The confirmation that this run has used up.
+    pub(super) used: Option<String>,
     step: (Step, Instant),
 }
 
@@ -69,6 +75,9 @@ impl<'a> Run<'a> {
             changes: 0,
             objects: None,
             prune_pending: false,
+            held: Vec::new(),
+            claimed: Vec::new(),
+            used: None,
             step: (Step::Wait, Instant::now()),
         }
     }
@@ -95,6 +104,8 @@ impl<'a> Run<'a> {
             Err(adopted) => return Ok(Outcome::Adopted(adopted)),
         };
         let written = self.write(&wanted).await?;
+        // Nothing is deleted on the word of a render that was not applied whole.
+        self.refused(&wanted, &written)?;
         self.prune(&wanted).await?;
         drop(permit);
         self.enter(Step::Observe);
@@ -102,7 +113,6 @@ impl<'a> Run<'a> {
         if cancelled {
             return Ok(Outcome::Cancelled);
         }
-        self.refused(&wanted, written)?;
         self.remember_ready(&wanted);
         Ok(Outcome::Ready(self.applied()))
     }
@@ -140,13 +150,14 @@ impl<'a> Run<'a> {
         Ok(Request { kustomization, source_root, keyring, variables })
     }
 
+    /// Nothing has to be done on these inputs. A run for pruning is never quiet: deletions or
+    /// labels of formerly shared objects wait for it, whatever a run in between has remembered.
     fn quiet(&mut self, input: &str) -> bool {
         if !matches!(
             self.job.trigger,
             Trigger::Interval
                 | Trigger::Revision
                 | Trigger::Dependency
-                | Trigger::Prune
                 | Trigger::Drift
                 | Trigger::Request { .. }
         ) {
@@ -158,6 +169,7 @@ impl<'a> Run<'a> {
         };
         self.objects = Some(memory.objects.len());
         self.warnings.clone_from(&memory.warnings);
+        self.held.clone_from(&memory.held);
         true
     }
 
@@ -178,7 +190,14 @@ impl<'a> Run<'a> {
             return Ok(Err(adopted));
         }
         let Sorted { plain, orders, kept } = sorted;
-        let manifests = self.finish(plain).await?;
+        let manifests = match self.finish(plain).await {
+            Ok(manifests) => manifests,
+            Err(failure) => {
+                // What it declares is known all the same; what it owns stays as it was.
+                self.tell(orders, ask).await?;
+                return Err(failure);
+            }
+        };
         let answer = self.tell(orders.clone(), ask).await?;
         Ok(Ok(Wanted { manifests, kept, orders, answer, input }))
     }
@@ -217,10 +236,17 @@ impl<'a> Run<'a> {
             }
         }
         let mut claims = lock(&self.pipeline.claims);
-        if let Err(conflicts) = claims.claim(&self.owner, wanted) {
-            let first = conflicts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-            let failure = Failure::new(Step::Plan, "OwnershipConflict", first);
-            return Err(self.at_revision(failure));
+        self.claimed = wanted
+            .iter()
+            .filter_map(|(id, claim)| Some((id.inventory(), claim.digest.clone()?)))
+            .collect();
+        match claims.claim(&self.owner, wanted) {
+            Ok(waits) => lock(&self.pipeline.heirs).extend(waits),
+            Err(conflicts) => {
+                let told: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
+                let failure = Failure::new(Step::Plan, "OwnershipConflict", told.join("; "));
+                return Err(self.at_revision(failure));
+            }
         }
         for manifest in &mut manifests {
             let labelled = claims.labelled(&manifest.id).unwrap_or(&self.owner).clone();
@@ -284,8 +310,8 @@ impl<'a> Run<'a> {
         failure
     }
 
-    /// What was refused ends the run as failed, after everything else was done.
-    fn refused(&self, wanted: &Wanted, written: Written) -> Result<(), Failure> {
+    /// What was refused ends the run as failed, after everything else was applied.
+    fn refused(&self, wanted: &Wanted, written: &Written) -> Result<(), Failure> {
         if let Some(problem) = wanted.orders.problems.first() {
             let mut failure = Failure::new(Step::Plan, "BuildFailed", problem.message.clone())
                 .object(&problem.object)
@@ -296,10 +322,18 @@ impl<'a> Run<'a> {
             }
             return Err(self.at_revision(failure));
         }
-        match written.refusals.into_iter().next() {
-            Some(failure) => Err(failure),
-            None => Ok(()),
+        let Some(first) = written.refusals.first() else { return Ok(()) };
+        let mut failure = first.clone();
+        if let [_, others @ ..] = written.refusals.as_slice()
+            && !others.is_empty()
+        {
+            let named: Vec<&str> =
+                others.iter().take(5).filter_map(|other| other.object.as_deref()).collect();
+            let cause =
+                format!("{} (and {} more: {})", failure.cause, others.len(), named.join(", "));
+            failure.cause = cause;
         }
+        Err(failure)
     }
 
     fn remember_ready(&self, wanted: &Wanted) {
@@ -309,6 +343,7 @@ impl<'a> Run<'a> {
         memory.orders = wanted.orders.clone();
         memory.ready = !self.prune_pending;
         memory.warnings.clone_from(&self.warnings);
+        memory.held.clone_from(&self.held);
     }
 
     async fn close(mut self, result: Result<Outcome, Failure>) -> Report {
@@ -338,6 +373,8 @@ impl<'a> Run<'a> {
             objects: self.objects,
             warnings,
             prune_pending: self.prune_pending,
+            held: self.held,
+            used: self.used,
             changes: self.changes,
         }
     }

@@ -1,7 +1,7 @@
 //! Pure: what one Kustomization's last run learned, so that the next costs only the change.
 
 use super::WorkOrders;
-use crate::plan::Gate;
+use crate::plan::{Gate, Held};
 use crate::render::ObjectId;
 use std::collections::BTreeMap;
 
@@ -41,6 +41,8 @@ pub struct Memory {
     pub ready: bool,
     /// Notices of the last run.
     pub warnings: Vec<String>,
+    /// Deletions that the last run left waiting.
+    pub held: Vec<Held>,
     /// The failure that the history has, so that a retry with the same end writes nothing.
     pub last_failure: Option<String>,
 }

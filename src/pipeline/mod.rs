@@ -31,12 +31,12 @@ pub use preview::{Preview, PreviewStep};
 
 use crate::flux::{Key, Kustomization};
 use crate::history::{History, Trigger};
-use crate::plan::{Claims, Gate, Owner};
+use crate::plan::{Claims, Gate, Held, Owner};
 use crate::render::{ObjectId, Renderer};
-use crate::source::Tree;
+use crate::source::{Credential, Tree};
 use memory::Memory;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -85,8 +85,23 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// Deletions wait for other renders of the same source.
     pub prune_pending: bool,
+    /// Deletions that wait for a confirmation.
+    pub held: Vec<Held>,
+    /// The confirmation that the run has used up.
+    pub used: Option<String>,
     /// Objects written or deleted.
     pub changes: usize,
+}
+
+/// What came of ending a Kustomization that left Git.
+#[derive(Debug)]
+pub struct Ended {
+    /// Objects deleted.
+    pub changes: usize,
+    /// Deletions that wait for a confirmation.
+    pub held: Vec<Held>,
+    /// The confirmation that was used up.
+    pub used: Option<String>,
 }
 
 /// How a run ended.
@@ -172,6 +187,9 @@ pub struct Pipeline {
     workers: Semaphore,
     confirmed: Mutex<Vec<String>>,
     sources: Mutex<HashMap<Key, poll::Mirror>>,
+    heirs: Mutex<BTreeSet<Owner>>,
+    /// The cluster's credentials of each source as they were read last.
+    credentials: Mutex<HashMap<Key, Credential>>,
     stopping: watch::Sender<bool>,
     since: std::time::Instant,
 }
@@ -200,6 +218,8 @@ impl Pipeline {
             workers,
             confirmed: Mutex::default(),
             sources: Mutex::default(),
+            heirs: Mutex::default(),
+            credentials: Mutex::default(),
             stopping: watch::channel(false).0,
             since: std::time::Instant::now(),
         }
@@ -247,6 +267,12 @@ impl Pipeline {
     /// Child processes that rendering has started so far.
     pub fn render_children(&self) -> u64 {
         self.renderer.children()
+    }
+
+    /// Owners that are to run: left alone with a shared object, or refused for one on which all
+    /// agree now.
+    pub fn heirs(&self) -> BTreeSet<Owner> {
+        std::mem::take(&mut *lock(&self.heirs))
     }
 
     /// Every owner that the inventory knows.

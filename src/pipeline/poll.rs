@@ -49,6 +49,7 @@ impl Pipeline {
     /// Lets go of a source that left Git; its mirror is removed.
     pub async fn forget_source(&self, key: &Key) {
         lock(&self.sources).remove(key);
+        lock(&self.credentials).remove(key);
         let dir = self.settings.mirrors.join(directory(key));
         // A mirror that cannot be removed costs disk only; the next start tries again.
         let _ = tokio::fs::remove_dir_all(dir).await;

@@ -4,7 +4,7 @@ use super::kustomization::Run;
 use super::orders::Sorted;
 use super::write::explain;
 use super::{Failure, Job, Pipeline, lock};
-use crate::plan::{Action, Guard, decide, desired, label, stages, stale};
+use crate::plan::{Action, Guard, Judged, decide, desired, label, stages, stale};
 use crate::render::ObjectId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -127,7 +127,7 @@ impl Run<'_> {
             removed: false,
             confirmed: lock(&self.pipeline.confirmed).clone(),
         };
-        let (free, held) = guard.judge(unclaimed);
+        let Judged { free, held, .. } = guard.judge(unclaimed);
         let mut add = |verb: &str, id: &ObjectId, lines: Vec<String>| {
             let (verb, object) = (verb.to_owned(), id.to_string());
             preview.steps.push(PreviewStep { verb, object, file: None, lines });

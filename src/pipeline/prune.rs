@@ -5,7 +5,7 @@ use super::{Failure, Retry, Step, lock};
 use crate::apply::Pruned;
 use crate::history::{Change, Verb};
 use crate::logging::Message;
-use crate::plan::{Entry, Guard, Held, delete_order, stale};
+use crate::plan::{Entry, Guard, Held, Judged, Owner, delete_order, stale};
 use crate::render::ObjectId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +24,7 @@ impl Run<'_> {
         if !self.job.kustomization.prune {
             // As in Flux: what is not pruned is let go of.
             let ids: Vec<ObjectId> = gone.into_iter().map(|entry| entry.id).collect();
+            self.hand_over(&ids);
             return self.let_go(&ids).await;
         }
         let stranger = self.connection.as_ref().is_some_and(|c| c.stranger);
@@ -60,10 +61,11 @@ impl Run<'_> {
             let claims = lock(&self.pipeline.claims);
             entries.keys().cloned().partition(|id| claims.other(&self.owner, id).is_some())
         };
+        self.hand_over(&shared);
         self.let_go(&shared).await?;
-        let (mut free, held) = guard.judge(unclaimed);
+        let Judged { mut free, held, used } = guard.judge(unclaimed);
         if let Some(held) = held {
-            self.hold(&held);
+            self.hold(held);
         }
         delete_order(&mut free);
         let connection = self.connected()?;
@@ -83,7 +85,30 @@ impl Run<'_> {
                 }
             }
         }
-        failures.into_iter().next().map_or(Ok(()), Err)
+        match failures.into_iter().next() {
+            Some(failure) => Err(failure),
+            None => {
+                // One confirmation covers one deletion: the same set is asked about again.
+                self.used = used;
+                Ok(())
+            }
+        }
+    }
+
+    /// Shared objects carry the labels of their first owner. When that one lets go, the next has
+    /// to write its own: its memory is made to look again, and the loop is told to run it.
+    pub(super) fn hand_over(&self, shared: &[ObjectId]) {
+        let heirs: BTreeSet<Owner> = {
+            let claims = lock(&self.pipeline.claims);
+            shared.iter().filter_map(|id| claims.other(&self.owner, id).cloned()).collect()
+        };
+        let mut memory = lock(&self.pipeline.memory);
+        for heir in &heirs {
+            if let Some(memory) = memory.get_mut(heir) {
+                memory.input.clear();
+            }
+        }
+        lock(&self.pipeline.heirs).extend(heirs);
     }
 
     async fn pruned(&mut self, id: &ObjectId, outcome: Pruned) -> Result<(), Failure> {
@@ -117,7 +142,8 @@ impl Run<'_> {
         self.let_go(std::slice::from_ref(id)).await
     }
 
-    fn hold(&mut self, held: &Held) {
+    /// Tells of deletions that wait; `status` lists them from the report.
+    fn hold(&mut self, held: Held) {
         let names: Vec<String> = held.ids.iter().take(5).map(ToString::to_string).collect();
         let more = held.ids.len().saturating_sub(names.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -134,6 +160,6 @@ impl Run<'_> {
             gitopsd_revision = self.job.revision.id,
             "{key}: {message}"
         );
-        self.warnings.push(message);
+        self.held.push(held);
     }
 }

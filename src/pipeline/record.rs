@@ -5,7 +5,8 @@ use super::kustomization::{Run, Wanted};
 use super::{Failure, Outcome, Retry, Step, lock};
 use crate::flux::{Kustomization, Object};
 use crate::history::{
-    Applied, Change, Entry as Row, Finish, History, HistoryError, RunId, Start, Verdict,
+    Applied, Change, Entry as Row, Finish, History, HistoryError, ObjectDigest, RunId, Start,
+    Verdict,
 };
 use crate::plan::{Entry, Owner};
 use crate::render::ObjectId;
@@ -19,13 +20,19 @@ pub(super) fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Every owner with the ids of its inventory; an unreadable database says nothing, and was
+/// An owner, and what it owns with the digest of its last claim.
+type Known = (Owner, Vec<(ObjectId, Option<String>)>);
+
+/// Every owner with its inventory; an unreadable database says nothing, and was
 /// reported when it was opened.
-pub(super) fn inventories(history: &History) -> Vec<(Owner, Vec<ObjectId>)> {
+pub(super) fn inventories(history: &History) -> Vec<Known> {
     let owners = history.owners().unwrap_or_default();
     let known = owners.into_iter().filter_map(|owner| {
-        let rows = history.inventory(&owner).ok()?;
-        let ids = rows.iter().filter_map(|row| ObjectId::parse_inventory(&row.id)).collect();
+        let rows = history.object_digests(&owner).ok()?;
+        let ids = rows
+            .into_iter()
+            .filter_map(|row| Some((ObjectId::parse_inventory(&row.id)?, row.digest)))
+            .collect();
         let (namespace, name) = owner.split_once('/')?;
         Some((Owner { namespace: namespace.to_owned(), name: name.to_owned() }, ids))
     });
@@ -111,6 +118,17 @@ impl Run<'_> {
         Ok(run)
     }
 
+    /// Takes everything that is wanted into the inventory, also what is in the cluster already
+    /// and needs no write: what leaves Git later must be known then.
+    pub(super) async fn adopt(&mut self, wanted: &Wanted) -> Result<(), Failure> {
+        let known: BTreeSet<ObjectId> =
+            self.inventory().await?.into_iter().map(|entry| entry.id).collect();
+        if wanted.manifests.iter().all(|manifest| known.contains(&manifest.id)) {
+            return Ok(());
+        }
+        self.begin(wanted).await.map(|_| ())
+    }
+
     /// The inventory as stored.
     pub(super) async fn inventory(&self) -> Result<Vec<Entry>, Failure> {
         let owner = self.owner.to_string();
@@ -166,7 +184,19 @@ impl Run<'_> {
                 .map(|memory| memory.input.clone())
                 .unwrap_or_default(),
         });
-        self.database(move |history| history.finish(run, &finish, applied.as_ref())).await
+        let owner = self.owner.to_string();
+        let claims = std::mem::take(&mut self.claimed).into_iter();
+        let claims: Vec<ObjectDigest> = claims
+            .map(|(id, digest)| ObjectDigest { id, digest: Some(digest), uid: None })
+            .collect();
+        let claimed = verdict != Verdict::Failed || self.changes > 0;
+        self.database(move |history| {
+            if claimed {
+                history.set_digests(&owner, &claims)?;
+            }
+            history.finish(run, &finish, applied.as_ref())
+        })
+        .await
     }
 
     /// A failure is recorded when it is new, not at every retry: idle costs no write.

@@ -42,6 +42,7 @@ impl Run<'_> {
             let made = connection.applier.ensure_namespace(&namespace).await;
             made.map_err(|e| cluster_failure(Step::Apply, &e))?;
         }
+        self.adopt(wanted).await?;
         let mut written = Written::default();
         for stage in stages(wanted.manifests.clone()) {
             self.stage(&connection, wanted, stage, &mut written).await?;
@@ -98,9 +99,13 @@ impl Run<'_> {
                         written.answers.insert(step.manifest.id.clone(), live);
                     }
                 }
-                Action::Skip(_) | Action::Deferred(_) => {
+                Action::Skip(why) => {
                     self.forget_object(&step.manifest.id);
+                    if *why == plan::GOING {
+                        written.refusals.push(self.going(&step.manifest));
+                    }
                 }
+                Action::Deferred(_) => self.forget_object(&step.manifest.id),
                 Action::Refuse(refusal) => {
                     let failure = self.refusal(&step.manifest, refusal);
                     if outage(refusal) {
@@ -222,6 +227,15 @@ impl Run<'_> {
             origin: step.manifest.origin.as_ref().map(ToString::to_string),
         })
         .await
+    }
+
+    /// An object on its way out is created again as soon as it is gone.
+    fn going(&self, manifest: &Manifest) -> Failure {
+        let cause = "is being deleted by somebody else; it is created again once it is gone";
+        let hint = "if it stays, look at its metadata.finalizers".to_owned();
+        self.failure(Step::Apply, "ReconciliationFailed", cause.to_owned(), manifest)
+            .hint(Some(hint))
+            .retry(Retry::Soon)
     }
 
     fn refusal(&self, manifest: &Manifest, refusal: &Refusal) -> Failure {

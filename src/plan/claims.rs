@@ -14,7 +14,7 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// Keyed digest of the manifest without owner labels; `None` when known from the inventory
-    /// only, after a restart: it then agrees with anything.
+    /// of an older version only, after a restart: it then agrees with anything.
     pub digest: Option<String>,
     /// Its file in Git.
     pub origin: Option<Origin>,
@@ -54,46 +54,67 @@ impl fmt::Display for Conflict {
 pub struct Claims {
     by_object: HashMap<ObjectId, BTreeMap<Owner, Claim>>,
     by_owner: BTreeMap<Owner, BTreeSet<ObjectId>>,
+    /// Digests of what an owner wants and was refused: when the other comes to want the same,
+    /// neither waits for the other.
+    refused: BTreeMap<Owner, HashMap<ObjectId, String>>,
 }
 
 impl Claims {
     /// Replaces the claims of one owner by those of its latest render.
     ///
     /// Refused as a whole, leaving the former claims in force, when an object is claimed
-    /// differently by another; all conflicts are told.
+    /// differently by another; all conflicts are told. Answers the owners that were refused before
+    /// and may be refused no longer.
     pub fn claim(
         &mut self,
         owner: &Owner,
         wanted: BTreeMap<ObjectId, Claim>,
-    ) -> Result<(), Vec<Conflict>> {
+    ) -> Result<Vec<Owner>, Vec<Conflict>> {
         let conflicts: Vec<Conflict> =
             wanted.iter().filter_map(|(id, claim)| self.conflict(owner, id, claim)).collect();
         if !conflicts.is_empty() {
+            let wanted = wanted.into_iter().filter_map(|(id, claim)| Some((id, claim.digest?)));
+            self.refused.insert(owner.clone(), wanted.collect());
             return Err(conflicts);
         }
+        // What this owner drops or changes may be what another waits for.
+        let touched: BTreeSet<ObjectId> = {
+            let before = self.by_owner.get(owner).into_iter().flatten().cloned();
+            before.chain(wanted.keys().cloned()).collect()
+        };
         self.drop_owner(owner);
+        let waits =
+            self.refused.iter().filter(|(_, ids)| touched.iter().any(|id| ids.contains_key(id)));
+        let waits = waits.map(|(owner, _)| owner.clone()).collect();
         self.by_owner.insert(owner.clone(), wanted.keys().cloned().collect());
         for (id, claim) in wanted {
             self.by_object.entry(id).or_default().insert(owner.clone(), claim);
         }
-        Ok(())
+        Ok(waits)
     }
 
-    /// Takes up what an inventory says after a restart, unless the owner has rendered since.
-    pub fn remember(&mut self, owner: &Owner, ids: impl IntoIterator<Item = ObjectId>) {
+    /// Takes up what an inventory says after a restart, with the digest of the last claim where
+    /// that is known, unless the owner has rendered since.
+    pub fn remember(
+        &mut self,
+        owner: &Owner,
+        known: impl IntoIterator<Item = (ObjectId, Option<String>)>,
+    ) {
         if self.by_owner.contains_key(owner) {
             return;
         }
-        let ids: BTreeSet<ObjectId> = ids.into_iter().collect();
-        for id in &ids {
-            let claim = Claim { digest: None, origin: None };
+        let mut ids = BTreeSet::new();
+        for (id, digest) in known {
+            let claim = Claim { digest, origin: None };
             self.by_object.entry(id.clone()).or_default().insert(owner.clone(), claim);
+            ids.insert(id);
         }
         self.by_owner.insert(owner.clone(), ids);
     }
 
     /// Forgets an owner that left Git.
     pub fn drop_owner(&mut self, owner: &Owner) {
+        self.refused.remove(owner);
         for id in self.by_owner.remove(owner).unwrap_or_default() {
             if let Some(claims) = self.by_object.get_mut(&id) {
                 claims.remove(owner);
@@ -104,9 +125,16 @@ impl Claims {
         }
     }
 
-    /// Another owner that claims the object.
+    /// Another owner that claims the object, or would if it were not refused.
     pub fn other(&self, owner: &Owner, id: &ObjectId) -> Option<&Owner> {
-        self.by_object.get(id)?.keys().find(|claimant| *claimant != owner)
+        let claimants = self.by_object.get(id).into_iter().flat_map(BTreeMap::keys);
+        let refused = self.refused.iter().filter(|(_, ids)| ids.contains_key(id));
+        claimants.chain(refused.map(|(owner, _)| owner)).find(|claimant| *claimant != owner)
+    }
+
+    /// Owners whose latest claims were refused.
+    pub fn refused(&self) -> Vec<Owner> {
+        self.refused.keys().cloned().collect()
     }
 
     /// The owner whose labels an object carries: the first of its claimants.
@@ -117,8 +145,10 @@ impl Claims {
     fn conflict(&self, owner: &Owner, id: &ObjectId, claim: &Claim) -> Option<Conflict> {
         let holders = self.by_object.get(id)?;
         let (holder, held) = holders.iter().find(|(holder, held)| {
+            let asked = self.refused.get(*holder).and_then(|asked| asked.get(id));
             *holder != owner
                 && matches!((&held.digest, &claim.digest), (Some(a), Some(b)) if a != b)
+                && (asked.is_none() || asked != claim.digest.as_ref())
         })?;
         Some(Conflict {
             id: id.clone(),
@@ -186,10 +216,10 @@ mod tests {
     #[test]
     fn a_remembered_inventory_agrees_with_any_declaration_and_yields_to_a_render() {
         let mut claims = Claims::default();
-        claims.remember(&owner("a"), [id("x")]);
+        claims.remember(&owner("a"), [(id("x"), None)]);
         claims.claim(&owner("b"), claim("x", "1")).unwrap();
         claims.claim(&owner("a"), BTreeMap::new()).unwrap();
-        claims.remember(&owner("a"), [id("x")]);
+        claims.remember(&owner("a"), [(id("x"), None)]);
         assert_eq!(claims.other(&owner("b"), &id("x")), None);
     }
 }

@@ -10,6 +10,9 @@ use serde_json::Value;
 const NEVER_RECREATED: &[&str] =
     &["PersistentVolumeClaim", "PersistentVolume", "Namespace", "CustomResourceDefinition"];
 
+/// Why an object that somebody else deletes is skipped for now.
+pub const GOING: &str = "is being deleted";
+
 /// Decides what is done with one object (`flux-semantics §4.7`).
 ///
 /// `force` is the Kustomization's; an object may ask for it itself by annotation or label.
@@ -70,7 +73,7 @@ fn skip(manifest: &Manifest, live: Option<&Value>) -> Option<&'static str> {
         && opted_out(live).is_none()
     {
         // Applying to an object on its way out changes nothing; the next pass creates it.
-        return Some("is being deleted");
+        return Some(GOING);
     }
     None
 }

@@ -37,7 +37,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Every difference between the live object and what it would become, at most [`KEPT`].
+/// Every difference between the live object and what it would become, at most 100.
 ///
 /// With `masked`, values below `data`, `stringData` and anything outside `metadata` are `***`.
 pub fn differences(live: &Value, wanted: &Value, masked: bool) -> Vec<Difference> {

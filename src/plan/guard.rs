@@ -34,6 +34,17 @@ pub struct Held {
     pub reason: String,
 }
 
+/// What the guard says of one prune.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// May be deleted now.
+    pub free: Vec<ObjectId>,
+    /// Waits for a confirmation.
+    pub held: Option<Held>,
+    /// The confirmation that let a part of `free` go; it is used up by that.
+    pub used: Option<String>,
+}
+
 /// Digest of a set of deletions: 12 hex digits, independent of order.
 pub fn delete_set(ids: &[ObjectId]) -> String {
     let mut names: Vec<String> = ids.iter().map(ObjectId::inventory).collect();
@@ -44,7 +55,7 @@ pub fn delete_set(ids: &[ObjectId]) -> String {
 
 impl Guard {
     /// Splits stale objects into those that may be deleted now and those that are held.
-    pub fn judge(&self, stale: Vec<ObjectId>) -> (Vec<ObjectId>, Option<Held>) {
+    pub fn judge(&self, stale: Vec<ObjectId>) -> Judged {
         let lost_most = !self.removed
             && !stale.is_empty()
             && (self.rendered == 0 || (stale.len() > 2 && stale.len() * 2 > self.before));
@@ -54,11 +65,12 @@ impl Guard {
             stale.into_iter().partition(|id| PRECIOUS.contains(&id.kind.as_str()))
         };
         if held.is_empty() {
-            return (free, None);
+            return Judged { free, ..Judged::default() };
         }
         let digest = delete_set(&held);
         if self.confirmed.contains(&digest) {
-            return (free.into_iter().chain(held).collect(), None);
+            let free = free.into_iter().chain(held).collect();
+            return Judged { free, held: None, used: Some(digest) };
         }
         let reason = if lost_most && self.rendered == 0 {
             "the render became empty while the Kustomization is still in Git".to_owned()
@@ -67,7 +79,7 @@ impl Guard {
         } else {
             "deleting it takes data or other objects with it".to_owned()
         };
-        (free, Some(Held { digest, ids: held, reason }))
+        Judged { free, held: Some(Held { digest, ids: held, reason }), used: None }
     }
 }
 
@@ -92,14 +104,14 @@ mod tests {
 
     #[test]
     fn a_few_plain_objects_go_at_once() {
-        let (free, held) = guard(10, 8).judge(ids("ConfigMap", 2));
-        assert_eq!((free.len(), held), (2, None));
+        let judged = guard(10, 8).judge(ids("ConfigMap", 2));
+        assert_eq!((judged.free.len(), judged.held, judged.used), (2, None, None));
     }
 
     #[test]
     fn an_empty_render_or_one_that_lost_most_is_held_as_a_whole() {
         for (before, rendered, stale) in [(1, 0, 1), (10, 4, 6)] {
-            let (free, held) = guard(before, rendered).judge(ids("ConfigMap", stale));
+            let Judged { free, held, .. } = guard(before, rendered).judge(ids("ConfigMap", stale));
             assert_eq!((free.len(), held.map(|h| h.ids.len())), (0, Some(stale)));
         }
     }
@@ -107,7 +119,7 @@ mod tests {
     #[test]
     fn removing_the_kustomization_itself_is_intent() {
         let removed = Guard { removed: true, ..guard(3, 0) };
-        assert_eq!(removed.judge(ids("ConfigMap", 3)).1, None);
+        assert_eq!(removed.judge(ids("ConfigMap", 3)).held, None);
     }
 
     #[test]
@@ -115,11 +127,12 @@ mod tests {
         let mut stale = ids("PersistentVolumeClaim", 1);
         stale.extend(ids("ConfigMap", 1));
         let removed = Guard { removed: true, ..guard(5, 0) };
-        let (free, held) = removed.judge(stale.clone());
+        let Judged { free, held, .. } = removed.judge(stale.clone());
         let held = held.unwrap();
         assert_eq!((free.len(), held.ids.len()), (1, 1));
-        let confirmed = Guard { confirmed: vec![held.digest], ..removed };
-        assert_eq!(confirmed.judge(stale).1, None);
-        assert!(confirmed.judge(ids("PersistentVolumeClaim", 2)).1.is_some());
+        let confirmed = Guard { confirmed: vec![held.digest.clone()], ..removed };
+        let judged = confirmed.judge(stale);
+        assert_eq!((judged.free.len(), judged.held, judged.used), (2, None, Some(held.digest)));
+        assert!(confirmed.judge(ids("PersistentVolumeClaim", 2)).held.is_some());
     }
 }

@@ -1,10 +1,10 @@
 //! What a run is going to do: manifests × claims × inventory × evidence → an ordered plan.
 //!
-//! In the order of use: [`desired`] finishes each manifest (common metadata, defaults that
-//! Flux fills in) and [`label`] writes its owner, [`stages`] splits them so that CRDs and namespaces come first,
-//! [`Claims`] says who else wants an object, [`decide`] turns one manifest and its [`Probe`] into
-//! a [`Step`], and [`stale`] with [`Guard`] says which objects of the inventory left Git and
-//! which of those deletions are held. `diff` prints the very steps that `run` executes.
+//! In the order of use: [`desired()`] finishes each manifest (common metadata, defaults that Flux
+//! fills in) and [`label`] writes its owner, [`stages`] splits them so that CRDs and namespaces
+//! come first, [`Claims`] says who else wants an object, [`decide()`] turns one manifest and its
+//! [`Probe`] into a [`Step`], and [`stale`] with [`Guard`] says which objects of the inventory left
+//! Git and which of those deletions are held. `diff` prints the very steps that `run` executes.
 //!
 //! Everything here is pure. Probing and applying is done by `apply`, the order of the calls is
 //! `pipeline`'s, and nothing here reads Git, the cluster or the database.
@@ -19,11 +19,11 @@ mod inventory;
 mod order;
 
 pub use claims::{Claim, Claims, Conflict};
-pub use decide::decide;
+pub use decide::{GOING, decide};
 pub use desired::{MANAGER, Owner, desired, label};
 pub use diff::{Difference, differences};
 pub use gate::Gate;
-pub use guard::{Guard, Held, delete_set};
+pub use guard::{Guard, Held, Judged, delete_set};
 pub use inventory::{Entry, opted_out, owned, stale};
 pub use order::{delete_order, early, stages};
 

@@ -2,11 +2,19 @@
 
 mod api; // the socket, client and server
 mod apply; // server-side apply, take-over, prune on the control plane
+mod architecture; // the rules that the source keeps
 mod bed; // the real parts: control plane, Git servers, repositories
 mod bed_works; // the bed does what the scenarios rely upon
 mod cli; // the program as a person calls it: help, exit codes, build, check
 mod cluster; // the client of the API server
+mod drift; // what others do to our objects
 mod observe; // watches, health, causes
+mod outage; // something that the daemon needs is away, and comes back
+mod owned; // who owns an object, what is pruned, held and kept
 mod render; // rendering with the reference kustomize in its sandbox
+mod sealed; // SOPS files, keys, and where plaintext never is
+mod source; // Git remotes of every kind
 mod story; // the main job as its user lives it
+mod wrong; // what is wrong in Git costs what it touches only
+mod verbs; // the commands, and what an unchanged pass costs
 mod world; // a scenario in one line

@@ -114,6 +114,45 @@ impl World {
         repo
     }
 
+    /// A flux-config repository with one Kustomization for each app, `./apps/NAME`, and the
+    /// scenario's namespace made beforehand by somebody else.
+    pub fn apps(&self, apps: &[App<'_>]) -> Repo {
+        self.cluster().apply(&mk_namespace(&self.namespace));
+        let repo = self.flux_config();
+        for app in apps {
+            app.write(&repo);
+        }
+        repo.commit("first");
+        repo.push("main");
+        repo
+    }
+
+    /// Key of a Kustomization in namespace `flux-system`, and whether it is ready.
+    pub fn is_ready(&self, name: &str) -> bool {
+        self.item(&format!("Kustomization/flux-system/{name}"))["ready"] == "True"
+    }
+
+    /// The root source as `status` shows it.
+    pub fn source(&self) -> Value {
+        self.item("GitRepository/flux-system/flux-system")
+    }
+
+    /// Uid of a live object.
+    pub fn uid(&self, kind: &str, name: &str) -> String {
+        let object = self.get(kind, name).unwrap_or_else(|| panic!("there is no {kind} {name}"));
+        object["metadata"]["uid"].as_str().expect("every object has one").to_owned()
+    }
+
+    /// The JSON that a verb prints, whatever its exit code.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["--json"]].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            let (out, err) = (&output.stdout, &output.stderr);
+            let text = String::from_utf8_lossy;
+            panic!("{arguments:?} prints no JSON: {error}\n{}\n{}", text(out), text(err))
+        })
+    }
+
     fn program(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_gitopsd"));
         command.arg("--config").arg(self.path("config.yaml")).env("NO_COLOR", "1");
@@ -237,6 +276,28 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// One Kustomization and the files of its path.
+pub struct App<'a> {
+    /// Its name, and that of its directory below `apps/`.
+    pub name: &'a str,
+    /// Further lines of its spec, each indented by two spaces.
+    pub spec: &'a str,
+    /// File names and texts.
+    pub files: &'a [(&'a str, String)],
+}
+
+impl App<'_> {
+    /// Writes the Kustomization and its files into a flux-config work tree.
+    pub fn write(&self, repo: &Repo) {
+        let App { name, spec, files } = self;
+        let text = mk_kustomization(name, &format!("./apps/{name}"), spec);
+        repo.write(&format!("clusters/my-cluster/{name}.yaml"), &text);
+        for (file, text) in *files {
+            repo.write(&format!("apps/{name}/{file}"), text);
+        }
     }
 }
 

@@ -47,6 +47,8 @@ fn report(outcome: Outcome, id: &str) -> Report {
         objects: Some(1),
         warnings: Vec::new(),
         prune_pending: false,
+        held: Vec::new(),
+        used: None,
         changes: 0,
     }
 }
@@ -245,4 +247,20 @@ fn a_field_that_must_not_be_ignored_stops_the_item_by_name() {
     assert_eq!(started(&mut graph, 3), Vec::<String>::new());
     let condition = &graph.item(&key("a")).unwrap().condition;
     assert!(condition.message.starts_with("spec.serviceAccountName is not supported yet"));
+}
+
+#[test]
+fn a_work_order_that_became_unreadable_is_still_declared() {
+    let mut graph = declared(vec![order("a", json!({}))]);
+    started(&mut graph, 3);
+    graph.handle(Event::Finished(key("a"), ready("r1")), 4);
+    let problem = crate::pipeline::Problem {
+        object: key("a").to_string(),
+        origin: None,
+        message: "spec.interval: missing".into(),
+    };
+    let broken = WorkOrders { problems: vec![problem], ..orders("r1", vec![]) };
+    let effects = graph.handle(Event::Rendered(key("flux-system"), broken), 5);
+    assert!(effects.is_empty(), "{effects:?}");
+    assert!(graph.item(&key("a")).is_some(), "a typo must not delete what it owns");
 }

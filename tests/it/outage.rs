@@ -1,0 +1,259 @@
+//! What the daemon does while something it needs is away, and once that is back.
+
+use crate::bed::{Fault, Repo};
+use crate::world::{App, World, mk_config_map, mk_kustomization, mk_namespace};
+use std::fmt::Write as _;
+
+/// One Kustomization with one ConfigMap, in the scenario's namespace.
+fn one_app(world: &World) -> Repo {
+    let files = [("a.yaml", mk_config_map(&world.namespace, "a", "1"))];
+    world.apps(&[App { name: "apps", spec: "", files: &files }])
+}
+
+/// The same where the API server is away and nobody can make a namespace: the entry brings it.
+fn one_app_with_namespace(world: &World) -> Repo {
+    world.entry(&[
+        ("clusters/my-cluster/namespace.yaml", mk_namespace(&world.namespace)),
+        ("clusters/my-cluster/apps.yaml", mk_kustomization("apps", "./apps", "")),
+        ("apps/a.yaml", mk_config_map(&world.namespace, "a", "1")),
+    ])
+}
+
+fn value(world: &World, name: &str) -> Option<String> {
+    let object = world.get("configmap", name)?;
+    Some(object["data"]["key"].as_str().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn without_an_api_server_the_daemon_starts_says_so_and_converges_once_it_answers() {
+    let mut world = World::alone();
+    one_app_with_namespace(&world);
+    world.cluster().stop("kube-apiserver");
+    world.start();
+    world.eventually("what was read from Git is shown, and why it is not applied", |world| {
+        world.message("flux-system").contains("API server is not reachable")
+    });
+    let status = world.status();
+    assert_eq!(status["cluster"]["connected"], false);
+    assert_ne!(status["cluster"]["message"], "");
+    assert_eq!(status["ready"], false);
+    assert!(status["line"].as_str().unwrap().contains("API server"), "{status:#}");
+    assert_eq!(world.source()["ready"], "True", "Git answers");
+    assert_eq!(world.run(&["status"]).status.code(), Some(1));
+
+    world.cluster().start("kube-apiserver");
+    world.settled();
+    assert_eq!(value(&world, "a").as_deref(), Some("1"));
+    assert_eq!(world.run(&["status"]).status.code(), Some(0));
+}
+
+#[test]
+fn an_api_server_that_goes_away_in_the_middle_costs_nothing_but_time() {
+    let mut world = World::alone();
+    let repo = one_app_with_namespace(&world);
+    world.start();
+    world.settled();
+    let uid = world.uid("configmap", "a");
+
+    world.cluster().stop("kube-apiserver");
+    repo.write("apps/a.yaml", &mk_config_map(&world.namespace, "a", "2"));
+    repo.write("apps/b.yaml", &mk_config_map(&world.namespace, "b", "2"));
+    repo.commit("second");
+    repo.push("main");
+    assert!(!world.reconcile(), "nothing can be applied");
+    world.eventually("the outage is told", |world| {
+        world.status()["cluster"]["connected"] == false && !world.is_ready("apps")
+    });
+    assert_eq!(world.run(&["status"]).status.code(), Some(1));
+
+    world.cluster().start("kube-apiserver");
+    world.settled();
+    assert_eq!(value(&world, "a").as_deref(), Some("2"));
+    assert_eq!(value(&world, "b").as_deref(), Some("2"));
+    assert_eq!(world.uid("configmap", "a"), uid, "it was changed, not made anew");
+
+    // Connections stay open and nobody answers: the worst kind of away.
+    world.cluster().freeze("kube-apiserver");
+    repo.write("apps/a.yaml", &mk_config_map(&world.namespace, "a", "3"));
+    repo.commit("third");
+    repo.push("main");
+    world.run(&["reconcile", "--with-source", "--no-wait"]);
+    world.eventually("the source moves on, the socket answers", |world| {
+        world.source()["subject"] == "third"
+    });
+    world.cluster().thaw("kube-apiserver");
+    world.eventually("the third commit is applied", |world| {
+        value(world, "a").as_deref() == Some("3")
+    });
+    world.settled();
+}
+
+#[test]
+fn after_a_restart_without_git_the_last_good_revision_is_applied_from_the_mirror() {
+    let mut world = World::new();
+    let repo = one_app(&world);
+    world.start();
+    world.settled();
+    let revision = world.source()["revision"].clone();
+    assert_eq!(world.stop(), Some(0), "{}", world.log());
+
+    world.git.down();
+    world.cluster().kubectl_ok(&["-n", &world.namespace, "delete", "configmap", "a"]);
+    world.start();
+    world.eventually("the object is back with Git down", |world| value(world, "a").is_some());
+    world.eventually("the source says why it is not ready", |world| {
+        let source = world.source();
+        source["ready"] == "False" && source["failure"]["cause"].as_str().is_some()
+    });
+    let source = world.source();
+    assert_eq!(source["revision"], revision, "the last good revision is in force");
+    assert!(source["message"].as_str().unwrap().contains(&world.git.url()), "{source:#}");
+    world.eventually("its reader is ready all the same", |world| world.is_ready("apps"));
+    assert_eq!(world.run(&["status"]).status.code(), Some(1), "the source is not ready");
+
+    repo.write("apps/apps/a.yaml", &mk_config_map(&world.namespace, "a", "2"));
+    repo.commit("second");
+    repo.push("main");
+    world.git.up();
+    assert!(world.reconcile(), "{}", world.log());
+    assert_eq!(value(&world, "a").as_deref(), Some("2"));
+}
+
+#[test]
+fn a_first_start_without_git_waits_by_name_and_goes_on_by_itself() {
+    let mut world = World::new();
+    one_app(&world);
+    world.git.down();
+    world.start();
+    world.eventually("the root says what it waits for", |world| {
+        let message = world.message("flux-system");
+        message.contains("GitRepository/flux-system/flux-system") && message.contains("no revision")
+    });
+    world.git.up();
+    world.settled();
+    assert!(value(&world, "a").is_some());
+}
+
+#[test]
+fn git_that_goes_down_later_leaves_the_workloads_alone_and_is_taken_up_again() {
+    let mut world = World::new();
+    let repo = one_app(&world);
+    world.start();
+    world.settled();
+    let before = world.get("configmap", "a");
+
+    world.git.fault(Fault::Status(503));
+    assert!(!world.reconcile());
+    let source = world.source();
+    assert_eq!(source["ready"], "False");
+    assert_eq!(source["reason"], "GitOperationFailed");
+    assert!(source["message"].as_str().unwrap().contains("503"), "{source:#}");
+    assert!(world.is_ready("apps"), "{}", world.message("apps"));
+    assert_eq!(world.get("configmap", "a"), before, "nothing was written");
+
+    // What is drifting meanwhile is healed from the revision in force.
+    world.cluster().kubectl_ok(&["-n", &world.namespace, "delete", "configmap", "a"]);
+    world.eventually("the object is back", |world| value(world, "a").is_some());
+
+    world.git.fault(Fault::HangUp);
+    assert!(!world.reconcile());
+    world.git.fault(Fault::None);
+    repo.write("apps/apps/a.yaml", &mk_config_map(&world.namespace, "a", "2"));
+    repo.commit("second");
+    repo.push("main");
+    assert!(world.reconcile(), "{}", world.log());
+    assert_eq!(value(&world, "a").as_deref(), Some("2"));
+}
+
+#[test]
+fn a_deleted_branch_is_named_and_its_last_revision_stays_in_force() {
+    let mut world = World::new();
+    let repo = one_app(&world);
+    world.start();
+    world.settled();
+    let revision = world.source()["revision"].clone();
+
+    repo.push("mian");
+    let bare = repo.bare().to_str().unwrap().to_owned();
+    repo.git(&["--git-dir", &bare, "update-ref", "-d", "refs/heads/main"]);
+    assert!(!world.reconcile());
+    let source = world.source();
+    assert_eq!(source["ready"], "False");
+    let message = source["message"].as_str().unwrap();
+    assert!(message.contains("branch main") && message.contains("mian"), "{message}");
+    assert_eq!(source["revision"], revision);
+    assert!(world.is_ready("apps"));
+    assert!(value(&world, "a").is_some());
+
+    repo.push("main");
+    assert!(world.reconcile(), "{}", world.log());
+}
+
+#[test]
+fn rewritten_history_is_followed() {
+    let mut world = World::new();
+    let repo = one_app(&world);
+    let first = repo.head();
+    repo.write("apps/apps/b.yaml", &mk_config_map(&world.namespace, "b", "2"));
+    repo.commit("second");
+    repo.push("main");
+    world.start();
+    world.settled();
+    assert!(value(&world, "b").is_some());
+
+    repo.reset(&first);
+    repo.write("apps/apps/c.yaml", &mk_config_map(&world.namespace, "c", "3"));
+    let rewritten = repo.commit("rewritten");
+    repo.force_push("main");
+    assert!(world.reconcile(), "{}", world.log());
+    assert!(value(&world, "c").is_some());
+    assert_eq!(value(&world, "b"), None, "it is in no revision of the branch any more");
+    assert_eq!(world.source()["revision"], format!("main@sha1:{rewritten}"));
+}
+
+/// Names of the ConfigMaps `cm-…` in the scenario's namespace.
+fn numbered(world: &World) -> Vec<String> {
+    let arguments = ["-n", &world.namespace, "get", "configmap", "-o", "name"];
+    let names = world.cluster().kubectl_ok(&arguments);
+    names.lines().filter_map(|name| Some(name.split_once("/cm-")?.1.to_owned())).collect()
+}
+
+fn many(world: &World, numbers: std::ops::Range<u32>) -> String {
+    numbers.fold(String::new(), |mut text, number| {
+        let object = mk_config_map(&world.namespace, &format!("cm-{number:03}"), "1");
+        let _ = write!(text, "---\n{object}");
+        text
+    })
+}
+
+#[test]
+fn killed_in_the_middle_of_its_first_run_the_next_start_finishes_and_orphans_nothing() {
+    const ALL: u32 = 400;
+    let mut world = World::new();
+    let files = [("all.yaml", many(&world, 0..ALL))];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.eventually("some objects are there", |world| !numbered(world).is_empty());
+    world.kill();
+    let done = numbered(&world).len();
+    assert!(done < ALL as usize, "killed too late to show anything");
+
+    // Of what was applied, the first leaves Git before the daemon is back.
+    repo.write("apps/apps/all.yaml", &many(&world, 1..ALL));
+    repo.commit("without the first");
+    repo.push("main");
+    world.start();
+    world.eventually("the second commit is applied", |world| {
+        world.is_ready("apps")
+            && world.item("Kustomization/flux-system/apps")["subject"] == "without the first"
+    });
+    world.settled();
+    let names = numbered(&world);
+    assert_eq!(names.len(), ALL as usize - 1, "{done} were there at the kill");
+    assert!(!names.contains(&"000".to_owned()), "nothing is orphaned");
+    let runs = world.json(&["history", "apps", "-n", "100"]);
+    let verdicts: Vec<&str> =
+        runs.as_array().unwrap().iter().map(|run| run["verdict"].as_str().unwrap()).collect();
+    assert!(verdicts.contains(&"interrupted"), "{verdicts:?}");
+    assert!(verdicts.contains(&"succeeded"), "{verdicts:?}");
+}

@@ -1,0 +1,377 @@
+//! Who owns an object, what goes with its declaration, and what is kept whatever happens.
+
+use crate::bed::Repo;
+use crate::world::{App, World, mk_config_map, mk_kustomization};
+use serde_json::Value;
+
+fn push(world: &World, repo: &Repo, subject: &str) -> bool {
+    repo.commit(subject);
+    repo.push("main");
+    world.reconcile()
+}
+
+fn there(world: &World, name: &str) -> bool {
+    world.get("configmap", name).is_some()
+}
+
+/// What is held of a Kustomization; null when nothing is.
+fn held(world: &World, name: &str) -> Value {
+    let owner = format!("flux-system/{name}");
+    let all = world.status()["held"].as_array().cloned().unwrap_or_default();
+    all.into_iter().find(|held| held["owner"] == owner.as_str()).unwrap_or_default()
+}
+
+fn digest(world: &World, name: &str) -> String {
+    let held = held(world, name);
+    held["digest"].as_str().unwrap_or_else(|| panic!("nothing is held")).to_owned()
+}
+
+#[test]
+fn two_declarations_that_differ_are_refused_with_both_files_and_nothing_flaps() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files = [("a.yaml", mk_config_map(&ns, "shared", "1"))];
+    let repo = world.apps(&[App { name: "first", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    let before = world.get("configmap", "shared");
+
+    let files =
+        [("b.yaml", mk_config_map(&ns, "shared", "2")), ("c.yaml", mk_config_map(&ns, "own", "1"))];
+    App { name: "second", spec: "", files: &files }.write(&repo);
+    assert!(!push(&world, &repo, "a second owner"));
+    let item = world.item("Kustomization/flux-system/second");
+    assert_eq!(item["reason"], "OwnershipConflict", "{item:#}");
+    let message = item["message"].as_str().unwrap();
+    for word in [
+        "apps/second/b.yaml",
+        "apps/first/a.yaml",
+        "flux-system/first",
+        &format!("ConfigMap/{ns}/shared"),
+    ] {
+        assert!(message.contains(word), "{word}: {message}");
+    }
+    assert!(world.is_ready("first"));
+    assert!(!there(&world, "own"), "refused before any write");
+    assert_eq!(world.get("configmap", "shared"), before);
+
+    // The same over a restart, when the holder is known from the inventory only.
+    assert_eq!(world.stop(), Some(0));
+    world.start();
+    world.eventually("refused again", |world| {
+        world.is_ready("first")
+            && world.item("Kustomization/flux-system/second")["reason"] == "OwnershipConflict"
+    });
+    assert_eq!(world.get("configmap", "shared"), before);
+}
+
+#[test]
+fn identical_declarations_are_shared_and_go_with_the_last() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files = [
+        ("shared.yaml", mk_config_map(&ns, "shared", "1")),
+        ("own.yaml", mk_config_map(&ns, "own", "1")),
+    ];
+    let other = [
+        ("shared.yaml", mk_config_map(&ns, "shared", "1")),
+        ("other.yaml", mk_config_map(&ns, "other", "1")),
+    ];
+    let repo = world.apps(&[
+        App { name: "first", spec: "", files: &files },
+        App { name: "second", spec: "", files: &other },
+    ]);
+    world.start();
+    world.settled();
+    let uid = world.uid("configmap", "shared");
+
+    repo.remove("apps/first/shared.yaml");
+    assert!(push(&world, &repo, "the first lets go"), "{}", world.log());
+    assert_eq!(world.uid("configmap", "shared"), uid, "the second still wants it");
+
+    repo.remove("apps/second/shared.yaml");
+    assert!(push(&world, &repo, "the second lets go too"), "{}", world.log());
+    world.eventually("it goes with the last", |world| !there(world, "shared"));
+    assert!(there(&world, "own") && there(&world, "other"));
+}
+
+#[test]
+fn a_shared_object_may_be_changed_in_one_commit_or_one_after_the_other() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let shared = |value: &str| mk_config_map(&ns, "shared", value);
+    let files =
+        |name: &str| [("shared.yaml", shared("1")), ("own.yaml", mk_config_map(&ns, name, "1"))];
+    let repo = world.apps(&[
+        App { name: "first", spec: "  retryInterval: 1h\n", files: &files("a") },
+        App { name: "second", spec: "  retryInterval: 1h\n", files: &files("b") },
+    ]);
+    for name in ["first", "second"] {
+        let path = format!("clusters/my-cluster/{name}.yaml");
+        repo.replace(&path, "  retryInterval: 1s\n", "");
+    }
+    repo.commit("no quick retries");
+    repo.push("main");
+    world.start();
+    world.settled();
+    let value = |world: &World| world.get("configmap", "shared").unwrap()["data"]["key"].clone();
+    for name in ["first", "second"] {
+        repo.write(&format!("apps/{name}/shared.yaml"), &shared("2"));
+    }
+    push(&world, &repo, "both at once");
+    world.settled();
+    assert_eq!(value(&world), "2");
+
+    repo.write("apps/first/shared.yaml", &shared("3"));
+    assert!(!push(&world, &repo, "one goes ahead"), "they differ");
+    assert_eq!(value(&world), "2", "what was agreed upon stays");
+    repo.write("apps/second/shared.yaml", &shared("3"));
+    push(&world, &repo, "the other follows");
+    world.settled();
+    assert_eq!(value(&world), "3");
+
+    repo.write("apps/second/shared.yaml", &shared("4"));
+    assert!(!push(&world, &repo, "now the other goes ahead"), "they differ");
+    repo.remove("apps/first/shared.yaml");
+    push(&world, &repo, "and the first lets go");
+    world.settled();
+    assert_eq!(value(&world), "4");
+}
+
+#[test]
+fn what_is_there_already_as_git_says_is_owned_too() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files =
+        [("a.yaml", mk_config_map(&ns, "a", "1")), ("b.yaml", mk_config_map(&ns, "b", "1"))];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    // A new host takes over: the state directory is empty, the cluster is as Git says.
+    assert_eq!(world.stop(), Some(0));
+    std::fs::remove_dir_all(world.path("state")).unwrap();
+    world.start();
+    world.settled();
+    repo.remove("apps/apps/b.yaml");
+    assert!(push(&world, &repo, "one leaves"), "{}", world.log());
+    world.eventually("it is pruned", |world| !there(world, "b"));
+    assert!(there(&world, "a"));
+}
+
+#[test]
+fn an_object_that_moves_to_another_kustomization_keeps_its_uid() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let moving = mk_config_map(&ns, "moving", "1");
+    let a = [("moving.yaml", moving.clone()), ("a.yaml", mk_config_map(&ns, "a", "1"))];
+    let b = [("b.yaml", mk_config_map(&ns, "b", "1"))];
+    let repo = world.apps(&[
+        App { name: "one", spec: "", files: &a },
+        App { name: "two", spec: "", files: &b },
+    ]);
+    world.start();
+    world.settled();
+    let uid = world.uid("configmap", "moving");
+    for (from, to) in [("one", "two"), ("two", "one")] {
+        repo.remove(&format!("apps/{from}/moving.yaml"));
+        repo.write(&format!("apps/{to}/moving.yaml"), &moving);
+        assert!(push(&world, &repo, &format!("{from} to {to}")), "{}", world.log());
+        world.settled();
+        assert_eq!(world.uid("configmap", "moving"), uid, "{from} to {to}");
+        let label = "/metadata/labels/kustomize.toolkit.fluxcd.io~1name";
+        let object = world.get("configmap", "moving").unwrap();
+        assert_eq!(object.pointer(label).unwrap(), to);
+    }
+    // It is owned where it is now, and nowhere else.
+    repo.remove("apps/one/moving.yaml");
+    assert!(push(&world, &repo, "and away"), "{}", world.log());
+    world.eventually("it is gone", |world| !there(world, "moving"));
+}
+
+#[test]
+fn a_render_that_becomes_empty_is_held_until_its_digest_is_confirmed() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files = [
+        ("kustomization.yaml", "resources: [a.yaml, b.yaml]\n".to_owned()),
+        ("a.yaml", mk_config_map(&ns, "a", "1")),
+        ("b.yaml", mk_config_map(&ns, "b", "1")),
+    ];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    repo.write("apps/apps/kustomization.yaml", "resources: []\n");
+    push(&world, &repo, "oops");
+    assert!(there(&world, "a") && there(&world, "b"), "held");
+    let confirmation = digest(&world, "apps");
+    let shown = held(&world, "apps");
+    assert!(shown["reason"].as_str().unwrap().contains("became empty"), "{shown}");
+    let objects = [format!("ConfigMap/{ns}/a"), format!("ConfigMap/{ns}/b")];
+    assert_eq!(shown["objects"], serde_json::json!(objects));
+    let text = String::from_utf8(world.run(&["status"]).stdout).unwrap();
+    assert!(text.contains(&format!("gitopsd confirm {confirmation}")), "{text}");
+    let diff = world.json(&["diff", "apps"]);
+    assert_eq!(diff[0]["steps"][0]["verb"], "hold", "{diff}");
+
+    let wrong = world.run(&["confirm", "0123456789ab"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(there(&world, "a") && there(&world, "b"));
+
+    world.ok(&["confirm", &confirmation]);
+    world.eventually("both are gone", |world| !there(world, "a") && !there(world, "b"));
+    world.settled();
+    assert_eq!(world.status()["held"], serde_json::json!([]));
+
+    // The same accident again is asked about again.
+    repo.write("apps/apps/kustomization.yaml", "resources: [a.yaml, b.yaml]\n");
+    assert!(push(&world, &repo, "back"), "{}", world.log());
+    repo.write("apps/apps/kustomization.yaml", "resources: []\n");
+    push(&world, &repo, "oops again");
+    assert!(there(&world, "a"), "one confirmation covers one deletion");
+}
+
+fn mk_claim(namespace: &str, name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata:\n  name: {name}\n  \
+         namespace: {namespace}\nspec:\n  accessModes: [ReadWriteOnce]\n  \
+         resources: {{requests: {{storage: 1Gi}}}}\n"
+    )
+}
+
+/// True once a claim is gone or its deletion has been asked for.
+fn leaving(world: &World, name: &str) -> bool {
+    let claim = world.get("pvc", name);
+    claim.is_none_or(|claim| claim["metadata"]["deletionTimestamp"] != Value::Null)
+}
+
+#[test]
+fn a_claim_of_a_kustomization_that_left_git_waits_for_its_own_confirmation() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files = [("a.yaml", mk_config_map(&ns, "a", "1")), ("d.yaml", mk_claim(&ns, "data"))];
+    let stays = [("b.yaml", mk_config_map(&ns, "b", "1"))];
+    let repo = world.apps(&[
+        App { name: "going", spec: "", files: &files },
+        App { name: "staying", spec: "", files: &stays },
+    ]);
+    world.start();
+    world.settled();
+    repo.remove("clusters/my-cluster/going.yaml");
+    assert!(push(&world, &repo, "one leaves"), "{}", world.log());
+    world.eventually("its ConfigMap goes", |world| !there(world, "a"));
+    world.eventually("its claim is held", |world| held(world, "going") != Value::Null);
+    assert!(!leaving(&world, "data"));
+    assert_eq!(world.stop(), Some(0));
+    world.start();
+    world.eventually("and after a restart", |world| held(world, "going") != Value::Null);
+    assert!(!leaving(&world, "data"));
+    world.ok(&["confirm", &digest(&world, "going")]);
+    world.eventually("confirmed, it goes", |world| leaving(world, "data"));
+    world.eventually("nothing waits", |world| held(world, "going") == Value::Null);
+}
+
+#[test]
+fn a_claim_that_leaves_git_is_held_while_the_rest_goes() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files = [
+        ("a.yaml", mk_config_map(&ns, "a", "1")),
+        ("b.yaml", mk_config_map(&ns, "b", "1")),
+        ("claim.yaml", mk_claim(&ns, "data")),
+    ];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    repo.remove("apps/apps/claim.yaml");
+    repo.remove("apps/apps/b.yaml");
+    push(&world, &repo, "no data");
+    world.eventually("the ConfigMap goes", |world| !there(world, "b"));
+    assert!(world.get("pvc", "data").is_some());
+    let claim = format!("PersistentVolumeClaim/{ns}/data");
+    assert_eq!(held(&world, "apps")["objects"], serde_json::json!([claim]));
+
+    // A restart forgets nothing.
+    assert_eq!(world.stop(), Some(0));
+    world.start();
+    world.eventually("held again", |world| held(world, "apps") != Value::Null);
+    assert!(world.get("pvc", "data").is_some());
+    world.ok(&["confirm", &digest(&world, "apps")]);
+    world.eventually("confirmed, it goes", |world| leaving(world, "data"));
+}
+
+#[test]
+fn a_kustomization_that_leaves_git_takes_its_objects_along() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let object = |name: &str| [("a.yaml", mk_config_map(&ns, name, "1"))];
+    let repo = world.apps(&[
+        App { name: "going", spec: "", files: &object("going") },
+        App { name: "orphaning", spec: "  deletionPolicy: Orphan\n", files: &object("orphan") },
+        App { name: "staying", spec: "", files: &object("staying") },
+        App { name: "asleep", spec: "", files: &object("asleep") },
+    ]);
+    world.start();
+    world.settled();
+    for name in ["going", "orphaning"] {
+        repo.remove(&format!("clusters/my-cluster/{name}.yaml"));
+    }
+    assert!(push(&world, &repo, "two leave"), "{}", world.log());
+    world.eventually("its object goes too", |world| !there(world, "going"));
+    assert!(there(&world, "orphan") && there(&world, "staying"));
+    assert_eq!(world.item("Kustomization/flux-system/going"), Value::Null);
+
+    // The same while the daemon is away.
+    assert_eq!(world.stop(), Some(0));
+    repo.remove("clusters/my-cluster/asleep.yaml");
+    repo.commit("one leaves unseen");
+    repo.push("main");
+    world.start();
+    world.eventually("it goes after the start", |world| !there(world, "asleep"));
+    world.settled();
+    assert!(there(&world, "staying"));
+}
+
+#[test]
+fn what_is_not_to_be_pruned_stays() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let marked = mk_config_map(&ns, "marked", "1").replace(
+        "metadata:\n",
+        "metadata:\n  annotations: {kustomize.toolkit.fluxcd.io/prune: disabled}\n",
+    );
+    let files = [
+        ("a.yaml", mk_config_map(&ns, "a", "1")),
+        ("b.yaml", mk_config_map(&ns, "b", "1")),
+        ("marked.yaml", marked),
+        ("touched.yaml", mk_config_map(&ns, "touched", "1")),
+    ];
+    let keep = [
+        ("keep-1.yaml", mk_config_map(&ns, "keep-1", "1")),
+        ("keep-2.yaml", mk_config_map(&ns, "keep-2", "1")),
+    ];
+    let repo = world.apps(&[
+        App { name: "apps", spec: "", files: &files },
+        App { name: "keep", spec: "", files: &keep },
+    ]);
+    let text = mk_kustomization("keep", "./apps/keep", "").replace("prune: true", "prune: false");
+    repo.write("clusters/my-cluster/keep.yaml", &text);
+    repo.commit("prune: false");
+    repo.push("main");
+    world.start();
+    world.settled();
+    let mark = "kustomize.toolkit.fluxcd.io/prune=disabled";
+    // As in Flux, what kubectl holds under its own name is taken over, and undone.
+    let by = "--field-manager=flux-client-side-apply";
+    world.cluster().kubectl_ok(&["-n", &ns, "annotate", "configmap", "touched", mark, by]);
+    for file in ["apps/b.yaml", "apps/marked.yaml", "keep/keep-1.yaml"] {
+        repo.remove(&format!("apps/{file}"));
+    }
+    assert!(push(&world, &repo, "three leave"), "{}", world.log());
+    world.eventually("the plain one goes", |world| !there(world, "b"));
+    assert!(there(&world, "marked") && there(&world, "keep-1"));
+    repo.remove("apps/apps/touched.yaml");
+    assert!(push(&world, &repo, "one more"), "{}", world.log());
+    world.settled();
+    assert!(there(&world, "touched"), "marked on the live object by hand");
+    assert!(there(&world, "a"));
+}
