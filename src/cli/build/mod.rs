@@ -3,8 +3,7 @@
 //! In the order of use: [`Inputs::open`] reads the directories and keys, `walk` renders everything
 //! that the entry path leads to (`sources` and `values` say from which files and variables,
 //! `scope`° and `depends`° what an API server or a graph would say), `report`° is the outcome as
-//! agreed, `mask`° takes the secrets out and
-//! `yaml`° writes. `check PATH` uses the same walk.
+//! agreed, `mask`° takes the secrets out and `yaml`° writes. `check PATH` uses the same walk.
 //!
 //! Nothing is applied, no Git remote and no cluster is asked, and plaintext exists only in memory
 //! and in a private directory on tmpfs while kustomize runs. What a cluster alone could tell

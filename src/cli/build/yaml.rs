@@ -39,7 +39,6 @@ fn node(text: &mut String, value: &Value, indent: usize) {
                         text.push(' ');
                         mapping(text, map, indent + 2, true);
                     }
-                    Value::Array(inner) if !inner.is_empty() => node(text, item, indent + 2),
                     _ => node(text, item, indent + 2),
                 }
             }
