@@ -50,7 +50,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     }
     let deadline = Instant::now() + args.timeout;
     let keys = args.name.as_ref().map(|_| accepted.keys);
-    let mut follower = Follower { keys, told: BTreeMap::new() };
+    let mut follower = Follower { keys, sources: args.with_source, told: BTreeMap::new() };
     let followed = timeout_at(deadline, follower.follow(context, &client, before)).await;
     let document = match followed {
         Ok(document) => document?,
@@ -77,6 +77,8 @@ fn asked(context: &Context, accepted: &Accepted) -> anyhow::Result<Exit> {
 struct Follower {
     /// `None` for everything, also what a new revision brings.
     keys: Option<Vec<String>>,
+    /// With everything: the sources too.
+    sources: bool,
     /// What was told of each item last.
     told: BTreeMap<String, String>,
 }
@@ -107,8 +109,10 @@ impl Follower {
     }
 
     fn items<'a>(&self, document: &'a Document) -> Vec<&'a ItemView> {
-        let ours =
-            |item: &&ItemView| self.keys.as_ref().is_none_or(|keys| keys.contains(&key(item)));
+        let ours = |item: &&ItemView| match &self.keys {
+            Some(keys) => keys.contains(&key(item)),
+            None => self.sources || item.kind == "Kustomization",
+        };
         document.summary.items.iter().filter(ours).collect()
     }
 
@@ -221,8 +225,11 @@ mod tests {
     fn settled(items: Vec<ItemView>) -> bool {
         let mut document = Document::starting(DaemonView::default(), ClusterView::default());
         document.summary.items = items;
-        let follower =
-            Follower { keys: Some(vec!["Kustomization/n/a".into()]), told: BTreeMap::new() };
+        let follower = Follower {
+            sources: false,
+            keys: Some(vec!["Kustomization/n/a".into()]),
+            told: BTreeMap::new(),
+        };
         follower.settled(&document, 1_000)
     }
 
@@ -243,8 +250,11 @@ mod tests {
 
     #[test]
     fn progress_is_told_when_it_changes() {
-        let mut follower =
-            Follower { keys: Some(vec!["Kustomization/n/a".into()]), told: BTreeMap::new() };
+        let mut follower = Follower {
+            sources: false,
+            keys: Some(vec!["Kustomization/n/a".into()]),
+            told: BTreeMap::new(),
+        };
         let mut document = Document::starting(DaemonView::default(), ClusterView::default());
         document.summary.items = vec![item("a", true, "", None), item("b", true, "", None)];
         assert_eq!(follower.progress(&document), ["Kustomization/n/a: running"]);

@@ -13,7 +13,7 @@ use tracing_subscriber::registry;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// What is logged when `GITOPSD_LOG` is not set.
-const DEFAULT_LEVELS: &str = "warn,gitopsd=info";
+const DEFAULT_LEVELS: &str = "warn,kube_client=off,gitopsd=info";
 
 /// Where events go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -45,6 +45,7 @@ impl Run<'_> {
         };
         lock(&self.pipeline.heirs).extend(waits);
         lock(&self.pipeline.memory).remove(&owner);
+        lock(&self.pipeline.keyrings).remove(&self.job.kustomization.key());
         if orphan || !deletes(&self.job.kustomization) {
             let ids: Vec<ObjectId> = inventory.into_iter().map(|entry| entry.id).collect();
             self.hand_over(&ids);

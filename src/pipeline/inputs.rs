@@ -23,6 +23,16 @@ pub struct HostSecrets {
     pub git: Credential,
 }
 
+/// A source's credential as it was read last.
+#[derive(Clone)]
+pub(super) struct Known {
+    /// Name of the Secret.
+    name: String,
+    credential: Credential,
+    /// It has not failed since.
+    fresh: bool,
+}
+
 /// Scheme, host and port of a URL.
 fn origin(url: &str) -> Option<(String, String, String)> {
     let (scheme, rest) = url.split_once("://")?;
@@ -57,6 +67,11 @@ impl Pipeline {
             });
         };
         let fallback = || self.host.git.clone();
+        let known = lock(&self.credentials).get(&source.key()).cloned();
+        let known = known.filter(|known| known.name == *name);
+        if let Some(Known { fresh: true, credential, .. }) = known {
+            return Ok(credential);
+        }
         let Some(connection) = self.connection() else {
             return if trusted {
                 Ok(fallback())
@@ -68,31 +83,41 @@ impl Pipeline {
             Ok(found) => found,
             // Git needs no API server: the credential that was read last serves meanwhile.
             Err(failure) if failure.retry == Retry::Soon => {
-                let known = lock(&self.credentials).get(&source.key()).cloned();
+                let known = known.map(|known| known.credential);
                 return known.or_else(|| trusted.then(fallback)).ok_or(failure);
             }
             Err(failure) => return Err(failure),
         };
-        match found {
+        let credential = match found {
             Some(data) => {
                 let data = data.into_iter().map(|(k, v)| (k, v.expose().to_vec())).collect();
-                let credential = Credential::from_secret(&source.url, &data).map_err(|cause| {
+                Credential::from_secret(&source.url, &data).map_err(|cause| {
                     let cause = format!("Secret {}/{name}: {cause}", source.namespace);
                     Failure::new(Step::Fetch, "AuthenticationFailed", cause).object(source.key())
-                })?;
-                lock(&self.credentials).insert(source.key(), credential.clone());
-                Ok(credential)
+                })?
             }
-            None if trusted => Ok(fallback()),
-            None => Err(no_secret(source, name, "it does not exist")),
+            None if trusted => fallback(),
+            None => return Err(no_secret(source, name, "it does not exist")),
+        };
+        let known = Known { name: name.clone(), credential: credential.clone(), fresh: true };
+        lock(&self.credentials).insert(source.key(), known);
+        Ok(credential)
+    }
+
+    /// After a poll that failed, the next one reads the Secret again.
+    pub(super) fn doubt(&self, source: &GitRepository) {
+        if let Some(known) = lock(&self.credentials).get_mut(&source.key()) {
+            known.fresh = false;
         }
     }
 
-    /// Keys that open what a Kustomization's source seals.
+    /// Keys that open what a Kustomization's source seals. Those that were read last are good
+    /// enough (`remembered`) to see that nothing has changed; nothing is opened with them.
     pub(super) async fn keyring(
         &self,
         kustomization: &Kustomization,
         url: &str,
+        remembered: bool,
     ) -> Result<Arc<Keyring>, Failure> {
         let Some(decryption) = &kustomization.decryption else {
             return Ok(Arc::new(Keyring::empty()));
@@ -105,6 +130,12 @@ impl Pipeline {
         let (Some(name), Some(connection)) = (&decryption.secret_ref, self.connection()) else {
             return Ok(Arc::new(keys));
         };
+        if remembered
+            && let Some((from, keys)) = lock(&self.keyrings).get(&kustomization.key())
+            && from == name
+        {
+            return Ok(keys.clone());
+        }
         let found = secret(&connection, &kustomization.namespace, name).await?;
         for (key, value) in found.iter().flatten() {
             if !key.ends_with(".agekey") {
@@ -124,7 +155,9 @@ impl Pipeline {
             );
             return Err(Failure::new(Step::Open, "BuildFailed", cause).object(kustomization.key()));
         }
-        Ok(Arc::new(keys))
+        let keys = Arc::new(keys);
+        lock(&self.keyrings).insert(kustomization.key(), (name.clone(), keys.clone()));
+        Ok(keys)
     }
 
     /// Variables of `postBuild`: `substituteFrom` in order, then the inline ones. Values of

@@ -9,7 +9,7 @@ use super::{
 use crate::flux::{Kustomization, Object};
 use crate::history::{RunId, Trigger};
 use crate::logging::Message;
-use crate::plan::{Claim, Held, Owner, desired, label};
+use crate::plan::{Claim, Held, Owner, RefusalKind, desired, label};
 use crate::render::{Manifest, ObjectId, Redactor, RenderError, Rendered, Request};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -96,12 +96,16 @@ impl<'a> Run<'a> {
     async fn steps(&mut self, ask: &Ask) -> Result<Outcome, Failure> {
         let permit = self.pipeline.workers.acquire().await;
         self.enter(Step::Open);
-        let request = self.request().await?;
+        let mut request = self.request(true).await?;
         let input =
             self.pipeline.renderer.digest(&request).await.map_err(|e| self.render_failure(e))?;
+        let input = self.with_spec(&input);
         if self.quiet(&input) {
             self.tell(self.remembered(), ask).await?;
             return Ok(Outcome::Ready(self.applied()));
+        }
+        if self.job.kustomization.decryption.as_ref().is_some_and(|d| d.secret_ref.is_some()) {
+            request = self.request(false).await?;
         }
         let wanted = match self.render(&request, ask).await? {
             Ok(wanted) => wanted,
@@ -143,13 +147,13 @@ impl<'a> Run<'a> {
     }
 
     /// The Kustomization as the renderer wants it.
-    pub(super) async fn request(&mut self) -> Result<Request, Failure> {
+    pub(super) async fn request(&mut self, remembered: bool) -> Result<Request, Failure> {
         let kustomization = self.job.kustomization.clone();
         let Some(source_root) = self.job.tree.clone() else {
             let cause = "the files of the source are not at hand";
             return Err(Failure::new(Step::Fetch, "ArtifactFailed", cause).retry(Retry::Soon));
         };
-        let keyring = self.pipeline.keyring(&kustomization, &self.job.url).await?;
+        let keyring = self.pipeline.keyring(&kustomization, &self.job.url, remembered).await?;
         let variables = self.pipeline.variables(&kustomization, &mut self.redactor).await?;
         Ok(Request { kustomization, source_root, keyring, variables })
     }
@@ -216,7 +220,23 @@ impl<'a> Run<'a> {
         for warning in warnings {
             self.warnings.push(warning.to_string());
         }
-        Ok((sort(&manifests, &self.job.revision.id), digest))
+        let manifests: Vec<Manifest> =
+            manifests.iter().cloned().map(|manifest| self.guarded(manifest)).collect();
+        Ok((sort(&manifests, &self.job.revision.id), self.with_spec(&digest)))
+    }
+
+    /// Fields of the spec that rendering does not read, such as `wait` or `prune`, are inputs too.
+    fn with_spec(&self, digest: &str) -> String {
+        self.keyed(&format!("{digest} {:?}", self.job.kustomization))
+    }
+
+    /// An object that a substituted Secret value has reached is as sensitive as the Secret.
+    fn guarded(&self, mut manifest: Manifest) -> Manifest {
+        if !manifest.sensitive && self.job.kustomization.post_build.is_some() {
+            let text = manifest.body().to_string();
+            manifest.sensitive = self.redactor.mask(&text) != text;
+        }
+        manifest
     }
 
     /// Finishes the manifests, and claims them before anything is written.
@@ -225,8 +245,15 @@ impl<'a> Run<'a> {
         mut manifests: Vec<Manifest>,
     ) -> Result<Vec<Manifest>, Failure> {
         if let Some(connection) = &self.connection {
-            // What is refused here is refused by its probe, with the same words.
-            connection.applier.normalise(&mut manifests).await;
+            // What is wrong with an object is said by its probe, with the same words; but while
+            // a scope cannot be asked for, ids would come out wrong.
+            let refused = connection.applier.normalise(&mut manifests).await;
+            if let Some((id, refusal)) =
+                refused.into_iter().find(|(_, refusal)| refusal.kind == RefusalKind::Transient)
+            {
+                let failure = Failure::new(Step::Plan, "ReconciliationFailed", refusal.message);
+                return Err(self.at_revision(failure.object(id).retry(Retry::Soon)));
+            }
         }
         let mut wanted: BTreeMap<ObjectId, Claim> = BTreeMap::new();
         for manifest in &mut manifests {
@@ -288,10 +315,14 @@ impl<'a> Run<'a> {
 
     /// Keyed digest of a manifest.
     pub(super) fn digest(&self, manifest: &Manifest) -> String {
+        self.keyed(&manifest.body().to_string())
+    }
+
+    fn keyed(&self, text: &str) -> String {
         // Invariant: HMAC takes keys of any length.
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.pipeline.settings.digest_key)
             .expect("any key length");
-        mac.update(manifest.body().to_string().as_bytes());
+        mac.update(text.as_bytes());
         mac.finalize().into_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
@@ -346,7 +377,7 @@ impl<'a> Run<'a> {
         memory.input.clone_from(&wanted.input);
         memory.orders = wanted.orders.clone();
         memory.ready = !self.prune_pending;
-        memory.warnings.clone_from(&self.warnings);
+        memory.warnings = self.warnings.iter().map(|w| self.redactor.mask(w)).collect();
         memory.held.clone_from(&self.held);
     }
 
@@ -357,6 +388,9 @@ impl<'a> Run<'a> {
             Err(failure) if failure.reason == STOPPING => Outcome::Cancelled,
             Err(mut failure) => {
                 failure.cause = self.redactor.mask(&failure.cause);
+                // A variable may have become a part of a name.
+                failure.object = failure.object.map(|object| self.redactor.mask(&object));
+                failure.hint = failure.hint.map(|hint| self.redactor.mask(&hint));
                 Outcome::Failed(failure)
             }
         };

@@ -33,7 +33,8 @@ use crate::flux::{Key, Kustomization};
 use crate::history::{History, Trigger};
 use crate::plan::{Claims, Gate, Held, Owner};
 use crate::render::{ObjectId, Renderer};
-use crate::source::{Credential, Tree};
+use crate::secrets::Keyring;
+use crate::source::Tree;
 use memory::Memory;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashMap};
@@ -189,7 +190,9 @@ pub struct Pipeline {
     sources: Mutex<HashMap<Key, poll::Mirror>>,
     heirs: Mutex<BTreeSet<Owner>>,
     /// The cluster's credentials of each source as they were read last.
-    credentials: Mutex<HashMap<Key, Credential>>,
+    credentials: Mutex<HashMap<Key, inputs::Known>>,
+    /// The keys of each Kustomization as they were read last, and from which Secret.
+    keyrings: Mutex<HashMap<Key, (String, Arc<Keyring>)>>,
     stopping: watch::Sender<bool>,
     since: std::time::Instant,
 }
@@ -220,6 +223,7 @@ impl Pipeline {
             sources: Mutex::default(),
             heirs: Mutex::default(),
             credentials: Mutex::default(),
+            keyrings: Mutex::default(),
             stopping: watch::channel(false).0,
             since: std::time::Instant::now(),
         }

@@ -35,7 +35,11 @@ impl Pipeline {
             timeout: source.timeout,
             ignore: source.ignore.clone(),
         };
-        match blocking(source, move || mirror.poll(&remote)).await? {
+        let polled = blocking(source, move || mirror.poll(&remote)).await;
+        if polled.is_err() {
+            self.doubt(source);
+        }
+        match polled? {
             Poll::Unchanged => Ok(None),
             Poll::New(snapshot) => Ok(Some(self.keep(source, snapshot))),
         }

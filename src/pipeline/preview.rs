@@ -48,7 +48,8 @@ impl Pipeline {
             unchanged: 0,
             failure: None,
         };
-        if let Err(failure) = run.preview(&mut preview).await {
+        if let Err(mut failure) = run.preview(&mut preview).await {
+            failure.cause = run.redactor.mask(&failure.cause);
             preview.failure = Some(failure);
         }
         preview
@@ -58,7 +59,7 @@ impl Pipeline {
 impl Run<'_> {
     async fn preview(&mut self, preview: &mut Preview) -> Result<(), Failure> {
         let connection = self.connected()?;
-        let request = self.request().await?;
+        let request = self.request(false).await?;
         let (Sorted { plain: mut manifests, kept, .. }, _) = self.build(&request).await?;
         connection.applier.normalise(&mut manifests).await;
         for manifest in &mut manifests {

@@ -201,7 +201,12 @@ mod tests {
             "Namespace/blaster (b.yaml:1) is declared differently by Kustomization \
              flux-system/dev (a.yaml:1): keep one, or make both identical"
         );
-        assert_eq!(claims.other(&owner("dev"), &id("blaster")), None, "the newcomer got nothing");
+        assert_eq!(
+            claims.labelled(&id("blaster")),
+            Some(&owner("dev")),
+            "the newcomer got nothing"
+        );
+        assert_eq!(claims.other(&owner("dev"), &id("blaster")), Some(&owner("prod")), "but asks");
     }
 
     #[test]
@@ -221,5 +226,29 @@ mod tests {
         claims.claim(&owner("a"), BTreeMap::new()).unwrap();
         claims.remember(&owner("a"), [(id("x"), None)]);
         assert_eq!(claims.other(&owner("b"), &id("x")), None);
+    }
+
+    #[test]
+    fn two_that_come_to_want_the_same_do_not_wait_for_each_other() {
+        let mut claims = Claims::default();
+        for name in ["dev", "prod"] {
+            claims.claim(&owner(name), claim("blaster", "old")).unwrap();
+        }
+        claims.claim(&owner("dev"), claim("blaster", "new")).unwrap_err();
+        claims.claim(&owner("prod"), claim("blaster", "old")).expect("it holds what it has");
+        let waits = claims.claim(&owner("prod"), claim("blaster", "new")).unwrap();
+        assert_eq!(waits, [owner("dev")]);
+        assert_eq!(claims.claim(&owner("dev"), claim("blaster", "new")), Ok(Vec::new()));
+        assert_eq!(claims.refused(), Vec::new());
+    }
+
+    #[test]
+    fn after_a_restart_a_newcomer_is_told_by_the_digest_of_the_last_claim() {
+        let mut claims = Claims::default();
+        claims.remember(&owner("a"), [(id("x"), Some("1".into()))]);
+        claims.claim(&owner("b"), claim("x", "2")).unwrap_err();
+        assert_eq!(claims.other(&owner("a"), &id("x")), Some(&owner("b")), "it is wanted");
+        claims.drop_owner(&owner("a"));
+        claims.claim(&owner("b"), claim("x", "2")).unwrap();
     }
 }

@@ -25,7 +25,10 @@ const PURE: &[(&str, &str)] = &[
     ("pipeline", "memory orders outcome"),
     ("graph", "depends item orders schedule summary"),
     ("api", "document"),
-    ("cli", "table words"),
+    (
+        "cli",
+        "build/depends build/mask build/report build/scope build/values check/finding table words",
+    ),
 ];
 
 /// Crates that act on the world or read from it.

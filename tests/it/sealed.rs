@@ -272,6 +272,15 @@ fn children(pid: u32) -> Vec<u32> {
     all
 }
 
+/// Ends the looking, also when an assertion ends the test.
+struct Enough<'a>(&'a AtomicBool);
+
+impl Drop for Enough<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Looks at a process and its children until told to stop; answers the children it met.
 fn look(pid: u32, stop: &AtomicBool) -> BTreeSet<u32> {
     let mut met = BTreeSet::new();
@@ -297,8 +306,8 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// One Secret is applied, one value lands in an error of the API server, one in a ConfigMap by
-/// substitution, one is changed and shown as a difference.
+/// One Secret is applied, values land in errors of the API server by opening and by substitution,
+/// one in a ConfigMap, one is changed and shown as a difference.
 #[test]
 fn the_plaintext_is_in_the_cluster_and_nowhere_else() {
     assert!(!SECRETS.contains(VALUE), "a value of this test alone");
@@ -312,7 +321,7 @@ fn the_plaintext_is_in_the_cluster_and_nowhere_else() {
     let variables = format!("vars-{ns}");
     let spec = format!("  postBuild: {{substituteFrom: [{{kind: Secret, name: {variables}}}]}}\n");
     let used = mk_config_map(&ns, "used", "1").replace("\"1\"", "before-${password}-after");
-    let bad = used.replace("name: used", "name: ${password}_is_no_name");
+    let bad = deployment.replace("name: d\n", "name: e\n").replace(VALUE, "${password}");
     let repo = world.apps(&[
         App { name: "secret", spec: OPEN, files: &[("s.yaml", sealed(&world, "s", OURS))] },
         App { name: "plain", spec: "", files: &[("p.yaml", secret(&ns, "p", VALUE))] },
@@ -322,7 +331,7 @@ fn the_plaintext_is_in_the_cluster_and_nowhere_else() {
             files: &[("d.yaml", seal(&deployment, OURS, "^replicas$"))],
         },
         App { name: "used", spec: &spec, files: &[("u.yaml", used)] },
-        App { name: "named", spec: &spec, files: &[("n.yaml", bad)] },
+        App { name: "wrong", spec: &spec, files: &[("w.yaml", bad)] },
     ]);
     world.cluster().apply(&mk_namespace("flux-system"));
     world.cluster().apply(&secret("flux-system", &variables, VALUE));
@@ -331,9 +340,10 @@ fn the_plaintext_is_in_the_cluster_and_nowhere_else() {
     let pid = world.pid();
     let met = std::thread::scope(|scope| {
         let looking = scope.spawn(|| look(pid, &stop));
+        let enough = Enough(&stop);
         world.eventually("what can be applied is", |world| {
             ["secret", "plain", "used"].iter().all(|name| world.is_ready(name))
-                && ["refused", "named"].iter().all(|name| world.message(name).contains(':'))
+                && ["refused", "wrong"].iter().all(|name| world.message(name).contains(':'))
         });
         // The values change, so that there are differences to be shown.
         world.ok(&["suspend", "secret"]);
@@ -375,7 +385,7 @@ fn the_plaintext_is_in_the_cluster_and_nowhere_else() {
                 scan(&format!("history show {id}"), &output.stdout);
             }
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(enough);
         looking.join().expect("no process showed a secret")
     });
     assert!(!met.is_empty(), "render children were looked at");

@@ -164,7 +164,7 @@ fn kinds_and_fields_that_are_not_acted_upon_are_listed_by_name() {
     ]);
     world.start();
     world.eventually("all three have been looked at", |world| {
-        world.is_ready("helm") && world.is_ready("newer") && world.message("elsewhere") != ""
+        world.is_ready("helm") && world.is_ready("newer") && !world.message("elsewhere").is_empty()
     });
     let listed = unsupported(&world);
     for expected in [

@@ -1,4 +1,4 @@
-//! Pure: one object as it is printed: YAML, with secret values masked.
+//! Pure: one object as it is printed, with secret values masked.
 //!
 //! Values of a Secret become `***` whatever they are. In other objects that were opened from a
 //! sealed file, and wherever a variable came from a Secret, the values themselves are looked for;
@@ -67,19 +67,6 @@ fn mask(value: &mut Value, path: &str, redactors: &[&Redactor]) {
     }
 }
 
-/// Objects as documents of one YAML file.
-///
-/// # Errors
-/// None that any JSON value could cause.
-pub fn yaml(objects: &[Value]) -> Result<String, serde_yaml::Error> {
-    let mut text = String::new();
-    for object in objects {
-        text.push_str("---\n");
-        text.push_str(&serde_yaml::to_string(object)?);
-    }
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,15 +116,5 @@ mod tests {
         );
         assert_eq!(masks.apply(&object(false))["spec"]["url"], "https://u:hunter2@h");
         assert_eq!(masks.apply(&object(false))["spec"]["list"], json!(["***"]));
-    }
-
-    #[test]
-    fn strings_that_older_readers_take_for_something_else_are_quoted() {
-        let text = yaml(&[json!({"a": "yes", "b": "0644", "c": "1e3", "d": "null", "e": "on"})]);
-        let text = text.expect("YAML");
-        assert!(text.starts_with("---\n"));
-        for line in text.lines().skip(1) {
-            assert!(line.ends_with(['\'', '"']), "{line}");
-        }
     }
 }

@@ -3,7 +3,8 @@
 //! In the order of use: [`Inputs::open`] reads the directories and keys, `walk` renders everything
 //! that the entry path leads to (`sources` and `values` say from which files and variables,
 //! `scope`° and `depends`° what an API server or a graph would say), `report`° is the outcome as
-//! agreed, `mask`° prints objects without secrets. `check PATH` uses the same walk.
+//! agreed, `mask`° takes the secrets out and
+//! `yaml`° writes. `check PATH` uses the same walk.
 //!
 //! Nothing is applied, no Git remote and no cluster is asked, and plaintext exists only in memory
 //! and in a private directory on tmpfs while kustomize runs. What a cluster alone could tell
@@ -17,6 +18,7 @@ mod scope;
 mod sources;
 mod values;
 mod walk;
+mod yaml;
 
 pub use inputs::{Inputs, private};
 pub use report::{Entry, Outcome, Report};
@@ -25,12 +27,13 @@ pub use walk::Walked;
 use super::table::{Cell, Style, Table};
 use super::{Context, EXIT_CODES, Exit, terminal::Terminal, words};
 use anyhow::Context as _;
-use mask::{Masks, yaml};
+use mask::Masks;
 use serde_json::Value;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use walk::Output;
+use yaml::yaml;
 
 const EXAMPLES: &str = "EXAMPLES
   gitopsd build --tree . --path clusters/my-cluster --identity age.key
@@ -90,7 +93,7 @@ pub fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
         None if terminal.is_json() => {}
         None => {
             for output in outputs.into_iter().flatten() {
-                terminal.out(&yaml(&objects(&output, args.show_secrets))?)?;
+                terminal.out(&yaml(&objects(&output, args.show_secrets)))?;
             }
         }
     }
@@ -128,7 +131,7 @@ fn store(
         );
         let path = dir.join(&entry.namespace).join(format!("{}.yaml", entry.name));
         match output {
-            Some(output) => write(&path, yaml(&objects(output, show_secrets))?.as_bytes(), mode)?,
+            Some(output) => write(&path, yaml(&objects(output, show_secrets)).as_bytes(), mode)?,
             None => match std::fs::remove_file(&path) {
                 // An older result would pass for this one.
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

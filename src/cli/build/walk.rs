@@ -17,7 +17,7 @@ use crate::render::{Manifest, Redactor, RenderError, Rendered, Renderer, Request
 use crate::secrets::Keyring;
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Kustomizations that are followed; a tree that declares more of them is declaring itself.
@@ -52,7 +52,8 @@ pub struct Walk {
     sources: Sources,
     values: Values,
     waiting: Vec<Kustomization>,
-    seen: BTreeSet<Key>,
+    /// Every Kustomization that was met, with the file that declares it.
+    seen: BTreeMap<Key, Option<String>>,
     met: Vec<Met>,
     set_aside: Vec<SetAsideEntry>,
     /// The repository's own entry is in force.
@@ -80,7 +81,7 @@ impl Walk {
             renderer,
             keyring: Arc::new(keyring),
             waiting: vec![root.kustomization.clone()],
-            seen: [root.kustomization.key()].into(),
+            seen: [(root.kustomization.key(), None)].into(),
             root,
             sources,
             values: Values::default(),
@@ -224,13 +225,14 @@ impl Walk {
             return;
         }
         let key = kustomization.key();
-        if !self.seen.insert(key.clone()) {
+        if self.seen.contains_key(&key) {
             let message = format!("{key} is declared twice: keep one of the two");
             entry.errors.push(Note::in_file(origin, message));
-        } else if self.seen.len() > KUSTOMIZATIONS {
+        } else if self.seen.len() >= KUSTOMIZATIONS {
             let message = format!("more than {KUSTOMIZATIONS} Kustomizations: {key} is left out");
             entry.errors.push(Note::in_file(origin, message));
         } else {
+            self.seen.insert(key, origin.map(str::to_owned));
             self.waiting.push(kustomization);
         }
     }
@@ -285,6 +287,11 @@ impl Walk {
         }
         super::depends::tell(self.met.iter_mut().map(|met| (&met.kustomization, &mut met.entry)));
         for met in &mut self.met {
+            // What has no file of its own is about the Kustomization: that has one.
+            let declared = self.seen.get(&met.kustomization.key()).and_then(Option::as_deref);
+            for error in met.entry.errors.iter_mut().filter(|error| error.file.is_none()) {
+                *error = Note::in_file(declared, std::mem::take(&mut error.message));
+            }
             if met.entry.result == Outcome::Ok && !met.entry.errors.is_empty() {
                 met.entry.result = Outcome::Error;
             }
