@@ -24,7 +24,7 @@ pub use boot::{DaemonError, entry, host_secrets, prepare};
 use crate::api::Command;
 use crate::config::Config;
 use crate::flux::{Key, Kind};
-use crate::graph::{Effect, Event, Graph, Time};
+use crate::graph::{Effect, Event, Graph, Item, Phase, Time};
 use crate::history::Trigger;
 use crate::logging::Message;
 use crate::observe::{Event as Watched, Notice, Seen};
@@ -34,7 +34,7 @@ use boot::Parts;
 use connect::Link;
 use publish::{Beside, Publisher};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use systemd::Manager;
@@ -85,6 +85,8 @@ struct Daemon {
     started: Instant,
     terminate: (Signal, Signal, Signal),
     swept: bool,
+    /// Kustomizations whose objects moved while a run of theirs was under way.
+    moved: BTreeSet<Key>,
     /// Kustomizations that left Git while deletions of theirs are held.
     parted: BTreeMap<Key, Vec<Held>>,
 }
@@ -129,6 +131,7 @@ impl Daemon {
                 hook(SignalKind::hangup())?,
             ),
             swept: false,
+            moved: BTreeSet::new(),
             parted: BTreeMap::new(),
         })
     }
@@ -289,7 +292,8 @@ impl Daemon {
             }
             Done::Ran(key, report) => {
                 self.used(report.used.as_deref());
-                self.handle(Event::Finished(key, report));
+                self.handle(Event::Finished(key.clone(), report));
+                self.moved(&key);
                 self.sweep();
             }
             Done::Ended(key, Ok(ended)) => {
@@ -424,7 +428,24 @@ impl Daemon {
         let version = version.and_then(Value::as_str).and_then(|text| text.parse().ok());
         for (owner, patience) in self.pipeline.seen(&seen.id, gate, version.unwrap_or(0)) {
             let key = Key::new(Kind::Kustomization, owner.namespace, owner.name);
-            self.handle(Event::Request(key, Trigger::Drift, patience));
+            let running = |item: &Item| matches!(item.phase, Phase::Running { .. });
+            if self.graph.item(&key).is_some_and(running) {
+                // Most likely its own write, whose answer it has not read yet.
+                self.moved.insert(key);
+            } else {
+                self.handle(Event::Request(key, Trigger::Drift, patience));
+            }
+        }
+    }
+
+    /// What moved during a run and is not explained by its writes is judged by another run.
+    fn moved(&mut self, key: &Key) {
+        if !self.moved.remove(key) {
+            return;
+        }
+        let owner = Owner { namespace: key.namespace.clone(), name: key.name.clone() };
+        if let Some(patience) = self.pipeline.nominated(&owner) {
+            self.handle(Event::Request(key.clone(), Trigger::Drift, patience));
         }
     }
 

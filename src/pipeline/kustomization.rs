@@ -86,7 +86,11 @@ impl<'a> Run<'a> {
     pub(super) fn enter(&mut self, step: Step) {
         let (before, since) = std::mem::replace(&mut self.step, (step, Instant::now()));
         let micros = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.timings.push((before, micros));
+        // Plan and apply take turns, stage by stage: one figure for each tells more.
+        match self.timings.iter_mut().find(|(step, _)| *step == before) {
+            Some((_, sum)) => *sum = sum.saturating_add(micros),
+            None => self.timings.push((before, micros)),
+        }
     }
 
     async fn steps(&mut self, ask: &Ask) -> Result<Outcome, Failure> {

@@ -253,6 +253,15 @@ impl Pipeline {
             .collect()
     }
 
+    /// The patience with the first of an owner's objects that a run is to judge, milliseconds;
+    /// `None` when there is none.
+    pub fn nominated(&self, owner: &Owner) -> Option<u64> {
+        let now = self.steady_ms();
+        let memory = lock(&self.memory);
+        let memory = memory.get(owner)?;
+        memory.nominated.keys().map(|id| memory.patience(id, now)).min()
+    }
+
     /// Sets or takes away the connection to the API server.
     pub fn connect(&self, connection: Option<Arc<Connection>>) {
         self.connection.send_replace(connection);

@@ -19,13 +19,9 @@ pub fn peak(pid: u32) -> f64 {
     field(pid, "VmHWM:")
 }
 
-/// Page faults of children that have ended: the same twice means that none ran in between, for a
-/// program cannot start without one.
-pub fn children_faults(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name may hold spaces; fields are counted after its closing bracket (proc(5), cminflt).
-    let fields = stat.rsplit(')').next().unwrap_or_default();
-    fields.split_whitespace().nth(8).and_then(|field| field.parse().ok()).unwrap_or_default()
+/// Resident memory that no file backs, in MiB: what the program has allocated.
+pub fn anonymous(pid: u32) -> f64 {
+    field(pid, "RssAnon:")
 }
 
 /// Processor time that a process has used; the kernel counts in hundredths of a second.

@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         story.deletion(&mut page);
         story.bad_commit(&mut page);
         story.kill(&mut page);
+        story.guard(&mut page);
         story.rest(&mut page);
         drop(story);
         page.end()
@@ -311,20 +312,31 @@ impl Story {
         page.claim(done < MANY, "the kill came in the middle");
         page.claim(self.many() == MANY, "all of them are there");
         page.claim(verdicts.contains(&"interrupted"), "the history tells of the interrupted run");
+    }
 
-        self.app.replace(list, "- many.yaml\n", "");
+    fn guard(&mut self, page: &mut Page) {
+        page.chapter("8. A commit that removes most of it is held until somebody confirms");
+        self.app.replace("k8s/dev/kustomization.yaml", "- many.yaml\n", "");
         self.app.remove("k8s/dev/many.yaml");
         self.app.commit("none of them");
         self.app.push("develop");
-        let well = self.world.reconcile();
-        page.claim(
-            well && self.many() == 0,
-            "none is orphaned: the commit that removes them removes all",
-        );
+        self.world.reconcile();
+        let status = self.world.status();
+        let held = &status["held"][0];
+        let digest = text(held, "digest").to_owned();
+        page.say(format!("held: {}", text(held, "reason")));
+        page.claim(self.many() == MANY && !digest.is_empty(), "nothing was deleted yet");
+        page.say(format!("gitopsd confirm {digest}"));
+        self.world.ok(&["confirm", &digest]);
+        let took = self.world.eventually("they are deleted", |_| self.many() == 0);
+        page.took(took, "until they were gone");
+        self.world.settled();
+        let after = self.world.cluster().get("blaster", "deployment", "blaster-dev");
+        page.claim(after.is_some(), "exactly these were deleted, and none is orphaned");
     }
 
     fn rest(&mut self, page: &mut Page) {
-        page.chapter("8. At rest");
+        page.chapter("9. At rest");
         let cluster = self.world.cluster();
         // What is still on its way after the last change (metadata, end of watches) gets a moment.
         std::thread::sleep(Duration::from_secs(1));
