@@ -33,6 +33,11 @@ impl Applier {
         let Some(resource) = self.endpoint(entry).await.map_err(failed)? else {
             return Ok(Pruned::Gone);
         };
+        if resource.namespaced == entry.id.namespace.is_empty() {
+            // An id from before the scope of its kind was known: it names no object of that kind,
+            // but a look by name would find the one that the right id stands for.
+            return Ok(Pruned::Gone);
+        }
         let (namespace, name) = (&entry.id.namespace, &entry.id.name);
         let mut conflict = String::new();
         for _ in 0..TRIES {

@@ -252,6 +252,11 @@ impl HostState {
         Ok(shown)
     }
 
+    /// Whether an item is suspended by the host.
+    pub(super) fn stopped(&self, key: &Key) -> bool {
+        self.state.suspends.contains_key(&key.to_string())
+    }
+
     /// Drops a suspend.
     pub(super) fn resume(&mut self, key: &Key) -> Result<(), HistoryError> {
         match self.state.suspends.remove(&key.to_string()) {
@@ -300,13 +305,15 @@ impl HostState {
     pub(super) fn ended(&mut self, graph: &Graph) -> Vec<Event> {
         let now = now_ms();
         let over = |suspend: &Suspend| suspend.until_ms.is_some_and(|until| until <= now);
+        // Suspends of what is not declared yet stay until it is, so that their end reaches it.
         let keys: Vec<Key> = graph
             .items()
             .map(|(key, _)| key.clone())
             .filter(|key| self.state.suspends.get(&key.to_string()).is_some_and(over))
             .collect();
+        let declared: Vec<String> = keys.iter().map(ToString::to_string).collect();
         let before = self.state.suspends.len();
-        self.state.suspends.retain(|_, suspend| !over(suspend));
+        self.state.suspends.retain(|key, suspend| !(over(suspend) && declared.contains(key)));
         if self.state.suspends.len() != before
             && let Err(error) = self.state.save(&self.dir)
         {

@@ -110,6 +110,12 @@ impl Daemon {
             self.connect();
             return Ok(Accepted { keys: vec!["cluster".to_owned()] });
         }
+        let cascade = self.graph.cascades().find(|(_, held)| held.digest == digest);
+        if let Some(key) = cascade.map(|(key, _)| key.to_string()) {
+            tracing::info!("the end of several children of {key} confirmed by {by}");
+            self.handle(Event::Agree(digest.to_owned()));
+            return Ok(Accepted { keys: vec![key] });
+        }
         let names = |held: &[Held]| held.iter().any(|held| held.digest == digest);
         let items = self.graph.items().filter(|(_, item)| names(&item.held));
         let holders: Vec<Key> = items.map(|(key, _)| key.clone()).collect();

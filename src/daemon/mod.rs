@@ -336,8 +336,10 @@ impl Daemon {
     /// Ends a Kustomization that is known by its inventory only.
     fn part(&mut self, owner: &Owner) {
         if let Some(kustomization) = self.pipeline.departed(owner) {
+            // What was suspended when it left is let go of (`flux-semantics §4.12`).
+            let orphan = self.state.stopped(&kustomization.key());
             let kustomization = Box::new(kustomization);
-            self.carry_out(vec![Effect::Finalize { kustomization, orphan: false }]);
+            self.carry_out(vec![Effect::Finalize { kustomization, orphan }]);
         }
     }
 

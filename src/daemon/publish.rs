@@ -25,6 +25,7 @@ fn held(graph: &Graph, parted: &[(Key, Vec<Held>)]) -> Vec<HeldView> {
     let known = graph.items().map(|(key, item)| (key, item.held.as_slice()));
     let gone = parted.iter().map(|(key, held)| (key, held.as_slice()));
     let all = known.chain(gone).flat_map(|(key, held)| held.iter().map(move |held| (key, held)));
+    let all = all.chain(graph.cascades());
     all.map(|(key, held)| HeldView {
         owner: format!("{}/{}", key.namespace, key.name),
         digest: held.digest.clone(),

@@ -49,8 +49,8 @@ pub enum Phase {
     },
     /// At work; `again` is what arrived meanwhile.
     Running {
-        /// Why another run follows at once.
-        again: Option<Trigger>,
+        /// When another run follows, and why.
+        again: Option<(Time, Trigger)>,
     },
 }
 
@@ -132,16 +132,21 @@ impl Item {
         (!named.is_empty()).then(|| named.join(", "))
     }
 
-    /// Asks for a run no later than `at`; the earliest wins, and a running item runs again.
+    /// Asks for a run no later than `at`; the earliest wins, and a running item runs again. What
+    /// came from Git or a person is not recorded as drift.
     pub fn request(&mut self, at: Time, trigger: Trigger) {
-        match &mut self.phase {
-            Phase::Running { again } => {
-                again.get_or_insert(trigger);
+        let slot = match &mut self.phase {
+            Phase::Running { again } => again,
+            Phase::Idle { due } => due,
+        };
+        match slot {
+            Some((time, earlier)) => {
+                *time = at.min(*time);
+                if matches!(earlier, Trigger::Drift | Trigger::Interval) {
+                    *earlier = trigger;
+                }
             }
-            Phase::Idle { due } => match due {
-                Some((time, _)) if *time <= at => {}
-                _ => *due = Some((at, trigger)),
-            },
+            None => *slot = Some((at, trigger)),
         }
     }
 

@@ -20,7 +20,8 @@ pub use schedule::{Effect, Event};
 pub use summary::{ItemView, Summary};
 
 use crate::flux::{GitRepository, Key, Kind, Kustomization, Object, Root, Unsupported};
-use crate::pipeline::{Failure, Problem, SetAsideEntry};
+use crate::pipeline::{Order, Problem, SetAsideEntry};
+use crate::plan::Held;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -34,6 +35,10 @@ pub struct Graph {
     notices: BTreeMap<Key, Notices>,
     /// Items that their parent no longer declares, until it is sure that nobody else does.
     leaving: BTreeMap<Key, Item>,
+    /// Declarations by a second parent, taken up when the first one drops the item.
+    contested: BTreeMap<Key, (Key, Order)>,
+    /// Ends of many children at once that wait for a confirmation, by parent.
+    cascades: BTreeMap<Key, Held>,
     /// Suspends of the host, by printed key, for items that may not be declared yet.
     preset: BTreeMap<String, String>,
 }
@@ -63,6 +68,8 @@ impl Graph {
             aliases: BTreeMap::new(),
             notices: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            contested: BTreeMap::new(),
+            cascades: BTreeMap::new(),
             preset: BTreeMap::new(),
         }
     }
@@ -161,18 +168,31 @@ impl Graph {
         })
     }
 
-    /// True when every Kustomization has rendered with success: what the graph does not know then
-    /// is not in Git.
+    /// True when every Kustomization that runs has rendered the revision its source is at.
+    fn rendered(&self) -> bool {
+        self.items.values().all(|item| match &item.object {
+            Object::GitRepository(_) => true,
+            Object::Kustomization(kustomization) => {
+                let source = self.items.get(&self.resolve(&kustomization.source));
+                let current = source.and_then(|source| source.revision.as_ref());
+                let attempted = item.attempted.as_deref();
+                !item.active()
+                    || item.blocked().is_some()
+                    || (attempted.is_some() && attempted == current.map(|r| r.id.as_str()))
+            }
+        })
+    }
+
+    /// True when it is sure what is in Git: everything that runs has rendered what its source is
+    /// at, nothing was unreadable, and nothing is on its way out.
     pub fn complete(&self) -> bool {
-        let declared = self.notices.values().all(|notices| notices.problems.is_empty());
-        declared
-            && self.items.values().all(|item| match &item.object {
-                Object::GitRepository(_) => item.revision.is_some(),
-                Object::Kustomization(_) => {
-                    let rendered = |failure: &Failure| failure.reason == "OwnershipConflict";
-                    item.attempted.is_some() && item.failure.as_ref().is_none_or(rendered)
-                }
-            })
+        let readable = self.notices.values().all(|notices| notices.problems.is_empty());
+        readable && self.contested.is_empty() && self.leaving.is_empty() && self.rendered()
+    }
+
+    /// Ends of many children at once that wait for a confirmation.
+    pub fn cascades(&self) -> impl Iterator<Item = (&Key, &Held)> {
+        self.cascades.iter()
     }
 
     /// Key of an item by what a person typed: `name`, `namespace/name` or `Kind/namespace/name`.

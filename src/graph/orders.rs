@@ -1,15 +1,19 @@
 //! Pure: work orders of one render → items added, changed, dropped.
 
 use super::{Effect, Graph, Item, Notices, Time};
-use crate::flux::{Key, Object};
+use crate::flux::{Key, Kind, Object};
 use crate::history::Trigger;
 use crate::pipeline::{Order, Problem, WorkOrders};
+use crate::plan::{Held, delete_set};
+use crate::render::ObjectId;
+use serde_json::Value;
 
 impl Graph {
     /// Registers what a Kustomization's render declares. Answers what must be ended.
     pub(super) fn register(&mut self, parent: &Key, orders: WorkOrders, now: Time) -> Vec<Effect> {
         let WorkOrders { revision, work, problems, unsupported, set_aside } = orders;
         let mut notices = Notices { problems, unsupported, set_aside };
+        self.contested.retain(|_, (claimant, _)| claimant != parent);
         if let Some(item) = self.items.get_mut(parent) {
             item.attempted = Some(revision);
         }
@@ -28,9 +32,11 @@ impl Graph {
             if let Some(root) = self.root_name(&order.object) {
                 if key != root {
                     self.aliases.insert(key, root);
+                    self.wake_waiting(now, "ArtifactFailed");
                 }
                 continue;
             }
+            self.aliases.remove(&key);
             kept.push(key.clone());
             if let Some(problem) = self.put(parent, key, order, now) {
                 notices.problems.push(problem);
@@ -40,20 +46,56 @@ impl Graph {
             notices.unsupported.extend(item.object.unsupported().iter().cloned());
         }
         self.notices.insert(parent.clone(), notices);
-        let gone: Vec<Key> = self
-            .items
-            .iter()
-            .filter(|(key, item)| item.parent.as_ref() == Some(parent) && !kept.contains(key))
-            .map(|(key, _)| key.clone())
-            .collect();
+        self.cascades.remove(parent);
+        let of_parent = |item: &Item| item.parent.as_ref() == Some(parent);
+        let had = self.items.values().chain(self.leaving.values()).filter(|i| of_parent(i)).count();
+        let dropped = self.items.iter().filter(|(key, i)| of_parent(i) && !kept.contains(key));
+        let gone: Vec<Key> = dropped.map(|(key, _)| key.clone()).collect();
         for key in gone {
-            // A move to another parent must not end anything: wait for the other renders.
-            if let Some(item) = self.items.remove(&key) {
-                self.leaving.insert(key, item);
-            }
+            self.leave(key, now);
         }
+        self.hold_cascade(parent, had);
         self.name_cycles(now);
         self.release_prunes(now)
+    }
+
+    /// Takes an item out of force, unless another parent already declares it: a move to another
+    /// parent must not end anything, in whatever order the two render.
+    fn leave(&mut self, key: Key, now: Time) {
+        let Some(item) = self.items.remove(&key) else { return };
+        self.leaving.insert(key.clone(), item);
+        if let Some((parent, order)) = self.contested.remove(&key) {
+            self.put(&parent, key, order, now);
+        }
+    }
+
+    /// Holds the end of several Kustomizations at once: an entry that became empty, or lost most
+    /// of what it had, looks like an accident. One that leaves Git by itself is intent.
+    fn hold_cascade(&mut self, parent: &Key, had: usize) {
+        let ids: Vec<ObjectId> = self
+            .leaving
+            .iter()
+            .filter(|(key, item)| {
+                item.parent.as_ref() == Some(parent) && key.kind == Kind::Kustomization
+            })
+            .map(|(key, _)| ObjectId {
+                namespace: key.namespace.clone(),
+                name: key.name.clone(),
+                group: "kustomize.toolkit.fluxcd.io".to_owned(),
+                kind: key.kind.as_str().to_owned(),
+            })
+            .collect();
+        if ids.len() < 2 || (ids.len() * 2 <= had) {
+            return;
+        }
+        let digest = delete_set(&ids);
+        let reason = format!("{parent} lost {} of its {had} children at once", ids.len());
+        self.cascades.insert(parent.clone(), Held { digest, ids, reason });
+    }
+
+    /// Lets a held cascade go ahead.
+    pub(super) fn agree(&mut self, digest: &str) {
+        self.cascades.retain(|_, held| held.digest != digest);
     }
 
     /// The root item that an object stands for, if it is the root pair under its own name.
@@ -84,10 +126,14 @@ impl Graph {
             self.items.insert(key, item);
             return None;
         };
-        if let Some(other) = item.parent.clone().filter(|other| other != parent) {
+        let other = item.parent.clone().filter(|other| other != parent);
+        if let Some(other) = other.filter(|other| self.items.contains_key(other)) {
+            let order = Order { object, manifest, origin: origin.clone() };
+            self.contested.insert(key.clone(), (parent.clone(), order));
             let message = format!("is declared by {other} already: keep one of the two");
             return Some(Problem { object: key.to_string(), origin, message });
         }
+        let Some(item) = self.items.get_mut(&key) else { return None };
         item.origin = origin;
         item.manifest = manifest;
         item.parent = Some(parent.clone());
@@ -99,25 +145,25 @@ impl Graph {
         None
     }
 
-    /// Ends an item that left Git, and everything that it declared itself.
-    fn end(&mut self, key: &Key, item: Item) -> Vec<Effect> {
+    /// Ends an item that left Git, and everything that it declared itself. With `orphan`, all
+    /// of it is let go of: a parent that would not have pruned the child ends none of its objects.
+    fn end(&mut self, key: &Key, item: Item, orphan: bool, now: Time) -> Vec<Effect> {
         self.notices.remove(key);
+        self.cascades.remove(key);
+        let orphan = orphan || item.suspended.is_some() || keeps(&item);
         let declared = |child: &Item| child.parent.as_ref() == Some(key);
         let children: Vec<Key> =
             self.items.iter().filter(|(_, c)| declared(c)).map(|(key, _)| key.clone()).collect();
         let mut effects = Vec::new();
         for child in children {
-            if let Some(item) = self.items.remove(&child) {
-                effects.extend(self.end(&child, item));
+            self.leave(child.clone(), now);
+            if let Some(item) = self.leaving.remove(&child) {
+                effects.extend(self.end(&child, item, orphan, now));
             }
         }
         effects.push(match item.object {
             Object::GitRepository(source) => Effect::Forget(source.key()),
-            // A suspended Kustomization that leaves Git lets go of everything (`§4.12`).
-            Object::Kustomization(kustomization) => {
-                let orphan = kustomization.suspend || item.suspended.is_some();
-                Effect::Finalize { kustomization, orphan }
-            }
+            Object::Kustomization(kustomization) => Effect::Finalize { kustomization, orphan },
         });
         effects
     }
@@ -142,20 +188,41 @@ impl Graph {
                 item.request(now, Trigger::Prune);
             }
         }
-        let over: Vec<Key> = self
-            .leaving
-            .iter()
-            .filter(|(_, item)| item.parent.as_ref().is_none_or(|parent| settled(self, parent)))
-            .map(|(key, _)| key.clone())
-            .collect();
+        // Only when every Kustomization, of every source, has rendered: another may just be about
+        // to take what this one had, under a new name or from another repository.
+        if !self.contested.is_empty() || !self.rendered() {
+            return Vec::new();
+        }
+        let held =
+            |item: &Item| item.parent.as_ref().is_some_and(|p| self.cascades.contains_key(p));
+        let over: Vec<Key> =
+            self.leaving.iter().filter(|(_, i)| !held(i)).map(|(key, _)| key.clone()).collect();
         let mut effects = Vec::new();
         for key in over {
             if let Some(item) = self.leaving.remove(&key) {
-                effects.extend(self.end(&key, item));
+                let parent = item.parent.as_ref().and_then(|parent| self.items.get(parent));
+                let orphan = parent.is_some_and(lets_go);
+                effects.extend(self.end(&key, item, orphan, now));
             }
         }
         effects
     }
+}
+
+/// Whether the objects of an item outlive it by its own statement (`flux-semantics §4.12`).
+fn keeps(item: &Item) -> bool {
+    let mark = "kustomize.toolkit.fluxcd.io/prune";
+    let marked = ["labels", "annotations"].iter().any(|map| {
+        let said = item.manifest.pointer(&format!("/metadata/{map}")).and_then(|m| m.get(mark));
+        said.and_then(Value::as_str).is_some_and(|said| said.eq_ignore_ascii_case("disabled"))
+    });
+    let suspended = matches!(&item.object, Object::Kustomization(k) if k.suspend);
+    marked || suspended
+}
+
+/// Whether a living parent leaves alone what it no longer declares.
+fn lets_go(parent: &Item) -> bool {
+    matches!(&parent.object, Object::Kustomization(k) if !k.prune)
 }
 
 /// Whether a problem is about this item; a manifest without a namespace stands in `default`.

@@ -27,6 +27,8 @@ pub enum Event {
     Request(Key, Trigger, Time),
     /// Stopped by the host (`Some(reason)`) or released (`None`).
     Suspend(Key, Option<String>),
+    /// A held end of many children was confirmed, by its digest.
+    Agree(String),
     /// The API server answers again: everything that failed for it is tried at once.
     ClusterBack,
 }
@@ -104,6 +106,10 @@ impl Graph {
                     None => self.preset.remove(&key.to_string()),
                 };
                 Vec::new()
+            }
+            Event::Agree(digest) => {
+                self.agree(&digest);
+                self.release_prunes(now)
             }
             Event::ClusterBack => {
                 for item in self.items.values_mut() {
@@ -259,7 +265,12 @@ impl Graph {
     }
 
     fn finished(&mut self, key: &Key, report: Report, now: Time) -> Vec<Effect> {
-        let Some(item) = self.items.get_mut(key) else { return Vec::new() };
+        // Also one that is leaving: another parent may take it up again.
+        let known = match self.items.get_mut(key) {
+            Some(item) => Some(item),
+            None => self.leaving.get_mut(key),
+        };
+        let Some(item) = known else { return Vec::new() };
         let Object::Kustomization(kustomization) = &item.object else { return Vec::new() };
         let (interval, retry) = (kustomization.interval, kustomization.retry_interval);
         item.warnings = report.warnings;
@@ -273,17 +284,12 @@ impl Graph {
                 item.failures = 0;
                 item.failure = None;
                 item.revision = Some(report.revision);
-                item.attempted = item.revision.as_ref().map(|r| r.id.clone());
                 settle(item, key, now, interval);
                 let condition = Condition::new(Ready::True, "ReconciliationSucceeded", message);
                 self.set_condition(key, condition, now);
             }
             Outcome::Failed(failure) => {
                 item.failures = item.failures.saturating_add(1);
-                if failure.retry != Retry::Soon {
-                    // An outage says nothing about what this revision declares.
-                    item.attempted = Some(report.revision.id);
-                }
                 let delay = match failure.retry {
                     Retry::Soon => back_off(item.failures, CLUSTER_RETRY.min(retry)),
                     Retry::Interval => retry,
@@ -315,7 +321,7 @@ impl Graph {
         }
     }
 
-    fn wake_waiting(&mut self, now: Time, reason: &str) {
+    pub(super) fn wake_waiting(&mut self, now: Time, reason: &str) {
         for item in self.items.values_mut() {
             if item.condition.reason == reason && matches!(item.object, Object::Kustomization(_)) {
                 item.request(now, Trigger::Dependency);
@@ -363,7 +369,7 @@ fn settle(item: &mut Item, key: &Key, now: Time, delay: Duration) {
     let trigger = if item.failures > 0 { Trigger::Retry } else { Trigger::Interval };
     item.phase = Phase::Idle {
         due: Some(match again {
-            Some(trigger) => (now, trigger),
+            Some((at, trigger)) => (at.max(now), trigger),
             None => (now + jitter(key, delay), trigger),
         }),
     };

@@ -3,6 +3,7 @@
 use super::{Condition, Graph, Item, Phase, Ready};
 use crate::flux::{Key, Object};
 use crate::pipeline::{Failure, Problem, SetAsideEntry};
+use crate::source::public_url;
 use serde::{Deserialize, Serialize};
 
 /// The state of everything, at one moment.
@@ -75,7 +76,7 @@ pub struct UnsupportedView {
 impl ItemView {
     fn of(key: &Key, item: &Item, epoch_ms: i64) -> Self {
         let (location, source, in_git) = match &item.object {
-            Object::GitRepository(git) => (git.url.clone(), None, git.suspend),
+            Object::GitRepository(git) => (public_url(&git.url), None, git.suspend),
             Object::Kustomization(ks) => {
                 let source = format!("{}/{}", ks.source.namespace, ks.source.name);
                 (ks.path.clone(), Some(source), ks.suspend)

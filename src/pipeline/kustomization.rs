@@ -9,7 +9,7 @@ use super::{
 use crate::flux::{Kustomization, Object};
 use crate::history::{RunId, Trigger};
 use crate::logging::Message;
-use crate::plan::{Claim, Held, Owner, desired, label};
+use crate::plan::{Claim, Held, Owner, RefusalKind, desired, label};
 use crate::render::{Manifest, ObjectId, Redactor, RenderError, Rendered, Request};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -95,6 +95,7 @@ impl<'a> Run<'a> {
         let mut request = self.request(true).await?;
         let input =
             self.pipeline.renderer.digest(&request).await.map_err(|e| self.render_failure(e))?;
+        let input = self.with_spec(&input);
         if self.quiet(&input) {
             self.tell(self.remembered(), ask).await?;
             return Ok(Outcome::Ready(self.applied()));
@@ -215,7 +216,23 @@ impl<'a> Run<'a> {
         for warning in warnings {
             self.warnings.push(warning.to_string());
         }
-        Ok((sort(&manifests, &self.job.revision.id), digest))
+        let manifests: Vec<Manifest> =
+            manifests.iter().cloned().map(|manifest| self.guarded(manifest)).collect();
+        Ok((sort(&manifests, &self.job.revision.id), self.with_spec(&digest)))
+    }
+
+    /// Fields of the spec that rendering does not read, such as `wait` or `prune`, are inputs too.
+    fn with_spec(&self, digest: &str) -> String {
+        self.keyed(&format!("{digest} {:?}", self.job.kustomization))
+    }
+
+    /// An object that a substituted Secret value has reached is as sensitive as the Secret.
+    fn guarded(&self, mut manifest: Manifest) -> Manifest {
+        if !manifest.sensitive && self.job.kustomization.post_build.is_some() {
+            let text = manifest.body().to_string();
+            manifest.sensitive = self.redactor.mask(&text) != text;
+        }
+        manifest
     }
 
     /// Finishes the manifests, and claims them before anything is written.
@@ -224,8 +241,15 @@ impl<'a> Run<'a> {
         mut manifests: Vec<Manifest>,
     ) -> Result<Vec<Manifest>, Failure> {
         if let Some(connection) = &self.connection {
-            // What is refused here is refused by its probe, with the same words.
-            connection.applier.normalise(&mut manifests).await;
+            // What is wrong with an object is said by its probe, with the same words; but while
+            // a scope cannot be asked for, ids would come out wrong.
+            let refused = connection.applier.normalise(&mut manifests).await;
+            if let Some((id, refusal)) =
+                refused.into_iter().find(|(_, refusal)| refusal.kind == RefusalKind::Transient)
+            {
+                let failure = Failure::new(Step::Plan, "ReconciliationFailed", refusal.message);
+                return Err(self.at_revision(failure.object(id).retry(Retry::Soon)));
+            }
         }
         let mut wanted: BTreeMap<ObjectId, Claim> = BTreeMap::new();
         for manifest in &mut manifests {
@@ -287,10 +311,14 @@ impl<'a> Run<'a> {
 
     /// Keyed digest of a manifest.
     pub(super) fn digest(&self, manifest: &Manifest) -> String {
+        self.keyed(&manifest.body().to_string())
+    }
+
+    fn keyed(&self, text: &str) -> String {
         // Invariant: HMAC takes keys of any length.
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.pipeline.settings.digest_key)
             .expect("any key length");
-        mac.update(manifest.body().to_string().as_bytes());
+        mac.update(text.as_bytes());
         mac.finalize().into_bytes()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
@@ -345,7 +373,7 @@ impl<'a> Run<'a> {
         memory.input.clone_from(&wanted.input);
         memory.orders = wanted.orders.clone();
         memory.ready = !self.prune_pending;
-        memory.warnings.clone_from(&self.warnings);
+        memory.warnings = self.warnings.iter().map(|w| self.redactor.mask(w)).collect();
         memory.held.clone_from(&self.held);
     }
 

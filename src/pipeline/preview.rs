@@ -48,7 +48,8 @@ impl Pipeline {
             unchanged: 0,
             failure: None,
         };
-        if let Err(failure) = run.preview(&mut preview).await {
+        if let Err(mut failure) = run.preview(&mut preview).await {
+            failure.cause = run.redactor.mask(&failure.cause);
             preview.failure = Some(failure);
         }
         preview

@@ -72,6 +72,7 @@ impl Run<'_> {
         let mut failures: Vec<Failure> = Vec::new();
         for id in free {
             let Some(entry) = entries.get(&id) else { continue };
+            self.going_on()?;
             self.begin(wanted).await?;
             match connection.applier.prune(entry, &self.owner).await {
                 Ok(outcome) => self.pruned(&id, outcome).await?,

@@ -9,7 +9,7 @@ use crate::history::{Change, Trigger, Verb};
 use crate::plan::{self, Action, Gate, Refusal, RefusalKind, decide, stages};
 use crate::render::{Manifest, ObjectId};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What applying left behind for the steps after it.
@@ -52,7 +52,7 @@ impl Run<'_> {
     }
 
     /// Ends the run between two objects when the daemon is stopping.
-    fn going_on(&self) -> Result<(), Failure> {
+    pub(super) fn going_on(&self) -> Result<(), Failure> {
         if *self.pipeline.stopping.borrow() {
             let cause = "the daemon is stopping; the next start goes on";
             return Err(Failure::new(Step::Apply, STOPPING, cause).retry(Retry::Soon));
@@ -86,7 +86,7 @@ impl Run<'_> {
             stage.into_iter().partition(|manifest| self.is_quiet(manifest));
         drop(quiet);
         let probes = connection.applier.probe(&looked_at).await;
-        let force = self.job.kustomization.force;
+        let force = self.job.kustomization.force && !connection.stranger;
         let mut wrote_definitions = false;
         for (manifest, probe) in looked_at.into_iter().zip(probes) {
             let live_gate = probe.live.as_ref().map(Gate::of);
@@ -100,7 +100,13 @@ impl Run<'_> {
                     }
                 }
                 Action::Skip(why) => {
-                    self.forget_object(&step.manifest.id);
+                    // Its gate is watched, so that the end of an opt-out on the live copy is seen.
+                    match (live_gate, &live) {
+                        (Some(gate), Some(live)) if *why != plan::GOING => {
+                            self.know(&step.manifest, live, gate);
+                        }
+                        _ => self.forget_object(&step.manifest.id),
+                    }
                     if *why == plan::GOING {
                         written.refusals.push(self.going(&step.manifest));
                     }

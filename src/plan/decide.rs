@@ -1,14 +1,20 @@
 //! Pure: one manifest and what the server said of it → one step.
 
+use super::desired::Owner;
 use super::diff::differences;
-use super::inventory::opted_out;
+use super::inventory::{opted_out, owned};
 use super::{Action, Probe, RefusalKind, Step};
 use crate::render::Manifest;
 use serde_json::Value;
 
 /// Kinds that are never deleted to be created again, whatever `force` says.
-const NEVER_RECREATED: &[&str] =
-    &["PersistentVolumeClaim", "PersistentVolume", "Namespace", "CustomResourceDefinition"];
+const NEVER_RECREATED: &[&str] = &[
+    "PersistentVolumeClaim",
+    "PersistentVolume",
+    "Namespace",
+    "CustomResourceDefinition",
+    "StatefulSet",
+];
 
 /// Why an object that somebody else deletes is skipped for now.
 pub const GOING: &str = "is being deleted";
@@ -43,8 +49,12 @@ pub fn decide(manifest: Manifest, probe: Probe, force: bool) -> Step {
         Err(refusal) => {
             let forced = force || marked(step.manifest.body(), live, "force", "enabled");
             let kind = step.manifest.id.kind.as_str();
+            let owner = Owner::on(step.manifest.body());
+            let ours = |live: &Value| owner.as_ref().is_none_or(|owner| owned(live, owner));
             let fields = match &refusal.kind {
-                RefusalKind::Immutable(fields) if forced && live.is_some() => Some(fields.clone()),
+                RefusalKind::Immutable(fields) if forced && live.is_some_and(ours) => {
+                    Some(fields.clone())
+                }
                 _ => None,
             };
             step.action = match fields {

@@ -264,3 +264,43 @@ fn a_work_order_that_became_unreadable_is_still_declared() {
     assert!(effects.is_empty(), "{effects:?}");
     assert!(graph.item(&key("a")).is_some(), "a typo must not delete what it owns");
 }
+
+#[test]
+fn a_move_ends_nothing_either_when_the_new_parent_renders_first() {
+    let work = vec![order("a", json!({})), order("b", json!({})), order("c", json!({}))];
+    let mut graph = declared(work);
+    started(&mut graph, 3);
+    for name in ["a", "b", "c"] {
+        graph.handle(Event::Rendered(key(name), orders("r1", vec![])), 4);
+        graph.handle(Event::Finished(key(name), ready("r1")), 4);
+    }
+    graph.handle(Event::Polled(source_key(), Ok(Some(revision("r2")))), 5);
+    let moved = || vec![order("b", json!({}))];
+    graph.handle(Event::Rendered(key("a"), orders("r2", moved())), 6);
+    graph.handle(Event::Rendered(key("c"), orders("r2", vec![])), 6);
+    graph.handle(Event::Rendered(key("b"), orders("r2", vec![])), 6);
+    let rest = vec![order("a", json!({})), order("c", json!({}))];
+    let effects = graph.handle(Event::Rendered(key("flux-system"), orders("r2", rest)), 7);
+    assert!(effects.is_empty(), "{effects:?}");
+    assert_eq!(graph.item(&key("b")).unwrap().parent, Some(key("a")));
+}
+
+#[test]
+fn a_failed_render_does_not_count_as_rendered() {
+    let mut graph = declared(vec![order("a", json!({}))]);
+    started(&mut graph, 3);
+    graph.handle(Event::Finished(key("a"), failed(Retry::Interval, "r1")), 4);
+    assert!(!graph.may_prune(&key("flux-system"), "r1"), "a may be about to take the object");
+}
+
+#[test]
+fn an_entry_that_lost_most_of_its_children_is_held_until_it_is_confirmed() {
+    let mut graph = declared(vec![order("a", json!({})), order("b", json!({}))]);
+    started(&mut graph, 3);
+    graph.handle(Event::Polled(source_key(), Ok(Some(revision("r2")))), 5);
+    let effects = graph.handle(Event::Rendered(key("flux-system"), orders("r2", vec![])), 6);
+    assert!(effects.is_empty(), "{effects:?}");
+    let digest = graph.cascades().next().map(|(_, held)| held.digest.clone()).unwrap();
+    let effects = graph.handle(Event::Agree(digest), 7);
+    assert_eq!(effects.len(), 2);
+}
