@@ -119,7 +119,8 @@ impl Run<'_> {
     }
 
     /// Takes everything that is wanted into the inventory, also what is in the cluster already
-    /// and needs no write: what leaves Git later must be known then.
+    /// and needs no write, after a move from Flux or the loss of the database: its later removal
+    /// from Git must find it.
     pub(super) async fn adopt(&mut self, wanted: &Wanted) -> Result<(), Failure> {
         let known: BTreeSet<ObjectId> =
             self.inventory().await?.into_iter().map(|entry| entry.id).collect();

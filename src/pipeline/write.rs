@@ -48,7 +48,6 @@ impl Run<'_> {
             self.stage(&connection, wanted, stage, &mut written).await?;
         }
         self.forget_dropped(wanted);
-        self.own(wanted).await?;
         Ok(written)
     }
 
@@ -57,17 +56,6 @@ impl Run<'_> {
         if *self.pipeline.stopping.borrow() {
             let cause = "the daemon is stopping; the next start goes on";
             return Err(Failure::new(Step::Apply, STOPPING, cause).retry(Retry::Soon));
-        }
-        Ok(())
-    }
-
-    /// Objects that were as Git says at the first look, after a move from Flux or the loss of the
-    /// database, are owned all the same: their later removal from Git must find them.
-    async fn own(&mut self, wanted: &Wanted) -> Result<(), Failure> {
-        let known: BTreeSet<ObjectId> =
-            self.inventory().await?.into_iter().map(|entry| entry.id).collect();
-        if wanted.manifests.iter().any(|manifest| !known.contains(&manifest.id)) {
-            self.begin(wanted).await?;
         }
         Ok(())
     }

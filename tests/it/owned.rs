@@ -375,3 +375,30 @@ fn what_is_not_to_be_pruned_stays() {
     assert!(there(&world, "touched"), "marked on the live object by hand");
     assert!(there(&world, "a"));
 }
+
+#[test]
+fn a_parent_that_cannot_be_rendered_at_the_start_costs_its_children_nothing() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let child = mk_kustomization("child", "./apps/child", "");
+    let parent = [("child.yaml", child)];
+    let repo = world.apps(&[App { name: "parent", spec: "", files: &parent }]);
+    repo.write("apps/child/a.yaml", &mk_config_map(&ns, "a", "1"));
+    repo.commit("the child");
+    repo.push("main");
+    world.start();
+    world.settled();
+    assert!(there(&world, "a"));
+    assert_eq!(world.stop(), Some(0));
+    repo.write("apps/parent/broken.yaml", "kind: [\n");
+    repo.commit("broken while nobody looks");
+    repo.push("main");
+    world.start();
+    world.eventually("the parent has failed", |world| {
+        world.message("parent").contains("apps/parent/broken.yaml")
+    });
+    // Nothing may come of it later either.
+    world.run(&["reconcile", "--with-source"]);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(there(&world, "a"), "nobody said that the child has left: {}", world.log());
+}
