@@ -200,11 +200,13 @@ impl<'a> Run<'a> {
         let Sorted { plain, orders, kept } = sorted;
         let manifests = match self.finish(plain).await {
             Ok(manifests) => manifests,
-            Err(failure) => {
-                // What it declares is known all the same; what it owns stays as it was.
+            Err(failure) if failure.reason == "OwnershipConflict" => {
+                // What it declares is known, and what it was refused is claimed in a way that
+                // keeps others from deleting it; what it owns stays as it was.
                 self.tell(orders, ask).await?;
                 return Err(failure);
             }
+            Err(failure) => return Err(failure),
         };
         let answer = self.tell(orders.clone(), ask).await?;
         Ok(Ok(Wanted { manifests, kept, orders, answer, input }))
