@@ -189,7 +189,7 @@ impl Run<'_> {
     }
 
     fn forget_dropped(&self, wanted: &Wanted) {
-        let ids: std::collections::BTreeSet<&ObjectId> =
+        let ids: BTreeSet<&ObjectId> =
             wanted.manifests.iter().map(|manifest| &manifest.id).collect();
         let mut memory = lock(&self.pipeline.memory);
         let memory = memory.entry(self.owner.clone()).or_default();
@@ -199,7 +199,7 @@ impl Run<'_> {
 
     /// Watches every kind that this Kustomization manages.
     async fn watch(&self, connection: &Connection, ids: &[(ObjectId, String)]) {
-        let kinds: std::collections::BTreeSet<(&str, &str)> =
+        let kinds: BTreeSet<(&str, &str)> =
             ids.iter().map(|(id, version)| (version.as_str(), id.kind.as_str())).collect();
         for (api_version, kind) in kinds {
             if let Ok(Some(resource)) = connection.cluster.resource(api_version, kind).await {
