@@ -9,7 +9,7 @@ use crate::history::{Change, Trigger, Verb};
 use crate::plan::{self, Action, Gate, Refusal, RefusalKind, decide, stages};
 use crate::render::{Manifest, ObjectId};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What applying left behind for the steps after it.
