@@ -112,7 +112,7 @@ fn parse(chunk: &str) -> Result<Value, Malformed> {
 
 /// The reader's limits: a file is at most 5 MiB, an engine's output at most 64 MiB, and a
 /// generated CRD of 1 MiB has about 40,000 nodes, hence two million nodes and the events of them.
-fn options() -> serde_saphyr::Options {
+pub(super) fn options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         legacy_octal_numbers: true,
         with_snippet: false,

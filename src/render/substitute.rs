@@ -224,18 +224,7 @@ pub fn substitute(
 
 /// Reads one object as Kubernetes reads YAML. The reader's own words are dropped: it may cite.
 fn read(text: &str) -> Result<Value, SubstituteError> {
-    // 8 MiB of text hold at most two million nodes of four bytes; depth as in render's reader.
-    let options = serde_saphyr::options! {
-        legacy_octal_numbers: true,
-        with_snippet: false,
-        budget: serde_saphyr::budget! {
-            max_events: 6_000_000,
-            max_nodes: 2_000_000,
-            max_depth: 256,
-            enforce_alias_anchor_ratio: false,
-        },
-    };
-    match serde_saphyr::from_str_with_options(text, options) {
+    match serde_saphyr::from_str_with_options(text, super::document::options()) {
         Ok(body @ Value::Object(_)) => Ok(body),
         Ok(_) | Err(_) => Err(SubstituteError::NotYaml),
     }

@@ -108,14 +108,18 @@ impl Container<'_> {
         self.candidate(Rank::Image, self.created(), sentence).hint(hint)
     }
 
-    fn declared_image(&self) -> &str {
+    /// The container as the pod's spec declares it.
+    fn declared(&self) -> Option<&Value> {
         let name = text(self.status, "/name");
         ["initContainers", "containers"]
             .iter()
             .filter_map(|list| self.pod.pointer(&format!("/spec/{list}"))?.as_array())
             .flatten()
             .find(|container| text(container, "/name") == name)
-            .map_or("", |container| text(container, "/image"))
+    }
+
+    fn declared_image(&self) -> &str {
+        self.declared().map_or("", |container| text(container, "/image"))
     }
 
     /// The container ended badly, now or before its last restart.
@@ -179,12 +183,7 @@ impl Container<'_> {
     }
 
     fn memory_limit(&self) -> Option<&str> {
-        let name = text(self.status, "/name");
-        ["initContainers", "containers"]
-            .iter()
-            .filter_map(|list| self.pod.pointer(&format!("/spec/{list}"))?.as_array())
-            .flatten()
-            .find(|container| text(container, "/name") == name)
+        self.declared()
             .map(|container| text(container, "/resources/limits/memory"))
             .filter(|limit| !limit.is_empty())
     }
