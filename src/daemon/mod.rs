@@ -20,6 +20,7 @@ mod host;
 mod publish;
 mod sweep;
 mod systemd;
+mod vigil;
 mod workers;
 
 pub use boot::{DaemonError, entry, host_secrets, prepare};
@@ -27,7 +28,7 @@ pub use boot::{DaemonError, entry, host_secrets, prepare};
 use crate::api::Command;
 use crate::config::Config;
 use crate::flux::{Key, Kind};
-use crate::graph::{Effect, Event, Graph, Item, Phase, Time};
+use crate::graph::{Effect, Event, Graph, Item, Phase, Time, Vigil};
 use crate::history::Trigger;
 use crate::logging::Message;
 use crate::observe::{Event as Watched, Notice, Seen};
@@ -96,6 +97,8 @@ struct Daemon {
     stop: watch::Sender<bool>,
     started: Instant,
     terminate: (Signal, Signal, Signal),
+    /// Health after the run.
+    vigil: Vigil,
     /// What left Git, or is in no inventory, is looked for.
     sweep: Sweep,
     /// How often, and when next, everything is compared.
@@ -149,6 +152,7 @@ impl Daemon {
                 hook(SignalKind::interrupt())?,
                 hook(SignalKind::hangup())?,
             ),
+            vigil: Vigil::default(),
             sweep: Sweep::Wanted,
             verify: (parts.verify, started + parts.verify),
             ending: false,
@@ -175,6 +179,7 @@ impl Daemon {
             }
             self.verify_daily();
             self.sweep();
+            self.watch_over();
             let now = self.now();
             let effects = self.graph.due(now);
             self.carry_out(effects);
@@ -224,8 +229,9 @@ impl Daemon {
     fn wake(&self) -> Instant {
         let due = self.graph.wake().map(|at| self.started + Duration::from_millis(at));
         let resume = self.state.next_end();
+        let look = self.vigil.wake().map(|at| self.started + Duration::from_millis(at));
         let latest = self.verify.1;
-        [due, resume, self.sweep.at()].into_iter().flatten().fold(latest, Instant::min)
+        [due, resume, look, self.sweep.at()].into_iter().flatten().fold(latest, Instant::min)
     }
 
     fn handle(&mut self, event: Event) {
@@ -314,6 +320,7 @@ impl Daemon {
             Done::Ran(key, report) => {
                 self.used(report.used.as_deref());
                 self.handle(Event::Finished(key.clone(), report));
+                self.vigil.ran(&key, self.now());
                 self.moved(&key);
             }
             Done::Ended(kustomization, Ok(ended)) => {
@@ -331,6 +338,7 @@ impl Daemon {
                 self.sweep = Sweep::Wanted;
             }
             Done::Swept(swept) => self.swept(swept),
+            Done::Looked(key, seen) => self.looked(&key, &seen),
             Done::Entered(kustomization, entered) => self.entered(*kustomization, entered),
             Done::Forgotten => {}
         }
@@ -356,6 +364,9 @@ impl Daemon {
 
     /// One object as a watch saw it: whoever applied it judges it, if its gate has moved.
     fn seen(&mut self, seen: &Seen) {
+        if seen.event != Watched::Listed {
+            self.touched(&seen.id);
+        }
         let gate = (seen.event != Watched::Deleted).then_some(seen.gate);
         let version = seen.metadata.pointer("/metadata/resourceVersion");
         let version = version.and_then(Value::as_str).and_then(|text| text.parse().ok());

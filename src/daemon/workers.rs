@@ -2,8 +2,10 @@
 
 use super::sweep::{Swept, look};
 use crate::flux::{GitRepository, Key, Kustomization};
+use crate::observe::Status;
 use crate::pipeline::{Ask, Ended, Failure, Job, Outcome, Pipeline, Report, Retry, Revision, Step};
 use crate::plan::{Entry, Owner};
+use crate::render::ObjectId;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -23,6 +25,8 @@ pub enum Done {
     Swept(Result<Swept, Failure>),
     /// Objects were entered into the inventory of a Kustomization.
     Entered(Box<Kustomization>, Result<(), Failure>),
+    /// Objects were looked at.
+    Looked(Key, Vec<(ObjectId, Status)>),
     /// A source that left Git was let go of.
     Forgotten,
 }
@@ -124,6 +128,16 @@ impl Workers {
     pub fn sweep(&mut self, declared: BTreeSet<Owner>) {
         let pipeline = self.pipeline.clone();
         self.spawn(Purpose::Sweep, async move { Done::Swept(look(pipeline, declared).await) });
+    }
+
+    /// Looks at objects that a Kustomization's Ready depends on.
+    pub fn look(&mut self, kustomization: Kustomization, ids: Vec<ObjectId>) {
+        let pipeline = self.pipeline.clone();
+        self.spawn(Purpose::Other, async move {
+            let owner = Owner::of(&kustomization);
+            let seen = pipeline.look(&owner, ids, &kustomization.health_check_exprs).await;
+            Done::Looked(kustomization.key(), seen)
+        });
     }
 
     /// Enters objects that were found into the inventory of a Kustomization.

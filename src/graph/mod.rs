@@ -3,7 +3,8 @@
 //! [`Graph::new`] starts with the root pair of the host's configuration. The daemon feeds
 //! [`Event`]s to [`Graph::handle`], asks [`Graph::due`] what to start now and [`Graph::wake`] when
 //! to ask again; both answer with [`Effect`]s, which the daemon carries out. [`Graph::summary`] is
-//! the one value that `status`, the STATUS line and the API describe.
+//! the one value that `status`, the STATUS line and the API describe. [`Vigil`] beside it says when
+//! an event on an applied object calls for a look, and a look for a run.
 //!
 //! Every file here is pure: times are arguments, nothing is fetched, rendered or applied. The
 //! graph runs no step itself and knows no cluster; it stands left of the loop that drives it so
@@ -14,10 +15,12 @@ mod item;
 mod orders;
 mod schedule;
 mod summary;
+mod vigil;
 
 pub use item::{Condition, Item, Phase, Ready, Time};
 pub use schedule::{Effect, Event};
 pub use summary::{ItemView, Summary};
+pub use vigil::{Sight, Vigil};
 
 use crate::flux::{GitRepository, Key, Kind, Kustomization, Object, Root, Unsupported};
 use crate::pipeline::{Order, Problem, SetAsideEntry};

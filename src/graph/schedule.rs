@@ -21,8 +21,6 @@ pub enum Event {
     Rendered(Key, WorkOrders),
     /// A run of a Kustomization ended.
     Finished(Key, Report),
-    /// Health of a Kustomization changed after its run.
-    Health(Key, Condition),
     /// Somebody or something asks for a run, this many milliseconds from now.
     Request(Key, Trigger, Time),
     /// Stopped by the host (`Some(reason)`) or released (`None`).
@@ -84,10 +82,6 @@ impl Graph {
             Event::Polled(key, result) => self.polled(&key, result, now),
             Event::Rendered(key, orders) => self.register(&key, orders, now),
             Event::Finished(key, report) => self.finished(&key, report, now),
-            Event::Health(key, condition) => {
-                self.set_condition(&key, condition, now);
-                Vec::new()
-            }
             Event::Request(key, trigger, delay) => {
                 let key = self.resolve(&key);
                 if let Some(item) = self.items.get_mut(&key) {

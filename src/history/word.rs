@@ -33,6 +33,8 @@ pub enum Trigger {
     Prune,
     /// It was suspended and no longer is.
     Resume,
+    /// An object that Ready depends on is not well any more, or well again.
+    Health,
     /// Every object is compared: after an outage, and once a day.
     Verify,
 }
@@ -50,6 +52,7 @@ impl Trigger {
             Trigger::Retry => "retry",
             Trigger::Prune => "prune",
             Trigger::Resume => "resume",
+            Trigger::Health => "health",
             Trigger::Verify => "verify",
         }
     }
@@ -66,6 +69,7 @@ impl Trigger {
             "retry" => Trigger::Retry,
             "prune" => Trigger::Prune,
             "resume" => Trigger::Resume,
+            "health" => Trigger::Health,
             "verify" => Trigger::Verify,
             _ => Trigger::Request { by: by.unwrap_or(word) },
         }

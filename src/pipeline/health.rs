@@ -2,8 +2,9 @@
 
 use super::kustomization::{Run, Wanted};
 use super::write::Written;
-use super::{Ask, Connection, Failure, FluxHealth, Step};
+use super::{Ask, Connection, Failure, FluxHealth, Step, lock};
 use crate::flux::is_flux_group;
+use crate::history::Trigger;
 use crate::observe::{Outcome as Ended, Wanted as Target};
 use crate::render::ObjectId;
 use std::collections::HashMap;
@@ -11,6 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+/// How long a run that was asked for because something is not well waits for it.
+const GRACE: Duration = Duration::from_secs(5);
 
 impl Run<'_> {
     /// Waits until everything that Ready depends on is healthy. True when something newer came.
@@ -21,11 +25,17 @@ impl Run<'_> {
         ask: &Ask,
     ) -> Result<bool, Failure> {
         let (targets, flux) = self.targets(wanted, written);
+        lock(&self.pipeline.memory).entry(self.owner.clone()).or_default().targets =
+            targets.iter().map(|t| (t.id.clone(), t.api_version.clone())).collect();
         if targets.is_empty() && flux.is_empty() {
             return Ok(false);
         }
         let connection = self.connected()?;
-        let timeout = self.job.kustomization.timeout;
+        let timeout = match self.job.trigger {
+            // It was under way for a while already.
+            Trigger::Health => self.job.kustomization.timeout.min(GRACE),
+            _ => self.job.kustomization.timeout,
+        };
         let deadline = Instant::now() + timeout;
         let mut cancel = self.job.cancel.clone();
         let both = async {

@@ -37,6 +37,8 @@ pub struct Memory {
     pub nominated: BTreeMap<ObjectId, u64>,
     /// When objects were healed lately, milliseconds of any steady clock.
     pub healed: BTreeMap<ObjectId, Vec<u64>>,
+    /// What Ready depends on in the cluster, with the API version to ask in.
+    pub targets: BTreeMap<ObjectId, String>,
     /// Every object is to be compared by the next run.
     pub verify: bool,
     /// True when the last run ended ready: applied, pruned and healthy.

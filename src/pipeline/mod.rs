@@ -23,6 +23,7 @@ mod preview;
 mod prune;
 mod record;
 mod survey;
+mod vigil;
 mod write;
 
 pub use connection::Connection;

@@ -23,7 +23,7 @@ const PURE: &[(&str, &str)] = &[
     ("observe", "cause kstatus"),
     ("history", "word"),
     ("pipeline", "memory orders outcome"),
-    ("graph", "depends item orders schedule summary"),
+    ("graph", "depends item orders schedule summary vigil"),
     ("api", "document"),
     (
         "cli",

@@ -1,0 +1,57 @@
+//! The loop's side of health after the run: events in, looks out, runs asked for.
+
+use super::Daemon;
+use crate::flux::{Key, Kind};
+use crate::graph::{Event, Item, Phase, Ready, Sight};
+use crate::history::Trigger;
+use crate::observe::Status;
+use crate::plan::Owner;
+use crate::render::ObjectId;
+
+impl Daemon {
+    /// An event spoke of an object.
+    pub(super) fn touched(&mut self, id: &ObjectId) {
+        let now = self.now();
+        for owner in self.pipeline.depends(id) {
+            let key = Key::new(Kind::Kustomization, owner.namespace, owner.name);
+            if self.graph.item(&key).is_some_and(Item::active) {
+                self.vigil.touch(&key, id, now);
+            }
+        }
+    }
+
+    /// Starts the looks that are due.
+    pub(super) fn watch_over(&mut self) {
+        let graph = &self.graph;
+        let busy = |key: &Key| {
+            graph.item(key).is_some_and(|item| matches!(item.phase, Phase::Running { .. }))
+        };
+        for (key, ids) in self.vigil.due(self.now(), busy) {
+            let Some(kustomization) = self.graph.kustomization(&key) else { continue };
+            self.workers.look(kustomization.clone(), ids);
+        }
+    }
+
+    /// Takes in what a look showed.
+    pub(super) fn looked(&mut self, key: &Key, seen: &[(ObjectId, Status)]) {
+        let Some(item) = self.graph.item(key) else { return };
+        let ready = item.condition.status == Ready::True;
+        let ill = item.condition.reason == "HealthCheckFailed";
+        if !ready && !ill {
+            // Something else is wrong: a run will come for that.
+            return;
+        }
+        let sight = |status: Status| match status {
+            Status::Current => Sight::Well,
+            Status::Failed => Sight::Failed,
+            _ => Sight::UnderWay,
+        };
+        let sights: Vec<(ObjectId, Sight)> =
+            seen.iter().map(|(id, status)| (id.clone(), sight(*status))).collect();
+        if self.vigil.looked(key, &sights, ready, self.now()) {
+            let owner = Owner { namespace: key.namespace.clone(), name: key.name.clone() };
+            self.pipeline.unwell(&owner);
+            self.handle(Event::Request(key.clone(), Trigger::Health, 0));
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Pure: health after the run: which objects to look at, and when a look calls for a run.
+//!
+//! A watch event on an object that Ready depends on leads to one look, however many events come
+//! in a second. What has failed calls for a run at once; what is under way is looked at again
+//! first, for most of it is a Deployment that rolls. The run then finds the cause, and Ready says
+//! it. What is well again has to stay so before another run says that: longer each time, so that
+//! an object that comes and goes does not take Ready along.
+
+use super::Time;
+use crate::flux::Key;
+use crate::render::ObjectId;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Events of one second lead to one look.
+const COALESCE: Time = 1000;
+
+/// How long an object may be under way before a run looks for the cause.
+const UNDER_WAY: Time = 10_000;
+
+/// How long everything has to be well before a run says so, by the number of recoveries in
+/// [`LATELY`].
+const CALM: [Time; 6] = [0, 10_000, 30_000, 60_000, 120_000, 300_000];
+
+/// Recoveries older than this are forgotten.
+const LATELY: Time = 10 * 60 * 1000;
+
+/// What a look showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// It works.
+    Well,
+    /// It is on its way, or gone and coming back.
+    UnderWay,
+    /// It has failed.
+    Failed,
+}
+
+/// What is watched over, by Kustomization.
+#[derive(Clone, Debug, Default)]
+pub struct Vigil {
+    watched: BTreeMap<Key, Watch>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Watch {
+    /// Objects that an event spoke of, and those that were not well at the last look.
+    ids: BTreeSet<ObjectId>,
+    /// When to look.
+    due: Option<Time>,
+    /// Since when something is not well, and since when all is.
+    ill: Option<Time>,
+    calm: Option<Time>,
+    recovered: Vec<Time>,
+}
+
+impl Vigil {
+    /// An event spoke of an object that a Kustomization's Ready depends on.
+    pub fn touch(&mut self, key: &Key, id: &ObjectId, now: Time) {
+        let watch = self.watched.entry(key.clone()).or_default();
+        watch.ids.insert(id.clone());
+        let due = now + COALESCE;
+        watch.due = Some(watch.due.map_or(due, |before| before.min(due)));
+    }
+
+    /// A run has just looked at everything.
+    pub fn ran(&mut self, key: &Key, now: Time) {
+        let Some(watch) = self.watched.get_mut(key) else { return };
+        watch.ids.clear();
+        (watch.due, watch.ill, watch.calm) = (None, None, None);
+        watch.recovered.retain(|at| now.saturating_sub(*at) < LATELY);
+        if watch.recovered.is_empty() {
+            self.watched.remove(key);
+        }
+    }
+
+    /// What is to be looked at now. `busy` is true for what a run is looking at.
+    pub fn due(&mut self, now: Time, busy: impl Fn(&Key) -> bool) -> Vec<(Key, Vec<ObjectId>)> {
+        let mut looks = Vec::new();
+        for (key, watch) in &mut self.watched {
+            if watch.due.is_none_or(|due| due > now) {
+                continue;
+            }
+            if busy(key) {
+                watch.due = Some(now + COALESCE);
+                continue;
+            }
+            watch.due = None;
+            looks.push((key.clone(), watch.ids.iter().cloned().collect()));
+        }
+        looks
+    }
+
+    /// When the next look is due.
+    pub fn wake(&self) -> Option<Time> {
+        self.watched.values().filter_map(|watch| watch.due).min()
+    }
+
+    /// Takes in what a look showed, with whether the Kustomization is ready. True when a run is
+    /// to find out more.
+    pub fn looked(
+        &mut self,
+        key: &Key,
+        sights: &[(ObjectId, Sight)],
+        ready: bool,
+        now: Time,
+    ) -> bool {
+        let Some(watch) = self.watched.get_mut(key) else { return false };
+        for (id, sight) in sights {
+            if *sight == Sight::Well && watch.due.is_none() {
+                watch.ids.remove(id);
+            }
+        }
+        let soon = |watch: &mut Watch, at: Time| {
+            watch.due = Some(watch.due.map_or(at, |before| before.min(at)));
+        };
+        if sights.iter().all(|(_, sight)| *sight == Sight::Well) {
+            watch.ill = None;
+            if ready {
+                return false;
+            }
+            let calm = *watch.calm.get_or_insert(now);
+            watch.recovered.retain(|at| now.saturating_sub(*at) < LATELY);
+            let long = CALM[watch.recovered.len().min(CALM.len() - 1)];
+            if now < calm + long {
+                // All of them again, so that nothing that fails meanwhile is missed.
+                watch.ids.extend(sights.iter().map(|(id, _)| id.clone()));
+                soon(watch, calm + long);
+                return false;
+            }
+            watch.calm = None;
+            watch.recovered.push(now);
+            return true;
+        }
+        watch.calm = None;
+        let ill = *watch.ill.get_or_insert(now);
+        if !ready {
+            // It was said already; the next event tells more.
+            return false;
+        }
+        let failed = sights.iter().any(|(_, sight)| *sight == Sight::Failed);
+        if failed || now >= ill + UNDER_WAY {
+            return true;
+        }
+        soon(watch, ill + UNDER_WAY);
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flux::Kind;
+
+    fn key() -> Key {
+        Key::new(Kind::Kustomization, "flux-system", "apps")
+    }
+
+    fn id(name: &str) -> ObjectId {
+        ObjectId {
+            namespace: "n".into(),
+            name: name.into(),
+            group: "apps".into(),
+            kind: "Deployment".into(),
+        }
+    }
+
+    fn look(vigil: &mut Vigil, now: Time, sight: Sight, ready: bool) -> bool {
+        let due = vigil.due(now, |_| false);
+        assert_eq!(due, [(key(), vec![id("web")])], "at {now}");
+        vigil.looked(&key(), &[(id("web"), sight)], ready, now)
+    }
+
+    #[test]
+    fn many_events_lead_to_one_look_and_a_rollout_to_no_run() {
+        let mut vigil = Vigil::default();
+        vigil.touch(&key(), &id("web"), 0);
+        vigil.touch(&key(), &id("web"), 900);
+        assert_eq!(vigil.wake(), Some(1000));
+        assert_eq!(vigil.due(999, |_| false), []);
+        assert!(!look(&mut vigil, 1000, Sight::UnderWay, true));
+        assert_eq!(vigil.wake(), Some(11_000));
+        assert!(!look(&mut vigil, 11_000, Sight::Well, true), "it has rolled out");
+        assert_eq!(vigil.wake(), None);
+    }
+
+    #[test]
+    fn what_failed_calls_for_a_run_at_once_and_what_stays_under_way_after_a_while() {
+        let mut vigil = Vigil::default();
+        vigil.touch(&key(), &id("web"), 0);
+        assert!(look(&mut vigil, 1000, Sight::Failed, true));
+        let mut vigil = Vigil::default();
+        vigil.touch(&key(), &id("web"), 0);
+        assert!(!look(&mut vigil, 1000, Sight::UnderWay, true));
+        assert!(look(&mut vigil, 11_000, Sight::UnderWay, true));
+    }
+
+    #[test]
+    fn a_run_in_progress_looks_for_itself() {
+        let mut vigil = Vigil::default();
+        vigil.touch(&key(), &id("web"), 0);
+        assert_eq!(vigil.due(1000, |_| true), []);
+        assert_eq!(vigil.wake(), Some(2000));
+        vigil.ran(&key(), 1500);
+        assert_eq!((vigil.wake(), vigil.watched.len()), (None, 0));
+    }
+
+    #[test]
+    fn the_first_recovery_is_said_at_once_and_later_ones_have_to_last() {
+        let mut vigil = Vigil::default();
+        vigil.touch(&key(), &id("web"), 0);
+        assert!(look(&mut vigil, 1000, Sight::Well, false));
+        vigil.ran(&key(), 1100);
+
+        vigil.touch(&key(), &id("web"), 20_000);
+        assert!(!look(&mut vigil, 21_000, Sight::Well, false), "calm begins");
+        assert!(!look(&mut vigil, 31_000, Sight::UnderWay, false), "and is over");
+        vigil.touch(&key(), &id("web"), 40_000);
+        assert!(!look(&mut vigil, 41_000, Sight::Well, false));
+        assert!(look(&mut vigil, 51_000, Sight::Well, false), "ten seconds later");
+        vigil.ran(&key(), 51_000 + LATELY);
+        assert_eq!(vigil.watched.len(), 0, "forgotten");
+    }
+}

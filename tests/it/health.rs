@@ -1,0 +1,89 @@
+//! Health goes on after the run: what breaks an hour later is said, and so is its recovery.
+
+use crate::world::{App, World, mk_deployment};
+use serde_json::{Value, json};
+
+fn pods(world: &World) -> Vec<String> {
+    let list = ["-n", &world.namespace, "get", "pods", "-o", "json"];
+    let list: Value = serde_json::from_str(&world.cluster().kubectl_ok(&list)).unwrap();
+    let items = list["items"].as_array().unwrap();
+    items.iter().map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Writes a pod's status as the kubelet would.
+fn write_status(world: &World, pod: &str, status: &Value) {
+    let patch = json!({ "status": status }).to_string();
+    let ns = &world.namespace;
+    let at = ["-n", ns, "patch", "pod", pod, "--subresource=status", "--type=merge", "-p", &patch];
+    world.cluster().kubectl_ok(&at);
+}
+
+/// A container that runs, or that has ended with exit code 3 and waits to be started again.
+fn container(well: bool) -> Value {
+    let ended = json!({"terminated": {"exitCode": 3, "reason": "Error"}});
+    let waiting = json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s"}});
+    let state = if well { json!({"running": {}}) } else { waiting };
+    let (restarts, ready) = if well { (6, "True") } else { (5, "False") };
+    json!({
+        "phase": "Running",
+        "conditions": [
+            {"type": "Initialized", "status": "True"},
+            {"type": "PodScheduled", "status": "True"},
+            {"type": "ContainersReady", "status": ready},
+            {"type": "Ready", "status": ready},
+        ],
+        "containerStatuses": [{"name": "main", "image": "x", "imageID": "", "ready": well,
+            "restartCount": restarts, "state": state, "lastState": ended}],
+    })
+}
+
+#[test]
+fn a_crash_loop_long_after_the_run_is_said_with_its_cause_and_so_is_its_end() {
+    let mut world = World::new();
+    let files = [("web.yaml", mk_deployment(&world.namespace, "web", "1"))];
+    world.apps(&[App { name: "apps", spec: "  wait: true\n", files: &files }]);
+    world.start();
+    world.settled();
+    let pod = pods(&world).remove(0);
+    let mark = world.cluster().mark();
+
+    write_status(&world, &pod, &container(false));
+    world.eventually("Ready says so, and why", |world| {
+        !world.is_ready("apps") && world.message("apps").contains("exit code 3")
+    });
+    let runs = world.json(&["history", "apps"]);
+    assert_eq!(runs[0]["trigger"], "health", "{runs:#}");
+    assert_eq!(runs[0]["verdict"], "failed", "{runs:#}");
+
+    write_status(&world, &pod, &container(true));
+    world.eventually("it is well again", |world| world.is_ready("apps"));
+    let writes = world.cluster().audit_of(&world.user, mark).into_iter().filter(|request| {
+        let verb = request["verb"].as_str().unwrap();
+        let asked = request["requestURI"].as_str().unwrap().contains("dryRun=All");
+        !["get", "list", "watch"].contains(&verb) && !asked
+    });
+    assert_eq!(writes.collect::<Vec<_>>(), Vec::<Value>::new(), "looking is no writing");
+}
+
+#[test]
+fn a_job_that_fails_is_said_with_its_exit_code() {
+    let mut world = World::new();
+    let job = format!(
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: task, namespace: {ns}}}\nspec:\n  \
+         backoffLimit: 0\n  template:\n    spec:\n      restartPolicy: Never\n      containers:\n      \
+         - {{name: main, image: \"registry.test.invalid/app:unready\"}}\n",
+        ns = world.namespace
+    );
+    let files = [("job.yaml", job)];
+    world.apps(&[App { name: "apps", spec: "  wait: true\n", files: &files }]);
+    world.start();
+    world.eventually("the job has its pod", |world| !pods(world).is_empty());
+    let pod = pods(&world).remove(0);
+    let ended = json!({"phase": "Failed", "containerStatuses": [{"name": "main", "image": "x",
+        "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"terminated": {"exitCode": 7, "reason": "Error"}}}]});
+    write_status(&world, &pod, &ended);
+    world.eventually("Ready says so, and why", |world| {
+        !world.is_ready("apps") && world.message("apps").contains("exit code 7")
+    });
+}
