@@ -4,7 +4,8 @@
 //! [`Applier::probe`] reads the live objects and asks for a dry-run of each (nothing is written),
 //! `plan` decides, [`Applier::apply`] does one step by server-side apply under Flux's field
 //! manager, [`Applier::wait_current`] waits between the stages until definitions can be used, and
-//! [`Applier::prune`] deletes what left Git, by uid and only what is ours.
+//! [`Applier::prune`] deletes what left Git, by uid and only what is ours; [`Applier::occupied`] tells
+//! its guard what else a deletion would take along.
 //!
 //! It chooses nothing: which step is right was decided in `plan`, and a step that the world has
 //! overtaken is an error that asks for a new plan. It keeps no state and writes no database; the
@@ -14,6 +15,7 @@ mod current;
 mod error;
 mod managers;
 mod namespace;
+mod occupied;
 mod probe;
 mod prune;
 mod refusal;

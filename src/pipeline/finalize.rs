@@ -55,6 +55,7 @@ impl Run<'_> {
             rendered: 0,
             removed: true,
             confirmed: lock(&self.pipeline.confirmed).clone(),
+            ..Guard::default()
         };
         self.delete(inventory, guard, &Wanted::nothing()).await?;
         self.drop_policy().await

@@ -125,11 +125,13 @@ impl Run<'_> {
                 .filter(|id| claims.other(&self.owner, id).is_none())
                 .collect()
         };
+        let occupied = self.occupied(&unclaimed).await?;
         let guard = Guard {
             before: inventory.len(),
             rendered: rendered.len(),
             removed: false,
             confirmed: lock(&self.pipeline.confirmed).clone(),
+            occupied,
         };
         let Judged { free, held, .. } = guard.judge(unclaimed);
         let mut add = |verb: &str, id: &ObjectId, lines: Vec<String>| {

@@ -1,11 +1,12 @@
 //! Deletes what left Git: only what is ours, only when it is sure that nobody else wants it.
 
 use super::kustomization::{Run, Wanted};
+use super::write::cluster_failure;
 use super::{Failure, Retry, Step, lock};
 use crate::apply::Pruned;
 use crate::history::{Change, Verb};
 use crate::logging::Message;
-use crate::plan::{Entry, Guard, Held, Judged, Owner, delete_order, stale};
+use crate::plan::{Entry, Guard, Held, Judged, Owner, delete_order, may_hold, stale};
 use crate::render::ObjectId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,6 +45,7 @@ impl Run<'_> {
             rendered: rendered.len(),
             removed: false,
             confirmed: lock(&self.pipeline.confirmed).clone(),
+            ..Guard::default()
         };
         self.delete(gone, guard, wanted).await
     }
@@ -52,18 +54,19 @@ impl Run<'_> {
     pub(super) async fn delete(
         &mut self,
         gone: Vec<Entry>,
-        guard: Guard,
+        mut guard: Guard,
         wanted: &Wanted,
     ) -> Result<(), Failure> {
         let entries: BTreeMap<ObjectId, Entry> =
             gone.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
         let unclaimed = self.hand_over(entries.keys().cloned().collect()).await?;
+        let connection = self.connected()?;
+        guard.occupied = self.occupied(&unclaimed).await?;
         let Judged { mut free, held, used } = guard.judge(unclaimed);
         if let Some(held) = held {
             self.hold(held);
         }
         delete_order(&mut free);
-        let connection = self.connected()?;
         let mut failures: Vec<Failure> = Vec::new();
         for id in free {
             let Some(entry) = entries.get(&id) else { continue };
@@ -89,6 +92,19 @@ impl Run<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Definitions and namespaces that have something in them which is not this owner's.
+    pub(super) async fn occupied(&self, ids: &[ObjectId]) -> Result<BTreeSet<ObjectId>, Failure> {
+        let connection = self.connected()?;
+        let mut occupied = BTreeSet::new();
+        for id in ids.iter().filter(|id| may_hold(id)) {
+            let found = connection.applier.occupied(id, &self.owner).await;
+            if found.map_err(|error| cluster_failure(Step::Prune, &error).object(id))? {
+                occupied.insert(id.clone());
+            }
+        }
+        Ok(occupied)
     }
 
     /// Leaves what others claim too to them; answers what nobody else does.

@@ -5,10 +5,15 @@
 
 use crate::render::ObjectId;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 
-/// Kinds whose deletion takes data, or other people's objects, with it.
-const PRECIOUS: &[&str] =
-    &["PersistentVolumeClaim", "PersistentVolume", "CustomResourceDefinition", "Namespace"];
+/// Kinds whose deletion takes data with it.
+const PRECIOUS: &[&str] = &["PersistentVolumeClaim", "PersistentVolume"];
+
+/// Kinds whose deletion takes along what is in them: to be asked about before a guard judges.
+pub fn may_hold(id: &ObjectId) -> bool {
+    id.kind == "CustomResourceDefinition" || (id.kind == "Namespace" && id.group.is_empty())
+}
 
 /// What the guard is told of one Kustomization's prune.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +26,8 @@ pub struct Guard {
     pub removed: bool,
     /// Digests of delete sets that were confirmed.
     pub confirmed: Vec<String>,
+    /// Definitions with objects and namespaces with other people's objects in them.
+    pub occupied: BTreeSet<ObjectId>,
 }
 
 /// Deletions that wait.
@@ -66,7 +73,9 @@ impl Guard {
         let (held, free): (Vec<ObjectId>, Vec<ObjectId>) = if lost_most {
             (stale, Vec::new())
         } else {
-            stale.into_iter().partition(|id| PRECIOUS.contains(&id.kind.as_str()))
+            stale
+                .into_iter()
+                .partition(|id| PRECIOUS.contains(&id.kind.as_str()) || self.occupied.contains(id))
         };
         if held.is_empty() {
             return Judged { free, ..Judged::default() };
@@ -118,6 +127,15 @@ mod tests {
             let Judged { free, held, .. } = guard(before, rendered).judge(ids("ConfigMap", stale));
             assert_eq!((free.len(), held.map(|h| h.ids.len())), (0, Some(stale)));
         }
+    }
+
+    #[test]
+    fn a_namespace_is_held_only_with_others_in_it() {
+        let spaces = ids("Namespace", 2);
+        let occupied = [spaces[0].clone()].into();
+        let Judged { free, held, .. } = Guard { occupied, ..guard(9, 5) }.judge(spaces.clone());
+        assert_eq!(free, [spaces[1].clone()]);
+        assert_eq!(held.unwrap().ids, [spaces[0].clone()]);
     }
 
     #[test]

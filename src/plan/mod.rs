@@ -25,7 +25,7 @@ pub use decide::{GOING, decide};
 pub use desired::{MANAGER, Owner, desired, label};
 pub use diff::{Difference, differences};
 pub use gate::Gate;
-pub use guard::{Guard, Held, Judged, delete_set};
+pub use guard::{Guard, Held, Judged, delete_set, may_hold};
 pub use inventory::{Entry, opted_out, owned, stale};
 pub use order::{delete_order, early, stages};
 

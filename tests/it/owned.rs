@@ -1,7 +1,7 @@
 //! Who owns an object, what goes with its declaration, and what is kept whatever happens.
 
 use crate::bed::Repo;
-use crate::world::{App, World, mk_config_map, mk_kustomization};
+use crate::world::{App, World, mk_config_map, mk_kustomization, mk_namespace};
 use serde_json::Value;
 
 fn push(world: &World, repo: &Repo, subject: &str) -> bool {
@@ -329,6 +329,44 @@ fn a_kustomization_that_leaves_git_takes_its_objects_along() {
     world.eventually("it goes after the start", |world| !there(world, "asleep"));
     world.settled();
     assert!(there(&world, "staying"));
+}
+
+#[test]
+fn a_namespace_goes_with_its_kustomization_unless_somebody_else_lives_there() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files = |name: &str| {
+        let space = format!("{ns}-{name}");
+        [("space.yaml", mk_namespace(&space)), ("a.yaml", mk_config_map(&space, "a", "1"))]
+    };
+    let stays = [("b.yaml", mk_config_map(&ns, "b", "1"))];
+    let repo = world.apps(&[
+        App { name: "alone", spec: "", files: &files("alone") },
+        App { name: "shared", spec: "", files: &files("shared") },
+        App { name: "one", spec: "", files: &stays },
+        App { name: "two", spec: "", files: &[] },
+        App { name: "three", spec: "", files: &[] },
+    ]);
+    world.start();
+    world.eventually("both are there", |world| {
+        world.is_ready("alone") && world.is_ready("shared") && world.is_ready("one")
+    });
+    let space = |name: &str| world.cluster().get("", "namespace", &format!("{ns}-{name}"));
+    let going = |name: &str| {
+        space(name).is_none_or(|found| found["metadata"]["deletionTimestamp"] != Value::Null)
+    };
+    world.cluster().apply(&mk_config_map(&format!("{ns}-shared"), "theirs", "x"));
+    for name in ["alone", "shared"] {
+        repo.remove(&format!("clusters/my-cluster/{name}.yaml"));
+    }
+    push(&world, &repo, "two leave");
+    world.eventually("the one goes as a whole", |_| going("alone"));
+    world.eventually("the other's is held", |world| held(world, "shared") != Value::Null);
+    let names = serde_json::json!([format!("Namespace/{ns}-shared")]);
+    assert_eq!(held(&world, "shared")["objects"], names);
+    assert!(!going("shared"));
+    world.ok(&["confirm", &digest(&world, "shared")]);
+    world.eventually("confirmed, it goes", |_| going("shared"));
 }
 
 #[test]
