@@ -27,13 +27,12 @@ use crate::flux::{Key, Kind};
 use crate::graph::{Effect, Event, Graph, Item, Phase, Time};
 use crate::history::Trigger;
 use crate::logging::Message;
-use crate::observe::{Event as Watched, Notice, Seen};
+use crate::observe::{Notice, Seen};
 use crate::pipeline::{Answer, Ask, Connection, Job, Pipeline, Question, Revision};
 use crate::plan::{Held, Owner};
 use boot::Parts;
 use connect::Link;
 use publish::{Beside, Publisher};
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -423,10 +422,7 @@ impl Daemon {
 
     /// One object as a watch saw it: whoever applied it judges it, if its gate has moved.
     fn seen(&mut self, seen: &Seen) {
-        let gate = (seen.event != Watched::Deleted).then_some(seen.gate);
-        let version = seen.metadata.pointer("/metadata/resourceVersion");
-        let version = version.and_then(Value::as_str).and_then(|text| text.parse().ok());
-        for (owner, patience) in self.pipeline.seen(&seen.id, gate, version.unwrap_or(0)) {
+        for (owner, patience) in self.pipeline.seen(seen) {
             let key = Key::new(Kind::Kustomization, owner.namespace, owner.name);
             let running = |item: &Item| matches!(item.phase, Phase::Running { .. });
             if self.graph.item(&key).is_some_and(running) {
@@ -440,11 +436,17 @@ impl Daemon {
 
     /// What moved during a run and is not explained by its writes is judged by another run.
     fn moved(&mut self, key: &Key) {
-        if !self.moved.remove(key) {
-            return;
-        }
         let owner = Owner { namespace: key.namespace.clone(), name: key.name.clone() };
-        if let Some(patience) = self.pipeline.nominated(&owner) {
+        let ready = |item: &Item| item.condition.status == crate::graph::Ready::True;
+        let patience = if self.moved.remove(key) {
+            self.pipeline.nominated(&owner)
+        } else if self.graph.item(key).is_some_and(ready) {
+            // The run that was to heal a contested object may have come too early for it.
+            self.pipeline.contested(&owner)
+        } else {
+            None
+        };
+        if let Some(patience) = patience {
             self.handle(Event::Request(key.clone(), Trigger::Drift, patience));
         }
     }

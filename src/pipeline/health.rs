@@ -2,7 +2,7 @@
 
 use super::kustomization::{Run, Wanted};
 use super::write::Written;
-use super::{Ask, Connection, Failure, FluxHealth, Step};
+use super::{Ask, Connection, Failure, FluxHealth, Step, lock};
 use crate::flux::is_flux_group;
 use crate::observe::{Outcome as Ended, Wanted as Target};
 use crate::render::ObjectId;
@@ -44,10 +44,15 @@ impl Run<'_> {
         let kustomization = &self.job.kustomization;
         let mut flux: Vec<String> = Vec::new();
         let mut targets = Vec::new();
+        let memory = lock(&self.pipeline.memory);
+        let vanished = memory.get(&self.owner).map(|memory| memory.vanished.clone());
+        let vanished = vanished.unwrap_or_default();
+        drop(memory);
         if kustomization.wait {
             for manifest in &wanted.manifests {
                 if manifest.metadata("annotations", "kustomize.toolkit.fluxcd.io/reconcile")
                     == Some("disabled")
+                    || vanished.contains(&manifest.id)
                 {
                     continue;
                 }
@@ -79,6 +84,9 @@ impl Run<'_> {
                 group: group.to_owned(),
                 kind: check.kind.clone(),
             };
+            if vanished.contains(&id) {
+                continue;
+            }
             let object = written.answers.get(&id).cloned();
             targets.push(Target { id, api_version: check.api_version.clone(), object });
         }
