@@ -12,6 +12,7 @@ mod observe; // watches, health, causes
 mod outage; // something that the daemon needs is away, and comes back
 mod owned; // who owns an object, what is pruned, held and kept
 mod render; // rendering with the reference kustomize in its sandbox
+mod rewrites; // what the API server, controllers and autoscalers change is no drift
 mod sealed; // SOPS files, keys, and where plaintext never is
 mod source; // Git remotes of every kind
 mod story; // the main job as its user lives it
