@@ -7,6 +7,7 @@ mod bed; // the real parts: control plane, Git servers, repositories
 mod bed_works; // the bed does what the scenarios rely upon
 mod cli; // the program as a person calls it: help, exit codes, build, check
 mod cluster; // the client of the API server
+mod contested; // another writer in a loop, a mutating webhook
 mod drift; // what others do to our objects
 mod observe; // watches, health, causes
 mod outage; // something that the daemon needs is away, and comes back
