@@ -5,7 +5,7 @@ use super::note::foreseen;
 use super::orders::Sorted;
 use super::write::explain;
 use super::{Failure, Job, Pipeline, lock};
-use crate::plan::{Action, Guard, Judged, desired, label, stages, stale};
+use crate::plan::{Action, Coming, Guard, Judged, desired, label, stages, stale};
 use crate::render::ObjectId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -72,11 +72,14 @@ impl Run<'_> {
             label(manifest, &labelled);
         }
         let rendered: BTreeSet<ObjectId> = manifests.iter().map(|m| m.id.clone()).collect();
+        let mut coming = Coming::default();
         for stage in stages(manifests) {
             let probes = connection.applier.probe(&stage).await;
             for (manifest, probe) in stage.into_iter().zip(probes) {
                 let live = probe.live.clone();
-                let step = self.judge(manifest, probe, self.job.kustomization.force).await?;
+                let mut step = self.judge(manifest, probe, self.job.kustomization.force).await?;
+                coming.defer(&mut step);
+                coming.add(&step);
                 let reason = |text: String| vec![self.redactor.mask(&text)];
                 let (verb, lines) = match &step.action {
                     Action::Unchanged => {

@@ -192,10 +192,11 @@ impl Run<'_> {
         let digest = self.digest(manifest);
         let memory = lock(&self.pipeline.memory);
         let Some(memory) = memory.get(&self.owner) else { return false };
-        if memory.waits(&manifest.id, &digest, self.pipeline.steady_ms()) {
+        if !self.verify && memory.waits(&manifest.id, &digest, self.pipeline.steady_ms()) {
             return true;
         }
-        let all = matches!(self.job.trigger, Trigger::Boot | Trigger::Retry | Trigger::Resume);
+        let all = self.verify
+            || matches!(self.job.trigger, Trigger::Boot | Trigger::Retry | Trigger::Resume);
         !all && memory.unchanged(&manifest.id, &digest)
     }
 

@@ -2,15 +2,17 @@
 //!
 //! In the order of use: [`desired()`] finishes each manifest (common metadata, defaults that Flux
 //! fills in) and [`label`] writes its owner, [`stages`] splits them so that CRDs and namespaces
-//! come first, [`Claims`] says who else wants an object, [`trim()`] leaves out what the live object
-//! forbids, [`decide()`] turns one manifest and its [`Probe`] into a [`Step`], [`writer()`] names who
-//! else wrote a field and [`Contest`] when that has become a fight, and [`stale`] with [`Guard`] says which objects of the inventory left
+//! come first ([`Coming`] tells a plan that is only shown what they will make), [`Claims`] says who
+//! else wants an object, [`trim()`] leaves out what the live object forbids, [`decide()`] turns one
+//! manifest and its [`Probe`] into a [`Step`], [`writer()`] names who else wrote a field and
+//! [`Contest`] when that has become a fight, and [`stale`] with [`Guard`] says which objects of the inventory left
 //! Git and which of those deletions are held. `diff` prints the very steps that `run` executes.
 //!
 //! Everything here is pure. Probing and applying is done by `apply`, the order of the calls is
 //! `pipeline`'s, and nothing here reads Git, the cluster or the database.
 
 mod claims;
+mod coming;
 mod contest;
 mod decide;
 mod desired;
@@ -23,6 +25,7 @@ mod trim;
 mod writer;
 
 pub use claims::{Claim, Claims, Conflict};
+pub use coming::Coming;
 pub use contest::Contest;
 pub use decide::{GOING, VANISHED, decide, finite, unfinished, vanished};
 pub use desired::{MANAGER, Owner, desired, label};
