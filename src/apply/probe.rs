@@ -2,8 +2,8 @@
 
 use super::Applier;
 use super::refusal::{own, refusal};
-use crate::cluster::{Apply, ClusterError, Resource};
-use crate::plan::{MANAGER, Probe, Refusal, RefusalKind};
+use crate::cluster::{Apply, ClusterError, Resource, Select};
+use crate::plan::{self, MANAGER, Probe, Refusal, RefusalKind, Trimmed};
 use crate::render::{Manifest, ObjectId};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -72,12 +72,14 @@ impl Applier {
     }
 
     async fn probe_one(&self, manifest: &Manifest) -> Probe {
-        let mut live = None;
-        let dry_run = match self.resource_of(manifest).await {
+        let mut probe = Probe { live: None, dry_run: Ok(Value::Null), trimmed: None };
+        probe.dry_run = match self.resource_of(manifest).await {
             Err(refusal) => Err(refusal),
-            Ok(resource) => self.ask(&resource, manifest, &mut live).await.map_err(|e| refusal(&e)),
+            Ok(resource) => {
+                self.ask(&resource, manifest, &mut probe).await.map_err(|e| refusal(&e))
+            }
         };
-        Probe { live, dry_run }
+        probe
     }
 
     /// Both answers speak of the same state of the object: the dry-run names the resourceVersion
@@ -86,19 +88,22 @@ impl Applier {
         &self,
         resource: &Resource,
         manifest: &Manifest,
-        live: &mut Option<Value>,
+        probe: &mut Probe,
     ) -> Result<Value, ClusterError> {
         let id = &manifest.id;
         let how = Apply { dry_run: true, manager: MANAGER, sensitive: manifest.sensitive };
         let mut tries = 0;
         loop {
             tries += 1;
-            *live = self.cluster.get(resource, &id.namespace, &id.name).await?;
-            let version = live.as_ref().and_then(|l| l.pointer("/metadata/resourceVersion"));
+            probe.live = self.cluster.get(resource, &id.namespace, &id.name).await?;
+            probe.trimmed = self.trim(manifest, probe.live.as_ref()).await;
+            let body = probe.trimmed.as_ref().map_or(manifest, |trimmed| &trimmed.manifest).body();
+            let version =
+                probe.live.as_ref().and_then(|live| live.pointer("/metadata/resourceVersion"));
             let answer = match version {
-                None => self.cluster.apply(resource, manifest.body(), how).await,
+                None => self.cluster.apply(resource, body, how).await,
                 Some(version) => {
-                    let mut body = manifest.body().clone();
+                    let mut body = body.clone();
                     body["metadata"]["resourceVersion"] = version.clone();
                     self.cluster.apply(resource, &body, how).await
                 }
@@ -107,6 +112,25 @@ impl Applier {
                 Err(ClusterError::Conflict(_)) if tries < TRIES => {}
                 answer => return Ok(answer?.object),
             }
+        }
+    }
+
+    /// What is left out for the live object; `None` when nothing is.
+    async fn trim(&self, manifest: &Manifest, live: Option<&Value>) -> Option<Trimmed> {
+        let live = live?;
+        let autoscaled = plan::scaled(manifest, live) && self.autoscaled(manifest).await;
+        let trimmed = plan::trim(manifest, live, autoscaled);
+        (!trimmed.notices.is_empty()).then_some(trimmed)
+    }
+
+    /// Whether an autoscaler is there for the object. If that cannot be told, its number stays.
+    async fn autoscaled(&self, manifest: &Manifest) -> bool {
+        let found = self.cluster.resource("autoscaling/v2", "HorizontalPodAutoscaler").await;
+        let Ok(Some(resource)) = found else { return true };
+        let select = Select { namespace: Some(&manifest.id.namespace), ..Select::default() };
+        match self.cluster.list(&resource, select).await {
+            Ok(list) => list.items.iter().any(|item| plan::scales(item, manifest)),
+            Err(_) => true,
         }
     }
 

@@ -4,7 +4,7 @@ use super::managers::take_over;
 use super::refusal::refusal;
 use super::{Applier, ApplyError};
 use crate::cluster::{Apply, ClusterError, Resource, When};
-use crate::plan::{Action, Gate, MANAGER, Step};
+use crate::plan::{Action, Gate, MANAGER, Refusal, RefusalKind, Step};
 use crate::render::ObjectId;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -48,6 +48,13 @@ impl Applier {
                 if step.take_over {
                     self.take_over(&resource, step).await?;
                 }
+                let applied = self.write(&resource, step, step.uid.as_deref()).await?;
+                if take_over(&applied.object).is_empty() {
+                    return Ok(applied);
+                }
+                // The first apply after stripped `managedFields` leaves an entry of what was there
+                // before; it is taken over at once.
+                self.take_over(&resource, step).await?;
                 self.write(&resource, step, step.uid.as_deref()).await
             }
             Action::Recreate(_) => {
@@ -77,7 +84,11 @@ impl Applier {
         };
         let answer = answer.map_err(|error| match error {
             ClusterError::Conflict(why) => ApplyError::Moved { id: id.clone(), why },
-            error => ApplyError::refused(id, refusal(&error)),
+            error => match refusal(&error) {
+                // A new object of that name: the server takes our uid for an edit of its own.
+                refusal if names_uid(&refusal) => moved(id, "another object has its name"),
+                refusal => ApplyError::refused(id, refusal),
+            },
         })?;
         let text = |pointer| answer.object.pointer(pointer).and_then(Value::as_str);
         Ok(Applied {
@@ -154,6 +165,10 @@ impl Applier {
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn names_uid(refusal: &Refusal) -> bool {
+    matches!(&refusal.kind, RefusalKind::Immutable(fields) if fields == &["metadata.uid"])
 }
 
 fn moved(id: &ObjectId, why: &str) -> ApplyError {

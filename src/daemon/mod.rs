@@ -38,7 +38,6 @@ use boot::Parts;
 use connect::Link;
 use host::HostState;
 use publish::{Beside, Publisher};
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -367,10 +366,7 @@ impl Daemon {
         if seen.event != Watched::Listed {
             self.touched(&seen.id);
         }
-        let gate = (seen.event != Watched::Deleted).then_some(seen.gate);
-        let version = seen.metadata.pointer("/metadata/resourceVersion");
-        let version = version.and_then(Value::as_str).and_then(|text| text.parse().ok());
-        for (owner, patience) in self.pipeline.seen(&seen.id, gate, version.unwrap_or(0)) {
+        for (owner, patience) in self.pipeline.seen(seen) {
             let key = Key::new(Kind::Kustomization, owner.namespace, owner.name);
             let running = |item: &Item| matches!(item.phase, Phase::Running { .. });
             if self.graph.item(&key).is_some_and(running) {
@@ -384,11 +380,17 @@ impl Daemon {
 
     /// What moved during a run and is not explained by its writes is judged by another run.
     fn moved(&mut self, key: &Key) {
-        if !self.moved.remove(key) {
-            return;
-        }
         let owner = Owner { namespace: key.namespace.clone(), name: key.name.clone() };
-        if let Some(patience) = self.pipeline.nominated(&owner) {
+        let ready = |item: &Item| item.condition.status == crate::graph::Ready::True;
+        let patience = if self.moved.remove(key) {
+            self.pipeline.nominated(&owner)
+        } else if self.graph.item(key).is_some_and(ready) {
+            // The run that was to heal a contested object may have come too early for it.
+            self.pipeline.contested(&owner)
+        } else {
+            None
+        };
+        if let Some(patience) = patience {
             self.handle(Event::Request(key.clone(), Trigger::Drift, patience));
         }
     }

@@ -54,10 +54,15 @@ impl Run<'_> {
         let kustomization = &self.job.kustomization;
         let mut flux: Vec<String> = Vec::new();
         let mut targets = Vec::new();
+        let memory = lock(&self.pipeline.memory);
+        let vanished = memory.get(&self.owner).map(|memory| memory.vanished.clone());
+        let vanished = vanished.unwrap_or_default();
+        drop(memory);
         if kustomization.wait {
             for manifest in &wanted.manifests {
                 if manifest.metadata("annotations", "kustomize.toolkit.fluxcd.io/reconcile")
                     == Some("disabled")
+                    || vanished.contains(&manifest.id)
                 {
                     continue;
                 }
@@ -89,6 +94,9 @@ impl Run<'_> {
                 group: group.to_owned(),
                 kind: check.kind.clone(),
             };
+            if vanished.contains(&id) {
+                continue;
+            }
             let object = written.answers.get(&id).cloned();
             targets.push(Target { id, api_version: check.api_version.clone(), object });
         }

@@ -1,15 +1,9 @@
 //! Pure: what one Kustomization's last run learned, so that the next costs only the change.
 
 use super::WorkOrders;
-use crate::plan::{Gate, Held};
+use crate::plan::{Contest, Gate, Held};
 use crate::render::ObjectId;
-use std::collections::BTreeMap;
-
-/// Heals of one object that look like accidents, the time they are counted over, and the pause
-/// once there are more; milliseconds.
-const HEALS_IN_PEACE: usize = 3;
-const FIGHT_WINDOW: u64 = 10 * 60 * 1000;
-const FIGHT_PAUSE: u64 = 60 * 1000;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known of one applied object.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +16,8 @@ pub struct Known {
     pub api_version: String,
     /// resourceVersion that the gate was taken at; 0 when not known.
     pub version: u64,
+    /// What was left out of the manifest, for `status`.
+    pub notices: Vec<String>,
 }
 
 /// What is known of one Kustomization.
@@ -35,10 +31,16 @@ pub struct Memory {
     pub objects: BTreeMap<ObjectId, Known>,
     /// Objects whose gate moved since, with the resourceVersion that showed it.
     pub nominated: BTreeMap<ObjectId, u64>,
-    /// When objects were healed lately, milliseconds of any steady clock.
-    pub healed: BTreeMap<ObjectId, Vec<u64>>,
     /// What Ready depends on in the cluster, with the API version to ask in.
     pub targets: BTreeMap<ObjectId, String>,
+    /// Objects that were healed lately.
+    pub contests: BTreeMap<ObjectId, Contest>,
+    /// Objects that end by themselves, by inventory id: the claim that made them, and their uid.
+    pub made: BTreeMap<String, (String, String)>,
+    /// Those of them that have ended and are gone.
+    pub vanished: BTreeSet<ObjectId>,
+    /// Those that were deleted before they had ended.
+    pub unfinished: BTreeSet<ObjectId>,
     /// Every object is to be compared by the next run.
     pub verify: bool,
     /// True when the last run ended ready: applied, pruned and healthy.
@@ -87,25 +89,33 @@ impl Memory {
         if self.nominated.get(id).is_some_and(|seen| *seen <= known.version) {
             self.nominated.remove(id);
         }
+        self.vanished.remove(id);
+        self.unfinished.remove(id);
         self.objects.insert(id.clone(), known);
     }
 
-    /// Notes a heal at `now`, milliseconds of a steady clock.
-    pub fn heal(&mut self, id: &ObjectId, now: u64) {
-        let heals = self.healed.entry(id.clone()).or_default();
-        heals.retain(|at| now.saturating_sub(*at) < FIGHT_WINDOW);
-        heals.push(now);
+    /// Keeps an object nominated that cannot be judged to the end yet.
+    pub fn nominate(&mut self, id: &ObjectId) {
+        self.nominated.entry(id.clone()).or_insert(0);
     }
 
-    /// How many milliseconds the next heal of an object has to wait: after three in ten minutes
-    /// somebody else keeps writing, and a fight would only load the API server.
+    /// True when a heal of an object has to wait, and its manifest is still the one that is fought
+    /// over: it is not even looked at.
+    pub fn waits(&self, id: &ObjectId, digest: &str, now: u64) -> bool {
+        self.patience(id, now) > 0
+            && self.objects.get(id).is_some_and(|known| known.digest == digest)
+    }
+
+    /// How many milliseconds the next heal of an object has to wait.
     pub fn patience(&self, id: &ObjectId, now: u64) -> u64 {
-        let heals = self.healed.get(id).map_or(&[][..], Vec::as_slice);
-        let recent = heals.iter().filter(|at| now.saturating_sub(**at) < FIGHT_WINDOW).count();
-        match heals.last() {
-            Some(last) if recent >= HEALS_IN_PEACE => (last + FIGHT_PAUSE).saturating_sub(now),
-            _ => 0,
-        }
+        self.contests.get(id).map_or(0, |contest| contest.wait(now))
+    }
+
+    /// The shortest wait of the contested objects that have moved again; `None` when there are
+    /// none.
+    pub fn contested(&self, now: u64) -> Option<u64> {
+        let fought = |id: &&ObjectId| self.contests.get(id).is_some_and(|c| c.fight(now).is_some());
+        self.nominated.keys().filter(fought).map(|id| self.patience(id, now)).min()
     }
 
     /// Work orders of the last render, for a revision that did not change them.
@@ -133,7 +143,13 @@ mod tests {
     }
 
     fn known(n: u64, version: u64) -> Known {
-        Known { digest: "d".into(), gate: gate(n), api_version: "v1".into(), version }
+        Known {
+            digest: "d".into(),
+            gate: gate(n),
+            api_version: "v1".into(),
+            version,
+            notices: vec![],
+        }
     }
 
     fn memory() -> Memory {
@@ -163,13 +179,19 @@ mod tests {
     }
 
     #[test]
-    fn the_fourth_heal_in_ten_minutes_waits() {
+    fn a_contested_object_waits_for_its_pause_or_a_new_manifest() {
         let mut memory = memory();
+        let field = [("data.key".to_owned(), None)];
+        let contest = memory.contests.entry(id()).or_default();
         for at in [0, 1000, 2000] {
-            assert_eq!(memory.patience(&id(), at), 0);
-            memory.heal(&id(), at);
+            assert_eq!(contest.wait(at), 0);
+            contest.heal(&field, at);
         }
-        assert_eq!(memory.patience(&id(), 3000), 59_000);
-        assert_eq!(memory.patience(&id(), 2000 + FIGHT_WINDOW), 0);
+        assert!(memory.waits(&id(), "d", 3000) && !memory.waits(&id(), "new", 3000));
+        assert_eq!(memory.contested(3000), None, "it has not moved again");
+        memory.see(&id(), Some(gate(2)), 9);
+        assert_eq!(memory.contested(3000), Some(59_000));
+        assert_eq!(memory.contested(62_000), Some(0));
+        assert!(!memory.waits(&id(), "d", 62_000));
     }
 }

@@ -15,6 +15,7 @@ mod health;
 mod inputs;
 mod kustomization;
 mod memory;
+mod note;
 mod orders;
 mod outcome;
 mod policy;
@@ -36,12 +37,14 @@ pub use survey::Survey;
 
 use crate::flux::{Key, Kustomization};
 use crate::history::{History, Trigger};
-use crate::plan::{Claims, Gate, Held, Owner};
-use crate::render::{ObjectId, Renderer};
+use crate::observe::{Event as Watched, Seen};
+use crate::plan::{self, Claims, Held, Owner};
+use crate::render::Renderer;
 use crate::secrets::Keyring;
 use crate::source::Tree;
 use memory::Memory;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -253,14 +256,21 @@ impl Pipeline {
 
     /// Takes in what a watch saw of an object. Answers the Kustomizations that have to judge it,
     /// each with the milliseconds it should wait: a contested object is not fought over.
-    pub fn seen(&self, id: &ObjectId, gate: Option<Gate>, version: u64) -> Vec<(Owner, u64)> {
+    pub fn seen(&self, seen: &Seen) -> Vec<(Owner, u64)> {
         let now = self.steady_ms();
+        let deleted = seen.event == Watched::Deleted;
+        let gate = (!deleted).then_some(seen.gate);
+        let version = seen.metadata.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+        let version = version.and_then(|text| text.parse().ok()).unwrap_or(0);
         let mut memory = lock(&self.memory);
         memory
             .iter_mut()
             .filter_map(|(owner, memory)| {
-                let news = memory.see(id, gate, version);
-                news.then(|| (owner.clone(), memory.patience(id, now)))
+                let news = memory.see(&seen.id, gate, version);
+                if news && deleted && plan::unfinished(&seen.metadata) {
+                    memory.unfinished.insert(seen.id.clone());
+                }
+                news.then(|| (owner.clone(), memory.patience(&seen.id, now)))
             })
             .collect()
     }
@@ -272,6 +282,11 @@ impl Pipeline {
         let memory = lock(&self.memory);
         let memory = memory.get(owner)?;
         memory.nominated.keys().map(|id| memory.patience(id, now)).min()
+    }
+
+    /// The same among the contested objects alone, which a run may have passed over.
+    pub fn contested(&self, owner: &Owner) -> Option<u64> {
+        lock(&self.memory).get(owner)?.contested(self.steady_ms())
     }
 
     /// Makes the next run of every Kustomization compare all of its objects with the cluster:

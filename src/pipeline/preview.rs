@@ -1,10 +1,11 @@
 //! The plan that a run would execute, for `gitopsd diff`: nothing is written.
 
 use super::kustomization::Run;
+use super::note::foreseen;
 use super::orders::Sorted;
 use super::write::explain;
 use super::{Failure, Job, Pipeline, lock};
-use crate::plan::{Action, Coming, Guard, Judged, decide, desired, label, stages, stale};
+use crate::plan::{Action, Coming, Guard, Judged, desired, label, stages, stale};
 use crate::render::ObjectId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -64,6 +65,7 @@ impl Run<'_> {
         connection.applier.normalise(&mut manifests).await;
         for manifest in &mut manifests {
             desired(manifest, &self.job.kustomization);
+            self.claimed.push((manifest.id.inventory(), self.digest(manifest)));
             let claims = lock(&self.pipeline.claims);
             let labelled = claims.labelled(&manifest.id).unwrap_or(&self.owner).clone();
             drop(claims);
@@ -74,7 +76,8 @@ impl Run<'_> {
         for stage in stages(manifests) {
             let probes = connection.applier.probe(&stage).await;
             for (manifest, probe) in stage.into_iter().zip(probes) {
-                let mut step = decide(manifest, probe, self.job.kustomization.force);
+                let live = probe.live.clone();
+                let mut step = self.judge(manifest, probe, self.job.kustomization.force).await?;
                 coming.defer(&mut step);
                 coming.add(&step);
                 let reason = |text: String| vec![self.redactor.mask(&text)];
@@ -86,7 +89,7 @@ impl Run<'_> {
                     Action::Create => ("create", Vec::new()),
                     Action::Configure => (
                         "configure",
-                        step.differences.iter().flat_map(|d| reason(d.to_string())).collect(),
+                        foreseen(&step, live.as_ref()).into_iter().flat_map(reason).collect(),
                     ),
                     Action::Recreate(fields) => {
                         ("recreate", reason(format!("immutable: {}", fields.join(", "))))

@@ -116,6 +116,25 @@ impl Run<'_> {
         Ok(entries.collect())
     }
 
+    /// Whether this very claim has made its object before, in this process or an earlier one: then
+    /// its uid is on record.
+    pub(super) async fn made_before(&self, id: &ObjectId) -> Result<bool, Failure> {
+        let id = id.inventory();
+        let Some((_, claim)) = self.claimed.iter().find(|(claimed, _)| *claimed == id) else {
+            return Ok(false);
+        };
+        let made = lock(&self.pipeline.memory)
+            .get(&self.owner)
+            .and_then(|memory| memory.made.get(&id).cloned());
+        if made.is_some_and(|(by, _)| by == *claim) {
+            return Ok(true);
+        }
+        let owner = self.owner.to_string();
+        let rows = self.database(move |history| history.object_digests(&owner)).await?;
+        let same = |row: &ObjectDigest| row.id == id && row.digest.as_deref() == Some(claim);
+        Ok(rows.iter().any(|row| same(row) && row.uid.is_some()))
+    }
+
     /// Adds a change to the run.
     pub(super) async fn change(&self, change: Change) -> Result<(), Failure> {
         let Some(run) = self.record else { return Ok(()) };
@@ -174,8 +193,13 @@ impl Run<'_> {
         });
         let owner = self.owner.to_string();
         let claims = std::mem::take(&mut self.claimed).into_iter();
+        let made = lock(&self.pipeline.memory).get(&self.owner).map(|m| m.made.clone());
+        let made = made.unwrap_or_default();
+        let uid = |id: &str, claim: &str| {
+            made.get(id).filter(|(by, _)| by == claim).map(|(_, uid)| uid.clone())
+        };
         let claims: Vec<ObjectDigest> = claims
-            .map(|(id, digest)| ObjectDigest { id, digest: Some(digest), uid: None })
+            .map(|(id, digest)| ObjectDigest { uid: uid(&id, &digest), id, digest: Some(digest) })
             .collect();
         let claimed = verdict != Verdict::Failed || self.changes > 0;
         self.database(move |history| {

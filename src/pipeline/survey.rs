@@ -21,6 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Lists under way at once: a survey is never urgent.
 const AT_ONCE: usize = 4;
 
+/// A kind, and its objects as far as they could be listed.
+type Listed<'a> = (&'a Resource, Result<Vec<Value>, ClusterError>);
+
 /// What a survey found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Survey {
@@ -46,8 +49,7 @@ impl Pipeline {
         let all = connection.cluster.everything().await.map_err(failed)?;
         survey.blind.extend(all.failed);
         // Boxed one by one: a closure over references would not be Send for every lifetime.
-        let mut lists: Vec<BoxFuture<'_, (&Resource, Result<Vec<Value>, ClusterError>)>> =
-            Vec::new();
+        let mut lists: Vec<BoxFuture<'_, Listed<'_>>> = Vec::new();
         for resource in &all.resources {
             let cluster = &connection.cluster;
             let list = async move {

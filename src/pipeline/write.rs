@@ -1,11 +1,11 @@
 //! Plan and apply, one stage after the other.
 
 use super::kustomization::{Run, Wanted};
-use super::memory::Known;
+use super::memory::{Known, Memory};
 use super::orders::orphaned_namespaces;
 use super::{Connection, Failure, Retry, Step, lock};
 use crate::cluster::ClusterError;
-use crate::history::{Change, Trigger, Verb};
+use crate::history::Trigger;
 use crate::plan::{self, Action, Gate, Refusal, RefusalKind, decide, stages};
 use crate::render::{Manifest, ObjectId};
 use serde_json::Value;
@@ -48,6 +48,7 @@ impl Run<'_> {
             self.stage(&connection, wanted, stage, &mut written).await?;
         }
         self.forget_dropped(wanted);
+        self.notices();
         Ok(written)
     }
 
@@ -91,20 +92,21 @@ impl Run<'_> {
         for (manifest, probe) in looked_at.into_iter().zip(probes) {
             let live_gate = probe.live.as_ref().map(Gate::of);
             let live = probe.live.clone();
-            let step = decide(manifest, probe, force);
+            let digest = self.digest(&manifest);
+            let step = self.judge(manifest, probe, force).await?;
             match &step.action {
                 Action::Unchanged => {
                     if let (Some(gate), Some(live)) = (live_gate, live) {
-                        self.know(&step.manifest, &live, gate);
+                        self.know(&step, &digest, &live, gate);
                         written.answers.insert(step.manifest.id.clone(), live);
                     }
                 }
                 Action::Skip(why) => {
                     // Its gate is watched, so that the end of an opt-out on the live copy is seen.
                     match (live_gate, &live) {
-                        (Some(gate), Some(live)) if *why != plan::GOING => {
-                            self.know(&step.manifest, live, gate);
-                        }
+                        _ if *why == plan::GOING => self.look_again(&step.manifest.id),
+                        (Some(gate), Some(live)) => self.know(&step, &digest, live, gate),
+                        _ if *why == plan::VANISHED => self.vanished(&step, &digest),
                         _ => self.forget_object(&step.manifest.id),
                     }
                     if *why == plan::GOING {
@@ -125,8 +127,8 @@ impl Run<'_> {
                     self.enter(Step::Apply);
                     match connection.applier.apply(&step).await {
                         Ok(applied) => {
-                            self.note(&step).await?;
-                            self.know(&step.manifest, &applied.object, applied.gate);
+                            self.note(&step, &digest, live.as_ref(), &applied).await?;
+                            self.know(&step, &digest, &applied.object, applied.gate);
                             self.warnings.extend(applied.warnings);
                             wrote_definitions |=
                                 step.manifest.id.kind == "CustomResourceDefinition";
@@ -159,28 +161,84 @@ impl Run<'_> {
         })
     }
 
-    /// No look is needed: same manifest as applied, and no watch has seen its gate move.
-    fn is_quiet(&self, manifest: &Manifest) -> bool {
-        if self.verify
-            || matches!(self.job.trigger, Trigger::Boot | Trigger::Retry | Trigger::Resume)
+    /// Decides, and leaves alone what has ended by itself.
+    pub(super) async fn judge(
+        &self,
+        manifest: Manifest,
+        probe: plan::Probe,
+        force: bool,
+    ) -> Result<plan::Step, Failure> {
+        let mut step = decide(manifest, probe, force);
+        let id = &step.manifest.id;
+        if plan::finite(&step.manifest)
+            && step.action == Action::Create
+            && !self.cut_short(id)
+            && plan::vanished(&step, self.made_before(id).await?)
         {
-            return false;
+            step.action = Action::Skip(plan::VANISHED);
         }
-        let digest = self.digest(manifest);
-        let memory = lock(&self.pipeline.memory);
-        memory.get(&self.owner).is_some_and(|memory| memory.unchanged(&manifest.id, &digest))
+        Ok(step)
     }
 
-    fn know(&self, manifest: &Manifest, live: &Value, gate: Gate) {
-        let version = live.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+    /// Somebody deleted it while it was at work.
+    fn cut_short(&self, id: &ObjectId) -> bool {
+        let memory = lock(&self.pipeline.memory);
+        memory.get(&self.owner).is_some_and(|memory| memory.unfinished.contains(id))
+    }
+
+    /// No look is needed: same manifest as applied, and no watch has seen its gate move; or it is
+    /// contested, and its pause is not over.
+    fn is_quiet(&self, manifest: &Manifest) -> bool {
+        let digest = self.digest(manifest);
+        let memory = lock(&self.pipeline.memory);
+        let Some(memory) = memory.get(&self.owner) else { return false };
+        if !self.verify && memory.waits(&manifest.id, &digest, self.pipeline.steady_ms()) {
+            return true;
+        }
+        let all = self.verify
+            || matches!(self.job.trigger, Trigger::Boot | Trigger::Retry | Trigger::Resume);
+        !all && memory.unchanged(&manifest.id, &digest)
+    }
+
+    fn know(&self, step: &plan::Step, digest: &str, live: &Value, gate: Gate) {
+        let text = |pointer| live.pointer(pointer).and_then(Value::as_str);
+        let version = text("/metadata/resourceVersion").and_then(|text| text.parse().ok());
+        let manifest = &step.manifest;
         let known = Known {
-            digest: self.digest(manifest),
+            digest: digest.to_owned(),
             gate,
             api_version: manifest.api_version.clone(),
-            version: version.and_then(|text| text.parse().ok()).unwrap_or_default(),
+            version: version.unwrap_or_default(),
+            notices: step.notices.clone(),
         };
         let mut memory = lock(&self.pipeline.memory);
-        memory.entry(self.owner.clone()).or_default().know(&manifest.id, known);
+        let memory = memory.entry(self.owner.clone()).or_default();
+        memory.know(&manifest.id, known);
+        if plan::finite(manifest) {
+            self.made(memory, &manifest.id, text("/metadata/uid").unwrap_or_default());
+        }
+    }
+
+    /// Remembers by which claim a finite object was made.
+    fn made(&self, memory: &mut Memory, id: &ObjectId, uid: &str) {
+        let id = id.inventory();
+        if let Some((_, claim)) = self.claimed.iter().find(|(claimed, _)| *claimed == id) {
+            memory.made.insert(id, (claim.clone(), uid.to_owned()));
+        }
+    }
+
+    /// It has ended and is gone: that is how Git wants it, until the manifest changes.
+    fn vanished(&self, step: &plan::Step, digest: &str) {
+        self.know(step, digest, &Value::Null, Gate::of(&Value::Null));
+        let mut memory = lock(&self.pipeline.memory);
+        let memory = memory.entry(self.owner.clone()).or_default();
+        memory.nominated.remove(&step.manifest.id);
+        memory.vanished.insert(step.manifest.id.clone());
+    }
+
+    fn look_again(&self, id: &ObjectId) {
+        let mut memory = lock(&self.pipeline.memory);
+        memory.entry(self.owner.clone()).or_default().nominate(id);
     }
 
     fn forget_object(&self, id: &ObjectId) {
@@ -197,6 +255,11 @@ impl Run<'_> {
         let memory = memory.entry(self.owner.clone()).or_default();
         memory.objects.retain(|id, _| ids.contains(id));
         memory.nominated.retain(|id, _| ids.contains(id));
+        memory.contests.retain(|id, _| ids.contains(id));
+        memory.vanished.retain(|id| ids.contains(id));
+        memory.unfinished.retain(|id| ids.contains(id));
+        let kept: BTreeSet<String> = ids.iter().map(|id| id.inventory()).collect();
+        memory.made.retain(|id, _| kept.contains(id));
     }
 
     /// Watches every kind that this Kustomization manages.
@@ -208,33 +271,6 @@ impl Run<'_> {
                 connection.observer.watch(&resource);
             }
         }
-    }
-
-    /// Writes one change into the history and the journal.
-    async fn note(&mut self, step: &plan::Step) -> Result<(), Failure> {
-        let healed = self.job.trigger == Trigger::Drift;
-        let verb = match &step.action {
-            Action::Create if healed => Verb::Healed,
-            Action::Create => Verb::Created,
-            Action::Recreate(_) => Verb::Recreated,
-            _ if healed => Verb::Healed,
-            _ => Verb::Configured,
-        };
-        let lines: Vec<String> = step.differences.iter().map(ToString::to_string).collect();
-        self.changes += 1;
-        if verb == Verb::Healed {
-            let mut memory = lock(&self.pipeline.memory);
-            let memory = memory.entry(self.owner.clone()).or_default();
-            memory.heal(&step.manifest.id, self.pipeline.steady_ms());
-        }
-        self.change(Change {
-            object: step.manifest.id.to_string(),
-            id: step.manifest.id.inventory(),
-            verb,
-            diff: self.redactor.mask(&lines.join("\n")),
-            origin: step.manifest.origin.as_ref().map(ToString::to_string),
-        })
-        .await
     }
 
     /// An object on its way out is created again as soon as it is gone.

@@ -57,7 +57,14 @@ mod tests {
 
     fn step(body: Value, action: Action) -> Step {
         let manifest = Manifest::new(body, None, false);
-        Step { manifest, action, differences: Vec::new(), uid: None, take_over: false }
+        Step {
+            manifest,
+            action,
+            differences: Vec::new(),
+            uid: None,
+            take_over: false,
+            notices: Vec::new(),
+        }
     }
 
     fn refused(body: Value, kind: RefusalKind) -> Step {

@@ -3,7 +3,8 @@
 use super::desired::Owner;
 use super::diff::differences;
 use super::inventory::{opted_out, owned};
-use super::{Action, Probe, RefusalKind, Step};
+use super::writer::{entries, held, is_taken, text};
+use super::{Action, Probe, RefusalKind, Step, Trimmed};
 use crate::render::Manifest;
 use serde_json::Value;
 
@@ -19,6 +20,9 @@ const NEVER_RECREATED: &[&str] = &[
 /// Why an object that somebody else deletes is skipped for now.
 pub const GOING: &str = "is being deleted";
 
+/// Why a finite object that is not there is left alone.
+pub const VANISHED: &str = "has done its work and is gone; made again when its manifest changes";
+
 /// Decides what is done with one object (`flux-semantics §4.7`).
 ///
 /// `force` is the Kustomization's; an object may ask for it itself by annotation or label.
@@ -27,8 +31,12 @@ pub fn decide(manifest: Manifest, probe: Probe, force: bool) -> Step {
     let uid = live.and_then(|l| l.pointer("/metadata/uid")).and_then(Value::as_str);
     let uid = uid.map(str::to_owned);
     let take_over = live.is_some_and(needs_take_over);
-    let mut step =
-        Step { manifest, action: Action::Unchanged, differences: Vec::new(), uid, take_over };
+    let (manifest, notices) = match probe.trimmed {
+        Some(Trimmed { manifest, notices }) => (manifest, notices),
+        None => (manifest, Vec::new()),
+    };
+    let action = Action::Unchanged;
+    let mut step = Step { manifest, action, differences: Vec::new(), uid, take_over, notices };
     if let Some(reason) = skip(&step.manifest, live) {
         step.action = Action::Skip(reason);
         return step;
@@ -40,7 +48,7 @@ pub fn decide(manifest: Manifest, probe: Probe, force: bool) -> Step {
                 None => step.action = Action::Create,
                 Some(live) => {
                     step.differences = differences(live, &wanted, masked);
-                    if !step.differences.is_empty() || take_over {
+                    if !step.differences.is_empty() || take_over || slipped(live, &wanted) {
                         step.action = Action::Configure;
                     }
                 }
@@ -108,15 +116,38 @@ fn needs_take_over(live: &Value) -> bool {
     if marked(live, None, "ssa", "merge") {
         return false;
     }
-    let managed = live.pointer("/metadata/managedFields").and_then(Value::as_array);
-    managed.into_iter().flatten().any(|entry| {
-        let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
-        let (manager, operation) = (text("manager"), text("operation"));
-        text("subresource").is_empty()
-            && ((manager.starts_with("kubectl") && manager != "kubectl-rollout")
-                || (manager == "before-first-apply" && operation == "Update")
-                || (manager == super::MANAGER && operation == "Update"))
-    })
+    entries(live).any(is_taken)
+}
+
+/// True when a field has our value but left our entry: an edit that was taken back, or stripped
+/// `managedFields`. It is applied once, or its later removal from Git would do nothing.
+fn slipped(live: &Value, wanted: &Value) -> bool {
+    held(wanted).is_some_and(|wanted| held(live) != Some(wanted))
+}
+
+/// True for an object that ends by itself and is then taken away: a Job with a time to live.
+pub fn finite(manifest: &Manifest) -> bool {
+    manifest.id.group == "batch"
+        && manifest.id.kind == "Job"
+        && manifest.body().pointer("/spec/ttlSecondsAfterFinished").is_some_and(Value::is_number)
+}
+
+/// A step that would create a finite object which this very manifest has made before: it ran and
+/// was taken away, and running it again is not what Git asks for.
+pub fn vanished(step: &Step, made_before: bool) -> bool {
+    made_before && step.action == Action::Create && finite(&step.manifest)
+}
+
+/// True when the metadata of a deleted object show that it had not ended: nobody wrote how.
+pub fn unfinished(metadata: &Value) -> bool {
+    let ended = |entry: &Value| {
+        let status = entry.pointer("/fieldsV1/f:status");
+        text(entry, "subresource") == "status"
+            && status.is_some_and(|status| {
+                status.get("f:conditions").or(status.get("f:completionTime")).is_some()
+            })
+    };
+    entries(metadata).next().is_some() && !entries(metadata).any(ended)
 }
 
 #[cfg(test)]
@@ -141,7 +172,7 @@ mod tests {
     }
 
     fn action(manifest: Manifest, live: Option<Value>, dry_run: Result<Value, Refusal>) -> Action {
-        decide(manifest, Probe { live, dry_run }, true).action
+        decide(manifest, Probe { live, dry_run, trimmed: None }, true).action
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! `stringData` is folded into `data`, `status` and server-side metadata go. What would fight the
 //! cluster for ever is left out with a notice.
 
+use super::trim::{place, without_bundle};
 use crate::flux::Kustomization;
 use crate::render::Manifest;
 use base64::Engine as _;
@@ -60,7 +61,7 @@ pub fn label(manifest: &mut Manifest, owner: &Owner) {
 /// Finishes one manifest, all but the owner labels. Returns notices on what was left out.
 pub fn desired(manifest: &mut Manifest, kustomization: &Kustomization) -> Vec<String> {
     let mut notices = Vec::new();
-    let place = manifest.origin.as_ref().map(|o| format!(" ({o})")).unwrap_or_default();
+    let place = place(manifest);
     let id = manifest.id.to_string();
     manifest.edit(|body| {
         if let Some(object) = body.as_object_mut()
@@ -83,9 +84,10 @@ pub fn desired(manifest: &mut Manifest, kustomization: &Kustomization) -> Vec<St
             && object.remove("rules").is_some_and(|rules| rules != json!([]))
         {
             notices.push(format!(
-                "{id}{place}: rules are left out, the API server fills them by aggregationRule"
+                "{place}: rules are left out, the API server fills them by aggregationRule"
             ));
         }
+        without_bundle(body, &place, &mut notices);
     });
     notices
 }

@@ -2,8 +2,10 @@
 //!
 //! In the order of use: [`desired()`] finishes each manifest (common metadata, defaults that Flux
 //! fills in) and [`label`] writes its owner, [`stages`] splits them so that CRDs and namespaces
-//! come first ([`Coming`] tells a plan that is only shown what they will make), [`Claims`] says who else wants an object, [`decide()`] turns one manifest and its
-//! [`Probe`] into a [`Step`], and [`stale`] with [`Guard`] says which objects of the inventory left
+//! come first ([`Coming`] tells a plan that is only shown what they will make), [`Claims`] says who
+//! else wants an object, [`trim()`] leaves out what the live object forbids, [`decide()`] turns one
+//! manifest and its [`Probe`] into a [`Step`], [`writer()`] names who else wrote a field and
+//! [`Contest`] when that has become a fight, and [`stale`] with [`Guard`] says which objects of the inventory left
 //! Git and which of those deletions are held. `diff` prints the very steps that `run` executes.
 //!
 //! Everything here is pure. Probing and applying is done by `apply`, the order of the calls is
@@ -11,6 +13,7 @@
 
 mod claims;
 mod coming;
+mod contest;
 mod decide;
 mod desired;
 mod diff;
@@ -18,16 +21,21 @@ mod gate;
 mod guard;
 mod inventory;
 mod order;
+mod trim;
+mod writer;
 
 pub use claims::{Claim, Claims, Conflict};
 pub use coming::Coming;
-pub use decide::{GOING, decide};
+pub use contest::Contest;
+pub use decide::{GOING, VANISHED, decide, finite, unfinished, vanished};
 pub use desired::{MANAGER, Owner, desired, label};
 pub use diff::{Difference, differences};
 pub use gate::Gate;
 pub use guard::{Guard, Held, Judged, delete_set, may_hold};
 pub use inventory::{Entry, opted_out, owned, stale};
 pub use order::{delete_order, early, stages};
+pub use trim::{Trimmed, scaled, scales, trim};
+pub use writer::{regained, taken, writer};
 
 use crate::render::Manifest;
 use serde_json::Value;
@@ -39,6 +47,8 @@ pub struct Probe {
     pub live: Option<Value>,
     /// The object as it would be after a server-side apply, or why the server refuses it.
     pub dry_run: Result<Value, Refusal>,
+    /// The manifest as it is applied, where it is not applied as in Git, or is spoken of.
+    pub trimmed: Option<Trimmed>,
 }
 
 /// Why the API server refuses an object.
@@ -110,4 +120,6 @@ pub struct Step {
     pub uid: Option<String>,
     /// Field managers of the live object whose fields are taken over before the apply.
     pub take_over: bool,
+    /// What is left out of the manifest, and why.
+    pub notices: Vec<String>,
 }

@@ -30,6 +30,10 @@ const LEVELS: usize = 5;
 const COLD: usize = 3;
 const WARM: usize = 10;
 
+/// Objects of the repository in which drift is healed, and how many are edited one by one.
+const MANY: usize = 1000;
+const EDITS: usize = 100;
+
 fn main() -> ExitCode {
     let done = std::panic::catch_unwind(|| {
         eprintln!("starting the control plane: upstream Kubernetes with simulated pods, not k3s");
@@ -42,6 +46,8 @@ fn main() -> ExitCode {
             applications(run == COLD, &mut figures);
             figures.chain.push(chain());
         }
+        eprintln!("drift among {MANY} objects");
+        heals(&mut figures);
         figures.table().print();
     });
     if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -67,6 +73,12 @@ struct Figures {
     quiet_requests: Samples,
     /// Render children of all unchanged passes.
     children: u64,
+    /// From an edit's answer to the healed object, one object and all of a burst.
+    heal: Samples,
+    burst: Samples,
+    /// MiB with that many objects, and requests of one heal.
+    many: Samples,
+    heal_requests: Samples,
 }
 
 impl Figures {
@@ -106,6 +118,13 @@ impl Figures {
         table.add(Row::mebibytes("of it not the program's own file", &self.anonymous));
         table.add(Row::count("requests, start to ready", &self.requests));
         table.add(Row::count("requests of an unchanged pass", &self.quiet_requests).aim("0"));
+        let one = format!("one of {MANY} objects edited, until healed");
+        table.add(Row::time(one.clone(), &self.heal).aim("1 s"));
+        table.add(Row::percentile(format!("{one}, p99"), &self.heal, 99));
+        table.add(Row::percentile(format!("all {MANY} edited at once, p50"), &self.burst, 50));
+        table.add(Row::percentile(format!("all {MANY} edited at once, p99"), &self.burst, 99));
+        table.add(Row::count("requests of one heal", &self.heal_requests));
+        table.add(Row::mebibytes(format!("resident with {MANY} objects, after it"), &self.many));
         table.add(Row::time("reference: kubectl apply --server-side, new objects", &self.apply));
         table.add(Row::time("reference: the same until ready (kubectl wait)", &self.ready));
         table.add(Row::time("reference: the same again, unchanged", &self.again));
@@ -194,6 +213,83 @@ fn applications(all: bool, figures: &mut Figures) {
     figures.after.push(resident(world.pid()));
     figures.anonymous.push(anonymous(world.pid()));
     figures.peak.push(peak(world.pid()));
+}
+
+/// Edits of one object after the other, then of all of them in one request stream. The times are
+/// those of the API server's audit log, so that looking at them costs nothing: from the edit's
+/// answer to the answer of the heal's apply.
+fn heals(figures: &mut Figures) {
+    let mut world = World::new();
+    let namespace = world.namespace.clone();
+    world.cluster().kubectl_ok(&["create", "namespace", &namespace]);
+    let name = |n: usize| format!("c{n}");
+    let all = |value: &str| {
+        let maps: Vec<String> =
+            (0..MANY).map(|n| mk_config_map(&namespace, &name(n), value)).collect();
+        maps.join("---\n")
+    };
+    let repo = world.flux_config();
+    let app = format!("{namespace}-many");
+    let order = mk_kustomization(&app, &format!("./apps/{app}"), "");
+    repo.write(&format!("clusters/my-cluster/{app}.yaml"), &order);
+    repo.write(&format!("apps/{app}/all.yaml"), &all("1"));
+    repo.commit("first");
+    repo.push("main");
+    world.start();
+    world.settled();
+    for n in 0..EDITS {
+        let mark = world.cluster().mark();
+        let object = name(n * MANY / EDITS);
+        let patch = r#"{"data":{"key":"edited"}}"#;
+        let by = "--field-manager=somebody";
+        world.cluster().kubectl_ok(&[
+            "-n",
+            &namespace,
+            "patch",
+            "configmap",
+            &object,
+            by,
+            "-p",
+            patch,
+        ]);
+        world.eventually("it is healed", |world| !applies(world, mark).is_empty());
+        let healed = applies(&world, mark)[0].1;
+        let edited = edits(&world, mark)[0].1;
+        figures.heal.push(healed - edited);
+        figures.heal_requests.count(world.cluster().audit_of(&world.user, mark).len());
+    }
+    let mark = world.cluster().mark();
+    let input = all("edited");
+    let by = ["apply", "--server-side", "--force-conflicts", "--field-manager=somebody", "-f", "-"];
+    assert!(world.cluster().kubectl_with_input(&by, &input).status.success());
+    world.eventually("all are healed", |world| applies(world, mark).len() >= MANY);
+    let edits: std::collections::HashMap<String, f64> = edits(&world, mark).into_iter().collect();
+    for (object, healed) in applies(&world, mark) {
+        figures.burst.push(healed - edits[&object]);
+    }
+    figures.many.push(resident(world.pid()));
+}
+
+/// Objects that the daemon has applied since a mark, and when; seconds.
+fn applies(world: &World, mark: bed::Mark) -> Vec<(String, f64)> {
+    patches(world.cluster().audit_of(&world.user, mark))
+}
+
+/// The same for everybody else.
+fn edits(world: &World, mark: bed::Mark) -> Vec<(String, f64)> {
+    patches(world.cluster().audit_of("admin", mark))
+}
+
+fn patches(events: Vec<serde_json::Value>) -> Vec<(String, f64)> {
+    let written = events.iter().filter(|event| {
+        event["verb"] == "patch" && !event["requestURI"].as_str().unwrap_or("").contains("dryRun")
+    });
+    let read = |event: &serde_json::Value| {
+        let name = event["objectRef"]["name"].as_str()?.to_owned();
+        let at: jiff::Timestamp = event["stageTimestamp"].as_str()?.parse().ok()?;
+        Some((name, at.as_microsecond() as f64 / 1e6))
+    };
+    written.filter_map(read).collect()
 }
 
 /// Render children that the daemon has started so far, as it counts them itself.

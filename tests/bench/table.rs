@@ -63,6 +63,15 @@ impl Row {
         })
     }
 
+    /// Seconds that so many of a hundred stay below.
+    pub fn percentile(what: impl Into<String>, samples: &Samples, percent: usize) -> Row {
+        let sorted = samples.sorted();
+        let at = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));
+        let mut row = Row::time(what, &Samples(sorted.get(at).copied().into_iter().collect()));
+        row.0[2] = format!("of {}", sorted.len());
+        row
+    }
+
     /// MiB.
     pub fn mebibytes(what: impl Into<String>, samples: &Samples) -> Row {
         Row::new(what, samples, |mebibytes| format!("{mebibytes:.1} MiB"))

@@ -158,6 +158,30 @@ async fn a_rollout_restart_is_neither_drift_nor_undone() {
 }
 
 #[tokio::test]
+async fn a_heal_never_hits_another_object_of_the_same_name() {
+    let world = World::new("apply-race").await;
+    let map = world.make("v1", "ConfigMap", "c", json!({"data": {"a": "1"}}));
+    world.run(&map).await.unwrap();
+    world.kubectl(&["patch", "configmap/c", "-p", r#"{"data":{"a":"2"}}"#], &json!(null));
+    let heal = world.plan(&map, false).await;
+    assert_eq!(heal.action, Action::Configure);
+    // Between the look and the heal it is deleted, and somebody makes another one.
+    let theirs = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "c", "namespace": world.namespace}, "data": {"a": "theirs"}});
+    world.kubectl(&["delete", "configmap/c"], &json!(null));
+    let gone = world.applier.apply(&Step { take_over: false, ..heal.clone() }).await.map(|_| ());
+    assert!(matches!(gone, Err(ApplyError::Moved { .. })), "{gone:?}");
+    assert!(world.live(&map).await.is_none(), "a heal makes nothing");
+    world.kubectl(&["create", "-f", "-"], &theirs);
+    for take_over in [true, false] {
+        let step = Step { take_over, ..heal.clone() };
+        let moved = world.applier.apply(&step).await.map(|_| ());
+        assert!(matches!(moved, Err(ApplyError::Moved { .. })), "{moved:?}");
+        assert_eq!(world.live(&map).await.unwrap()["data"]["a"], "theirs");
+    }
+}
+
+#[tokio::test]
 async fn immutable_fields_are_named_and_recreated_only_with_force() {
     let world = World::new("apply-immutable").await;
     let job = |image: &str| {

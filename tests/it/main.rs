@@ -7,6 +7,7 @@ mod bed; // the real parts: control plane, Git servers, repositories
 mod bed_works; // the bed does what the scenarios rely upon
 mod cli; // the program as a person calls it: help, exit codes, build, check
 mod cluster; // the client of the API server
+mod contested; // another writer in a loop, a mutating webhook
 mod drift; // what others do to our objects
 mod older; // a record or a cluster that is older than the other
 mod health; // what breaks after the run
@@ -15,6 +16,7 @@ mod observe; // watches, health, causes
 mod outage; // something that the daemon needs is away, and comes back
 mod owned; // who owns an object, what is pruned, held and kept
 mod render; // rendering with the reference kustomize in its sandbox
+mod rewrites; // what the API server, controllers and autoscalers change is no drift
 mod sealed; // SOPS files, keys, and where plaintext never is
 mod source; // Git remotes of every kind
 mod story; // the main job as its user lives it

@@ -344,8 +344,8 @@ fn a_namespace_goes_with_its_kustomization_unless_somebody_else_lives_there() {
         App { name: "alone", spec: "", files: &files("alone") },
         App { name: "shared", spec: "", files: &files("shared") },
         App { name: "one", spec: "", files: &stays },
-        App { name: "two", spec: "", files: &[] },
-        App { name: "three", spec: "", files: &[] },
+        App { name: "two", spec: "", files: &[("c.yaml", mk_config_map(&ns, "c", "1"))] },
+        App { name: "three", spec: "", files: &[("d.yaml", mk_config_map(&ns, "d", "1"))] },
     ]);
     world.start();
     world.eventually("both are there", |world| {

@@ -267,7 +267,7 @@ fn command(call: &Call) -> Command {
 }
 
 /// A server certificate for 127.0.0.1 and localhost, and the PEM of the CA that signed it.
-fn certificate() -> (Arc<rustls::ServerConfig>, String) {
+pub(super) fn certificate() -> (Arc<rustls::ServerConfig>, String) {
     let make = || -> Result<_, rcgen::Error> {
         let ca_key = KeyPair::generate()?;
         let mut ca = CertificateParams::new(Vec::new())?;

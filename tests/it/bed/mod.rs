@@ -25,9 +25,11 @@ mod git;
 mod repo;
 mod ssh;
 pub mod tools;
+mod webhook;
 
 pub use children::{dying, spawn};
 pub use cluster::{Cluster, Mark};
 pub use git::{Auth, Command, Fault, GitServer, Options};
 pub use repo::{Repo, SECRETS, TEST_KEY, git};
 pub use ssh::SshServer;
+pub use webhook::Webhook;

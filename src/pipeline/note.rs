@@ -1,0 +1,175 @@
+//! Tells of each change: a row of the history, a line of the journal, and when a heal has become a
+//! fight with another writer.
+
+use super::kustomization::Run;
+use super::{Failure, lock};
+use crate::apply::Applied;
+use crate::history::{Change, Trigger, Verb};
+use crate::logging::Message;
+use crate::plan::{self, Action, differences, regained, taken, writer};
+use serde_json::Value;
+
+/// A line of a change, and the field that it is about with its other writer.
+struct Line {
+    text: String,
+    field: String,
+    writer: Option<String>,
+}
+
+/// What a heal of an object that was gone is counted as.
+const WHOLE: &str = "the whole object, by deleting it,";
+
+impl Run<'_> {
+    /// Notes one step that was carried out. `live` is the object as it was before.
+    pub(super) async fn note(
+        &mut self,
+        step: &plan::Step,
+        digest: &str,
+        live: Option<&Value>,
+        applied: &Applied,
+    ) -> Result<(), Failure> {
+        let version = live.and_then(|live| live.pointer("/metadata/resourceVersion"));
+        if version.and_then(Value::as_str) == Some(&applied.resource_version) {
+            // The server found nothing to write.
+            return Ok(());
+        }
+        let healed = self.healed(step, digest);
+        let verb = match &step.action {
+            _ if healed => Verb::Healed,
+            Action::Create => Verb::Created,
+            Action::Recreate(_) => Verb::Recreated,
+            _ => Verb::Configured,
+        };
+        let lines = lines(step, live, Some(&applied.object));
+        let told: Vec<String> = lines
+            .iter()
+            .map(|line| match &line.writer {
+                Some(writer) if healed => format!("{} (by {writer})", line.text),
+                _ => line.text.clone(),
+            })
+            .collect();
+        let told = self.redactor.mask(&told.join("\n"));
+        self.changes += 1;
+        if healed {
+            self.heal(step, &lines, &told);
+        } else if let Some(memory) = lock(&self.pipeline.memory).get_mut(&self.owner) {
+            // A new manifest ends a fight.
+            memory.contests.remove(&step.manifest.id);
+        }
+        self.change(Change {
+            object: step.manifest.id.to_string(),
+            id: step.manifest.id.inventory(),
+            verb,
+            diff: told,
+            origin: step.manifest.origin.as_ref().map(ToString::to_string),
+        })
+        .await
+    }
+
+    /// True when the object was as this manifest wants it before, or a watch brought us here.
+    fn healed(&self, step: &plan::Step, digest: &str) -> bool {
+        let memory = lock(&self.pipeline.memory);
+        let known = memory.get(&self.owner).and_then(|m| m.objects.get(&step.manifest.id));
+        match known {
+            Some(known) => known.digest == digest,
+            None => self.job.trigger == Trigger::Drift,
+        }
+    }
+
+    fn heal(&self, step: &plan::Step, lines: &[Line], told: &str) {
+        let id = &step.manifest.id;
+        let key = self.job.kustomization.key().to_string();
+        let now = self.pipeline.steady_ms();
+        let mut fields: Vec<(String, Option<String>)> =
+            lines.iter().map(|line| (line.field.clone(), line.writer.clone())).collect();
+        if step.action == Action::Create {
+            fields.push((WHOLE.to_owned(), None));
+        }
+        let mut memory = lock(&self.pipeline.memory);
+        let memory = memory.entry(self.owner.clone()).or_default();
+        let contest = memory.contests.entry(id.clone()).or_default();
+        let news = contest.heal(&fields, now);
+        let fight = contest.fight(now).map(ToString::to_string);
+        tracing::info!(
+            message_id = Message::Healed.id(),
+            gitopsd_kustomization = key,
+            gitopsd_revision = self.job.revision.id,
+            gitopsd_object = %id,
+            "{key}: {id} healed: {}",
+            told.replace('\n', "; ")
+        );
+        if let Some(fight) = fight.filter(|_| news) {
+            tracing::warn!(
+                message_id = Message::Conflict.id(),
+                gitopsd_kustomization = key,
+                gitopsd_revision = self.job.revision.id,
+                gitopsd_object = %id,
+                "{key}: {id}: {fight}"
+            );
+        }
+    }
+
+    /// What `status` is to say of single objects: fields left out of manifests, and fights.
+    pub(super) fn notices(&mut self) {
+        let now = self.pipeline.steady_ms();
+        let mut memory = lock(&self.pipeline.memory);
+        let memory = memory.entry(self.owner.clone()).or_default();
+        let left_out = memory.objects.values().flat_map(|known| known.notices.iter().cloned());
+        self.warnings.extend(left_out);
+        memory.contests.retain(|_, contest| !contest.over(now));
+        for (id, contest) in &memory.contests {
+            if let Some(fight) = contest.fight(now) {
+                self.warnings.push(format!("{id}: {fight}"));
+            }
+        }
+    }
+}
+
+/// What an apply is going to change, for a plan that is only shown.
+pub(super) fn foreseen(step: &plan::Step, live: Option<&Value>) -> Vec<String> {
+    lines(step, live, None).into_iter().map(|line| line.text).collect()
+}
+
+/// The changes of one object. Taking fields over shows in the answer only, and a field that is
+/// merely held again does not show at all.
+fn lines(step: &plan::Step, live: Option<&Value>, answer: Option<&Value>) -> Vec<Line> {
+    let Some(live) = live else { return Vec::new() };
+    let masked = step.manifest.sensitive;
+    let found = match answer {
+        Some(answer) => {
+            let mut found = differences(live, answer, masked);
+            // What a controller wrote between our look and our apply is none of ours: the look
+            // foresaw all that the apply sets, and taking over only removes.
+            let foreseen = |path: &str| step.differences.iter().any(|d| d.path == path);
+            found.retain(|difference| difference.after.is_none() || foreseen(&difference.path));
+            found
+        }
+        None => step.differences.clone(),
+    };
+    let mut lines: Vec<Line> = found
+        .into_iter()
+        .map(|difference| Line {
+            text: difference.to_string(),
+            writer: writer(live, &difference),
+            field: difference.path,
+        })
+        .collect();
+    if !lines.is_empty() || step.action != Action::Configure {
+        return lines;
+    }
+    let taken = taken(live);
+    if !taken.is_empty() {
+        let (text, field) =
+            (format!("fields taken over from {}", taken.join(", ")), "managedFields");
+        let writer = Some(taken.join(", "));
+        lines.push(Line { text, field: field.to_owned(), writer });
+    } else if let Some(answer) = answer {
+        let text = |field: &str| format!("= {field}: held again, its value is as in Git");
+        let again = regained(live, answer).into_iter();
+        lines.extend(again.map(|field| Line { text: text(&field), field, writer: None }));
+    } else {
+        let (text, field) = ("fields held again, their values are as in Git", "managedFields");
+        lines.push(Line { text: text.to_owned(), field: field.to_owned(), writer: None });
+    }
+    lines
+}

@@ -1,0 +1,142 @@
+//! Somebody else keeps writing what Git says: it is told, backed off from, and never an endless
+//! loop.
+
+use crate::bed::Webhook;
+use crate::drift::written;
+use crate::world::{App, World, mk_config_map, mk_deployment};
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+fn warnings(world: &World) -> String {
+    world.item("Kustomization/flux-system/apps")["warnings"].to_string()
+}
+
+fn key(world: &World, name: &str) -> String {
+    let object = world.get("configmap", name).unwrap_or_default();
+    object["data"]["key"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn an_opposing_writer_is_named_and_backed_off_from_until_git_changes() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files =
+        [("a.yaml", mk_config_map(&ns, "a", "1")), ("b.yaml", mk_config_map(&ns, "b", "1"))];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    let cluster = world.cluster();
+    let edit = |name: &str, manager: &str| {
+        let by = format!("--field-manager={manager}");
+        let patch = r#"{"data":{"key":"theirs"}}"#;
+        cluster.kubectl_ok(&["-n", &ns, "patch", "configmap", name, &by, "-p", patch]);
+    };
+    let mark = cluster.mark();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                edit("a", "opponent");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        world.eventually("the fight is told", |world| {
+            warnings(world)
+                .contains(&format!("ConfigMap/{ns}/a: contested: opponent writes data.key"))
+        });
+        // The other goes on; we do not, and what else moves is healed at once.
+        std::thread::sleep(Duration::from_secs(3));
+        edit("b", "somebody");
+        world.eventually("another object is healed", |world| key(world, "b") == "1");
+        std::thread::sleep(Duration::from_secs(1));
+        stop.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(key(&world, "a"), "theirs");
+    assert!(warnings(&world).contains("opponent writes data.key"), "a run for another keeps it");
+    let requests = written(&world, mark);
+    let of = |name: &str| requests.iter().filter(|r| r.contains(&format!("/{name}?"))).count();
+    assert_eq!((of("a"), of("b")), (3, 1), "{requests:?}");
+    let all = cluster.audit_of(&world.user, mark).len();
+    assert!(all < 30, "{all} requests");
+    assert!(world.log().contains("contested: opponent writes data.key"));
+    let status = world.ok(&["history"]);
+    assert!(status.contains("drift"), "{status}");
+
+    // A new manifest is no heal.
+    repo.replace("apps/apps/a.yaml", "\"1\"", "\"2\"");
+    repo.commit("two");
+    repo.push("main");
+    assert!(world.reconcile());
+    assert_eq!(key(&world, "a"), "2");
+    assert!(!warnings(&world).contains("contested"), "{}", warnings(&world));
+}
+
+/// Adds a label and a sidecar and sets the replicas, also in a dry-run.
+fn rewrite(object: &Value, _dry: bool) -> Value {
+    let mut patch = vec![json!({"op": "add", "path": "/metadata/labels/mesh", "value": "on"})];
+    if object["kind"] == "Deployment" {
+        patch.push(json!({"op": "replace", "path": "/spec/replicas", "value": 2}));
+        let containers = object["spec"]["template"]["spec"]["containers"].as_array().unwrap();
+        if !containers.iter().any(|container| container["name"] == "sidecar") {
+            let sidecar = json!({"name": "sidecar", "image": "registry.test.invalid/mesh:1"});
+            let path = "/spec/template/spec/containers/-";
+            patch.push(json!({"op": "add", "path": path, "value": sidecar}));
+        }
+    }
+    json!(patch)
+}
+
+/// Says one thing to a dry-run and does another.
+fn lie(_object: &Value, dry: bool) -> Value {
+    let patch = json!({"op": "replace", "path": "/data/key", "value": "rewritten"});
+    if dry { json!([]) } else { json!([patch]) }
+}
+
+#[test]
+fn a_mutating_webhook_is_no_endless_loop() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let other = World::new();
+    let (honest, liar) = (Webhook::start(rewrite), Webhook::start(lie));
+    world.cluster().apply(&honest.registration(&ns, "deployments"));
+    let files = [("web.yaml", mk_deployment(&ns, "web", "1"))];
+    world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    let web = world.get("deployment", "web").unwrap();
+    assert_eq!(web["metadata"]["labels"]["mesh"], "on");
+    assert_eq!(web["spec"]["replicas"], 2);
+    assert_eq!(web["spec"]["template"]["spec"]["containers"].as_array().unwrap().len(), 2);
+    let mark = world.cluster().mark();
+    world.kill();
+    world.start();
+    world.settled();
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(written(&world, mark), Vec::<String>::new(), "equal to what an apply makes of it");
+    world.cluster().kubectl_ok(&["delete", "mutatingwebhookconfiguration", &ns]);
+
+    // One that acts against our dry-runs: each look finds a difference, no look follows from it.
+    let mut world = other;
+    let ns = world.namespace.clone();
+    world.cluster().apply(&liar.registration(&ns, "configmaps"));
+    let files = [("a.yaml", mk_config_map(&ns, "a", "1"))];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    let mark = world.cluster().mark();
+    let touch = |world: &World, n: u32| {
+        let label = format!("touched={n}");
+        let cluster = world.cluster();
+        cluster.kubectl_ok(&["-n", &ns, "label", "--overwrite", "configmap", "a", &label]);
+    };
+    for n in 0..6 {
+        touch(&world, n);
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    let requests = written(&world, mark);
+    assert!(requests.len() <= 8, "three heals, with their take-overs: {requests:?}");
+    assert!(warnings(&world).contains("contested"), "{}\n{}", warnings(&world), world.log());
+    world.cluster().kubectl_ok(&["delete", "mutatingwebhookconfiguration", &ns]);
+    drop(repo);
+}
