@@ -11,6 +11,7 @@ mod drift; // what others do to our objects
 mod observe; // watches, health, causes
 mod outage; // something that the daemon needs is away, and comes back
 mod owned; // who owns an object, what is pruned, held and kept
+mod restart; // killed at every effect, and what a disk may do
 mod render; // rendering with the reference kustomize in its sandbox
 mod sealed; // SOPS files, keys, and where plaintext never is
 mod source; // Git remotes of every kind

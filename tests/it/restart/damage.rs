@@ -1,0 +1,1 @@
+//! Files of the state directory that are not what we wrote.
