@@ -268,11 +268,10 @@ impl Bench {
         let (mut survived, mut beyond) = (0, 0);
         for round in 0..rounds {
             for (number, all, cuts) in &learnt {
-                let Some(at) = cuts.get(round) else {
+                let Some(fate) = cuts.get(round).copied() else {
                     self.away(*number);
                     continue;
                 };
-                let fate = if at % 5 == 4 { Fate::Tear(*at) } else { Fate::Kill(*at) };
                 self.place = format!("side {number}, {fate:?} of {all}");
                 let before = self.seen();
                 let (effects, code) = self.go(*number, fate);
@@ -316,17 +315,27 @@ fn values(object: &Value) -> Value {
     }
 }
 
-/// The numbers of the effects to cut at.
-fn chosen(all: &[String]) -> Vec<usize> {
+/// Where to cut: every write is torn one time in five, the one before a flush one time in two.
+fn chosen(all: &[String]) -> Vec<Fate> {
+    let written = |at: usize| {
+        at > 0 && all[at - 1].split_once(' ').is_some_and(|(w, _)| w.ends_with("write"))
+    };
     let sample = match std::env::var("GITOPSD_TEST_CUTS").as_deref() {
-        Ok("all") => return (1..=all.len()).collect(),
+        Ok("all") => {
+            let torn = |at: usize| at % 5 == 0 && written(at);
+            let fate = |at| if torn(at) { Fate::Tear(at) } else { Fate::Kill(at) };
+            return (1..=all.len()).map(fate).collect();
+        }
         Ok(number) => number.parse().expect("GITOPSD_TEST_CUTS is a number or `all`"),
         Err(_) => SAMPLE,
     };
     let matter: Vec<usize> =
         (1..=all.len()).filter(|number| effects::matters(&all[number - 1])).collect();
-    let picked = (0..sample).map(|n| matter[(2 * n + 1) * matter.len() / (2 * sample)]);
-    picked.collect::<BTreeSet<usize>>().into_iter().collect()
+    let picked: BTreeSet<usize> =
+        (0..sample).map(|n| matter[(2 * n + 1) * matter.len() / (2 * sample)]).collect();
+    let torn = |at: usize| at % 2 == 0 && written(at - 1);
+    let fate = |at| if torn(at) { Fate::Tear(at - 1) } else { Fate::Kill(at) };
+    picked.into_iter().map(fate).collect()
 }
 
 /// Tells the operator of the tests; print macros would be swallowed when a test passes.

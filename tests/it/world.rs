@@ -299,11 +299,12 @@ impl Drop for World {
     }
 }
 
-/// The built program: cargo tells tests where it is, and a script tells examples.
+/// The built program: cargo tells tests where it is, and a script tells examples. Who names one
+/// by hand wants that one.
 fn executable() -> PathBuf {
-    let told = option_env!("CARGO_BIN_EXE_gitopsd").map(PathBuf::from);
-    told.or_else(|| std::env::var_os("GITOPSD_PROGRAM").map(PathBuf::from))
-        .expect("GITOPSD_PROGRAM names the program")
+    let built = option_env!("CARGO_BIN_EXE_gitopsd").map(PathBuf::from);
+    let named = std::env::var_os("GITOPSD_PROGRAM").map(PathBuf::from);
+    named.or(built).expect("GITOPSD_PROGRAM names the program")
 }
 
 /// One Kustomization and the files of its path.

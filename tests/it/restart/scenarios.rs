@@ -90,7 +90,8 @@ fn a_shared_object_loses_one_owner_and_gets_it_back() {
 #[test]
 fn a_sealed_file_comes_and_goes() {
     cut(Scenario::new("sealed file", |world, side, _| {
-        let side_0 = base(world).app(world, "app", "  decryption: {provider: sops}\n", &[("a", "1")]);
+        let side_0 =
+            base(world).app(world, "app", "  decryption: {provider: sops}\n", &[("a", "1")]);
         if side == 0 {
             return side_0;
         }
