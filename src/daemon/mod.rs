@@ -456,6 +456,7 @@ impl Daemon {
             children: self.pipeline.render_children(),
             parted: self.parted.clone().into_iter().collect(),
             suspended: self.state.suspended(),
+            trouble: self.pipeline.history().trouble(),
         };
         let line = self.publisher.publish(&self.graph, beside);
         self.manager.status(&line);

@@ -221,10 +221,6 @@ impl Bench {
                 (self.scenario.act)(&self.world, number);
                 acted = true;
             }
-            // A fault is not expected to settle, only to be lived with for a while.
-            if matches!(fate, Fate::Fault(..)) && began.elapsed() > faults::LONG {
-                break None;
-            }
             assert!(began.elapsed() < PATIENCE, "{}\n{}", self.place, self.world.log());
             std::thread::sleep(Duration::from_millis(20));
         };

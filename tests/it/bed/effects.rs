@@ -23,7 +23,7 @@ pub enum Fate {
     Kill(usize),
     /// The first half of effect N is written, then killed.
     Tear(usize),
-    /// From effect N on, and while the file `fault` is there, the disk answers with this error.
+    /// From effect N on (0: from the start), and while the file `fault` is there, the disk answers with this error.
     Fault(usize, &'static str),
 }
 
@@ -39,7 +39,7 @@ pub fn supervise(root: &Path, log: &Path, fate: Fate, fault: &Path) -> Command {
         Fate::Tear(at) => (at, "tear"),
         Fate::Fault(at, error) => (at, error),
     };
-    if at > 0 {
+    if fate != Fate::Count {
         command.args(["--at", &at.to_string(), "--do", what]).arg("--while").arg(fault);
     }
     command.arg("--");
