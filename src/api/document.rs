@@ -5,6 +5,7 @@
 
 use crate::graph::Summary;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Version of everything under `/v1/`.
 pub const VERSION: u32 = 1;
@@ -83,6 +84,9 @@ pub struct ClusterView {
     pub version: String,
     /// Why there is no connection, and what to do; empty when there is one.
     pub message: String,
+    /// Kinds that cannot be watched, with the reason: their drift shows late.
+    #[serde(default)]
+    pub blind: BTreeMap<String, String>,
 }
 
 /// Deletions of one Kustomization that wait for `gitopsd confirm DIGEST`.

@@ -69,6 +69,7 @@ pub(super) const FILE: Shape = Map(&[
         ]),
     ),
     ("kubeconfig", One),
+    ("cluster", Map(&[("shared", One), ("verify", One)])),
     ("decryption", Map(&[("ageKeyFile", One), ("mac", One)])),
     ("stateDirectory", One),
     ("runtimeDirectory", One),
@@ -333,7 +334,7 @@ mod tests {
                 "c.yaml:2: root.ulr: unknown key, did you mean url?",
                 "c.yaml:3: root.branch: unknown key, it belongs at root.ref.branch",
                 "c.yaml:5: root.credentials.password: unknown key, did you mean passwordFile?",
-                "c.yaml:6: workerz: unknown key, known here: root, kubeconfig, decryption, \
+                "c.yaml:6: workerz: unknown key, known here: root, kubeconfig, cluster, decryption, \
                  stateDirectory, runtimeDirectory, render, limits",
                 "c.yaml:7: limits.api_requests: unknown key, did you mean apiRequests?",
             ]

@@ -100,6 +100,12 @@ pub struct RootCredentials {
 pub struct ClusterSettings {
     /// `/etc/rancher/k3s/k3s.yaml` unless said or given as a credential.
     pub kubeconfig: PathBuf,
+    /// True when others own objects in the cluster the way Flux does: those that carry owner
+    /// labels and are in no inventory are then left alone.
+    pub shared: bool,
+    /// How often every object is compared whatever the watches say, 10 s to 168 h; 24 h unless
+    /// said.
+    pub verify: Duration,
 }
 
 /// How sealed files are opened.
@@ -214,6 +220,12 @@ pub(super) fn settings(tree: &Node, main: &str, handed: &Handed) -> (Option<Conf
     let kubeconfig = reader.secret_file("kubeconfig");
     let cluster = ClusterSettings {
         kubeconfig: kubeconfig.unwrap_or_else(|| "/etc/rancher/k3s/k3s.yaml".into()),
+        shared: reader.one("cluster.shared", false, "true or false", |said| said.parse().ok()),
+        verify: reader.duration(
+            ("cluster.verify", 24 * 3600 * second),
+            10 * second,
+            168 * 3600 * second,
+        ),
     };
     let age_key_file = reader.secret_file("decryption.ageKeyFile");
     let decryption = DecryptionSettings { age_key_file, mac: policy };

@@ -3,12 +3,12 @@
 //! Everything that can be wrong with the host is found here, before READY.
 
 use super::connect::Target;
-use crate::api::{DaemonView, SuspendView};
+use super::host::HostState;
+use crate::api::DaemonView;
 use crate::cluster::Limits;
 use crate::config::{Config, MacPolicy, RootCredentials, RootRef};
-use crate::flux::{GitReference, Key, Root, root};
-use crate::graph::{Event, Graph};
-use crate::history::{History, HistoryError, State, Suspend, host_key};
+use crate::flux::{GitReference, Root, root};
+use crate::history::{History, HistoryError, host_key};
 use crate::logging::Message;
 use crate::pipeline::{HostSecrets, Pipeline, Settings};
 use crate::render::{self, RenderError, Renderer};
@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::UnixListener;
 
 /// Why the daemon cannot run on this host as it is.
@@ -73,6 +73,7 @@ pub struct Parts {
     pub(super) target: Target,
     pub(super) state: HostState,
     pub(super) about: DaemonView,
+    pub(super) verify: Duration,
 }
 
 /// Opens everything. Must be called inside the runtime.
@@ -132,7 +133,8 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
         root: entry(config),
         pipeline: Arc::new(Pipeline::new(settings, renderer, history, host)),
         listener,
-        target: Target { kubeconfig, limits, known },
+        target: Target { kubeconfig, limits, known, shared: config.cluster.shared },
+        verify: config.cluster.verify,
         state: HostState::load(state)?,
         about: DaemonView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -222,126 +224,8 @@ fn listen(path: &Path) -> Result<UnixListener, DaemonError> {
     Ok(listener)
 }
 
-fn now_ms() -> i64 {
+/// Unix milliseconds.
+pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// Suspends and confirmations: a small file that survives a lost database.
-pub struct HostState {
-    dir: PathBuf,
-    state: State,
-}
-
-impl HostState {
-    fn load(dir: &Path) -> Result<Self, DaemonError> {
-        Ok(HostState { dir: dir.to_owned(), state: State::load(dir)? })
-    }
-
-    /// Puts the suspends in force.
-    pub(super) fn apply(&self, graph: &mut Graph) {
-        graph.preset(
-            self.state.suspends.iter().map(|(key, suspend)| (key.clone(), describe(suspend))),
-        );
-    }
-
-    /// Digests of delete sets that were confirmed.
-    pub(super) fn confirmed(&self) -> Vec<String> {
-        self.state.confirmed.clone()
-    }
-
-    /// Stores a suspend before it is in force. Answers how it is shown.
-    pub(super) fn suspend(
-        &mut self,
-        key: &Key,
-        until_ms: Option<i64>,
-        reason: Option<String>,
-        by: &str,
-    ) -> Result<String, HistoryError> {
-        let suspend = Suspend { until_ms, reason, by: by.to_owned(), since_ms: now_ms() };
-        let shown = describe(&suspend);
-        self.state.suspends.insert(key.to_string(), suspend);
-        self.state.save(&self.dir)?;
-        Ok(shown)
-    }
-
-    /// Whether an item is suspended by the host.
-    pub(super) fn stopped(&self, key: &Key) -> bool {
-        self.state.suspends.contains_key(&key.to_string())
-    }
-
-    /// Drops a suspend.
-    pub(super) fn resume(&mut self, key: &Key) -> Result<(), HistoryError> {
-        match self.state.suspends.remove(&key.to_string()) {
-            Some(_) => self.state.save(&self.dir),
-            None => Ok(()),
-        }
-    }
-
-    /// Stores a confirmation; the last 100 are kept.
-    pub(super) fn confirm(&mut self, digest: &str) -> Result<(), HistoryError> {
-        if !self.state.confirmed.iter().any(|known| known == digest) {
-            self.state.confirmed.push(digest.to_owned());
-            let surplus = self.state.confirmed.len().saturating_sub(100);
-            self.state.confirmed.drain(..surplus);
-            self.state.save(&self.dir)?;
-        }
-        Ok(())
-    }
-
-    /// Drops a confirmation that was used: the same deletions are asked about again.
-    pub(super) fn used(&mut self, digest: &str) -> Result<(), HistoryError> {
-        self.state.confirmed.retain(|known| known != digest);
-        self.state.save(&self.dir)
-    }
-
-    /// Everything that the host has stopped.
-    pub(super) fn suspended(&self) -> Vec<SuspendView> {
-        let view = |(object, suspend): (&String, &Suspend)| SuspendView {
-            object: object.clone(),
-            until_ms: suspend.until_ms,
-            reason: suspend.reason.clone().unwrap_or_default(),
-            by: suspend.by.clone(),
-            since_ms: suspend.since_ms,
-        };
-        self.state.suspends.iter().map(view).collect()
-    }
-
-    /// When the next suspend ends by itself.
-    pub(super) fn next_end(&self) -> Option<Instant> {
-        let ends = self.state.suspends.values().filter_map(|suspend| suspend.until_ms);
-        let left = u64::try_from(ends.min()?.saturating_sub(now_ms())).unwrap_or(0);
-        Some(Instant::now() + Duration::from_millis(left))
-    }
-
-    /// Drops the suspends that have ended and answers them as events.
-    pub(super) fn ended(&mut self, graph: &Graph) -> Vec<Event> {
-        let now = now_ms();
-        let over = |suspend: &Suspend| suspend.until_ms.is_some_and(|until| until <= now);
-        // Suspends of what is not declared yet stay until it is, so that their end reaches it.
-        let keys: Vec<Key> = graph
-            .items()
-            .map(|(key, _)| key.clone())
-            .filter(|key| self.state.suspends.get(&key.to_string()).is_some_and(over))
-            .collect();
-        let declared: Vec<String> = keys.iter().map(ToString::to_string).collect();
-        let before = self.state.suspends.len();
-        self.state.suspends.retain(|key, suspend| !(over(suspend) && declared.contains(key)));
-        if self.state.suspends.len() != before
-            && let Err(error) = self.state.save(&self.dir)
-        {
-            tracing::warn!("a suspend ended, but that could not be stored: {error}");
-        }
-        keys.into_iter().map(|key| Event::Suspend(key, None)).collect()
-    }
-}
-
-fn describe(suspend: &Suspend) -> String {
-    let reason = suspend.reason.clone().unwrap_or_else(|| "no reason given".to_owned());
-    let until = suspend
-        .until_ms
-        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
-        .map(|until| format!(" until {}", until.strftime("%F %H:%M UTC")))
-        .unwrap_or_default();
-    format!("by {}{until}: {reason}", suspend.by)
 }

@@ -1,13 +1,15 @@
 //! What the verbs ask for over the socket, translated into events.
 
 use super::Daemon;
+use super::boot::now_ms;
+use super::host::Stored;
 use crate::api::{Accepted, Command, Refused};
 use crate::flux::{Key, Kind};
 use crate::graph::Event;
-use crate::history::Trigger;
+use crate::history::{Suspend, Trigger};
 use crate::logging::Message;
 use crate::pipeline::{Job, Pipeline, Preview};
-use crate::plan::{Held, Owner};
+use crate::plan::Held;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -22,29 +24,31 @@ impl Daemon {
                 let _ = reply.send(answer);
             }
             Command::Diff { name, reply } => self.diff(name.as_deref(), reply),
-            Command::Suspend { name, until_ms, reason, by, reply } => {
-                let answer = self.one(&name).and_then(|key| {
-                    let shown =
-                        self.state.suspend(&key, until_ms, Some(reason), &by).map_err(internal)?;
+            Command::Suspend { name, until_ms, reason, by, reply } => match self.one(&name) {
+                Err(refused) => drop(reply.send(Err(refused))),
+                Ok(key) => {
+                    let (reason, since_ms) = (Some(reason), now_ms());
+                    let suspend = Suspend { until_ms, reason, by, since_ms };
+                    let (shown, stored) = self.state.suspend(&key, suspend);
                     tracing::info!(message_id = Message::Suspended.id(), "{key} suspended {shown}");
                     self.handle(Event::Suspend(key.clone(), Some(shown)));
-                    Ok(Accepted { keys: vec![key.to_string()] })
-                });
-                let _ = reply.send(answer);
-            }
-            Command::Resume { name, by, reply } => {
-                let answer = self.one(&name).and_then(|key| {
-                    self.state.resume(&key).map_err(internal)?;
+                    once_stored(stored, vec![key], reply);
+                }
+            },
+            Command::Resume { name, by, reply } => match self.one(&name) {
+                Err(refused) => drop(reply.send(Err(refused))),
+                Ok(key) => {
+                    let stored = self.state.resume(&key);
                     tracing::info!(message_id = Message::Resumed.id(), "{key} resumed by {by}");
                     self.handle(Event::Suspend(key.clone(), None));
-                    Ok(Accepted { keys: vec![key.to_string()] })
-                });
-                let _ = reply.send(answer);
-            }
-            Command::Confirm { digest, by, reply } => {
-                let answer = self.confirm(&digest, &by);
-                let _ = reply.send(answer);
-            }
+                    once_stored(stored, vec![key], reply);
+                }
+            },
+            Command::Confirm { digest, by, reply } => match self.confirm(&digest, &by) {
+                Ok((keys, Some(stored))) => once_stored(stored, keys, reply),
+                Ok((keys, None)) => drop(reply.send(Ok(accepted(&keys)))),
+                Err(refused) => drop(reply.send(Err(refused))),
+            },
         }
     }
 
@@ -72,7 +76,7 @@ impl Daemon {
             let trigger = Trigger::Request { by: by.to_owned() };
             self.handle(Event::Request(key.clone(), trigger, 0));
         }
-        Ok(Accepted { keys: keys.iter().map(ToString::to_string).collect() })
+        Ok(accepted(&keys))
     }
 
     fn diff(&mut self, name: Option<&str>, reply: Reply<Vec<Preview>>) {
@@ -96,7 +100,8 @@ impl Daemon {
         self.job(key, Trigger::Interval, &source, revision)
     }
 
-    fn confirm(&mut self, digest: &str, by: &str) -> Result<Accepted, Refused> {
+    /// What a confirmation reaches, and when it is on the disk, if it goes there.
+    fn confirm(&mut self, digest: &str, by: &str) -> Result<(Vec<Key>, Option<Stored>), Refused> {
         if digest == "cluster" {
             let Some(connection) = self.pipeline.connection() else {
                 return Err(Refused::new(409, "the API server is not reachable", None));
@@ -108,36 +113,34 @@ impl Daemon {
             tracing::info!("another cluster confirmed by {by}");
             self.pipeline.connect(None);
             self.connect();
-            return Ok(Accepted { keys: vec!["cluster".to_owned()] });
+            return Ok((vec![self.graph.root()], None));
         }
         let cascade = self.graph.cascades().find(|(_, held)| held.digest == digest);
-        if let Some(key) = cascade.map(|(key, _)| key.to_string()) {
+        if let Some(key) = cascade.map(|(key, _)| key.clone()) {
             tracing::info!("the end of several children of {key} confirmed by {by}");
             self.handle(Event::Agree(digest.to_owned()));
-            return Ok(Accepted { keys: vec![key] });
+            return Ok((vec![key], None));
         }
         let names = |held: &[Held]| held.iter().any(|held| held.digest == digest);
         let items = self.graph.items().filter(|(_, item)| names(&item.held));
         let holders: Vec<Key> = items.map(|(key, _)| key.clone()).collect();
-        let parted = self.parted.iter().filter(|(_, held)| names(held));
+        let parted = self.parted.iter().filter(|(_, parted)| names(&parted.held));
         let parted: Vec<Key> = parted.map(|(key, _)| key.clone()).collect();
         if holders.is_empty() && parted.is_empty() {
             let hint = "gitopsd status lists the deletions that are held".to_owned();
             let message = format!("no deletion with digest {digest:?} is held");
             return Err(Refused::new(404, &message, Some(hint)));
         }
-        self.state.confirm(digest).map_err(internal)?;
+        let stored = self.state.confirm(digest);
         tracing::info!("deletions {digest} confirmed by {by}");
         self.pipeline.confirm(self.state.confirmed());
         for key in &holders {
             self.handle(Event::Request(key.clone(), Trigger::Retry, 0));
         }
         for key in &parted {
-            self.parted.remove(key);
-            let (namespace, name) = (key.namespace.clone(), key.name.clone());
-            self.part(&Owner { namespace, name });
+            self.release(key);
         }
-        Ok(Accepted { keys: holders.iter().chain(&parted).map(ToString::to_string).collect() })
+        Ok((holders.into_iter().chain(parted).collect(), Some(stored)))
     }
 
     /// The one item that a name stands for; a Kustomization wins over a source of that name.
@@ -171,6 +174,23 @@ async fn previews(pipeline: Arc<Pipeline>, jobs: Vec<Job>, reply: Reply<Vec<Prev
     let _ = reply.send(Ok(previews));
 }
 
-fn internal(error: impl std::fmt::Display) -> Refused {
-    Refused::new(500, &error.to_string(), None)
+fn accepted(keys: &[Key]) -> Accepted {
+    Accepted { keys: keys.iter().map(ToString::to_string).collect() }
+}
+
+/// Answers when a decision is on the disk. It is in force in any case.
+fn once_stored(stored: Stored, keys: Vec<Key>, reply: Reply<Accepted>) {
+    tokio::spawn(async move {
+        let lost = |cause: &str, hint| {
+            let message = format!("in force, but only until gitopsd stops: {cause}");
+            Refused::new(500, &message, hint)
+        };
+        let answer = match stored.await {
+            Ok(Ok(())) => Ok(accepted(&keys)),
+            Ok(Err(error)) => Err(lost(&error.to_string(), error.hint())),
+            Err(_) => Err(lost("it was not stored", None)),
+        };
+        // A caller that has gone away needs no answer.
+        let _ = reply.send(answer);
+    });
 }

@@ -43,6 +43,8 @@ pub struct Target {
     pub limits: Limits,
     /// Uid of the cluster that the history was made on, if there was one.
     pub known: Option<String>,
+    /// Whether others own objects in it as we do.
+    pub shared: bool,
 }
 
 /// Tries until there is a connection, then ends. The loop starts it again after an outage.
@@ -95,7 +97,7 @@ async fn attempt(target: &Target) -> Result<Link, String> {
         ));
     }
     let stranger = target.known.as_ref().is_some_and(|known| *known != identity);
-    let connection = Arc::new(Connection::new(cluster, stranger));
+    let connection = Arc::new(Connection::new(cluster, stranger, target.shared));
     Ok(Link::Up { connection, identity, version })
 }
 

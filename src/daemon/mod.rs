@@ -14,8 +14,11 @@
 
 mod boot;
 mod calls;
+mod cluster;
 mod connect;
+mod host;
 mod publish;
+mod sweep;
 mod systemd;
 mod workers;
 
@@ -28,18 +31,21 @@ use crate::graph::{Effect, Event, Graph, Item, Phase, Time};
 use crate::history::Trigger;
 use crate::logging::Message;
 use crate::observe::{Event as Watched, Notice, Seen};
-use crate::pipeline::{Answer, Ask, Connection, Job, Pipeline, Question, Revision};
-use crate::plan::{Held, Owner};
+use crate::pipeline::{Answer, Ask, Job, Pipeline, Question, Revision};
+use crate::plan::Owner;
 use boot::Parts;
 use connect::Link;
+use host::HostState;
 use publish::{Beside, Publisher};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use sweep::{Parted, Sweep};
 use systemd::Manager;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 use workers::{Done, Workers};
 
 /// Longest wait for the objects in hand when the daemon is told to stop; systemd waits 90 s.
@@ -62,6 +68,8 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         let mut daemon = Daemon::new(parts)?;
         daemon.turn().await;
         daemon.end().await;
+        // Suspends and confirmations that are still on their way to the disk.
+        let _ = tokio::time::timeout(STOP, daemon.state.close()).await;
         Ok(())
     })
 }
@@ -80,15 +88,24 @@ struct Daemon {
     commands: mpsc::Receiver<Command>,
     target: connect::Target,
     connecting: bool,
-    state: boot::HostState,
+    /// Forwards what the present connection's watches see.
+    forwarding: Option<AbortHandle>,
+    /// A connection was there before: the next one may find another state of the cluster.
+    connected: bool,
+    state: HostState,
     stop: watch::Sender<bool>,
     started: Instant,
     terminate: (Signal, Signal, Signal),
-    swept: bool,
+    /// What left Git, or is in no inventory, is looked for.
+    sweep: Sweep,
+    /// How often, and when next, everything is compared.
+    verify: (Duration, Instant),
+    /// The daemon is on its way out and begins nothing.
+    ending: bool,
     /// Kustomizations whose objects moved while a run of theirs was under way.
     moved: BTreeSet<Key>,
     /// Kustomizations that left Git while deletions of theirs are held.
-    parted: BTreeMap<Key, Vec<Held>>,
+    parted: BTreeMap<Key, Parted>,
 }
 
 impl Daemon {
@@ -122,6 +139,8 @@ impl Daemon {
             commands: called,
             target: parts.target,
             connecting: false,
+            forwarding: None,
+            connected: false,
             state: parts.state,
             stop,
             started,
@@ -130,7 +149,9 @@ impl Daemon {
                 hook(SignalKind::interrupt())?,
                 hook(SignalKind::hangup())?,
             ),
-            swept: false,
+            sweep: Sweep::Wanted,
+            verify: (parts.verify, started + parts.verify),
+            ending: false,
             moved: BTreeSet::new(),
             parted: BTreeMap::new(),
         })
@@ -152,6 +173,8 @@ impl Daemon {
             for event in self.state.ended(&self.graph) {
                 self.handle(event);
             }
+            self.verify_daily();
+            self.sweep();
             let now = self.now();
             let effects = self.graph.due(now);
             self.carry_out(effects);
@@ -176,6 +199,7 @@ impl Daemon {
 
     /// Ends in good order: the object in hand is finished, nothing new is begun.
     async fn end(&mut self) {
+        self.ending = true;
         self.manager.stopping();
         self.manager.status("stopping: finishing the object in hand");
         self.pipeline.stop();
@@ -200,15 +224,8 @@ impl Daemon {
     fn wake(&self) -> Instant {
         let due = self.graph.wake().map(|at| self.started + Duration::from_millis(at));
         let resume = self.state.next_end();
-        let latest = Instant::now() + Duration::from_secs(3600);
-        [due, resume].into_iter().flatten().fold(latest, Instant::min)
-    }
-
-    fn connect(&mut self) {
-        if !self.connecting {
-            self.connecting = true;
-            tokio::spawn(connect::connect(self.target.clone(), self.links.0.clone()));
-        }
+        let latest = self.verify.1;
+        [due, resume, self.sweep.at()].into_iter().flatten().fold(latest, Instant::min)
     }
 
     fn handle(&mut self, event: Event) {
@@ -218,6 +235,10 @@ impl Daemon {
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
+        if self.ending {
+            // What is due is due again at the next start.
+            return;
+        }
         for effect in effects {
             match effect {
                 Effect::Poll(key) => match self.graph.source(&key) {
@@ -294,20 +315,23 @@ impl Daemon {
                 self.used(report.used.as_deref());
                 self.handle(Event::Finished(key.clone(), report));
                 self.moved(&key);
-                self.sweep();
             }
-            Done::Ended(key, Ok(ended)) => {
+            Done::Ended(kustomization, Ok(ended)) => {
+                let key = kustomization.key();
                 tracing::info!("{key} left Git: {} objects deleted", ended.changes);
                 self.used(ended.used.as_deref());
                 if !ended.held.is_empty() {
-                    self.parted.insert(key, ended.held);
+                    let (held, strays) = (ended.held, Vec::new());
+                    self.parted.insert(key, Parted { kustomization: *kustomization, held, strays });
                 }
             }
-            Done::Ended(key, Err(failure)) => {
-                tracing::warn!("{key} left Git: {failure}");
+            Done::Ended(kustomization, Err(failure)) => {
+                tracing::warn!("{} left Git: {failure}", kustomization.key());
                 // What is left over is found again in the inventory.
-                self.swept = false;
+                self.sweep = Sweep::Wanted;
             }
+            Done::Swept(swept) => self.swept(swept),
+            Done::Entered(kustomization, entered) => self.entered(*kustomization, entered),
             Done::Forgotten => {}
         }
     }
@@ -315,36 +339,8 @@ impl Daemon {
     /// A confirmation covers one deletion.
     fn used(&mut self, digest: Option<&str>) {
         let Some(digest) = digest else { return };
-        if let Err(error) = self.state.used(digest) {
-            tracing::warn!("confirmation {digest} was used, but that could not be stored: {error}");
-        }
+        self.state.used(digest);
         self.pipeline.confirm(self.state.confirmed());
-    }
-
-    /// Ends the Kustomizations that left Git while nobody was looking: those of the inventory
-    /// that the graph does not know, once every Kustomization has rendered with success.
-    fn sweep(&mut self) {
-        if self.swept || self.pipeline.connection().is_none() || !self.graph.complete() {
-            return;
-        }
-        self.swept = true;
-        for owner in self.pipeline.owners() {
-            let key = Key::new(Kind::Kustomization, &owner.namespace, &owner.name);
-            if self.graph.item(&key).is_none() && !self.parted.contains_key(&key) {
-                tracing::info!("{key} left Git while gitopsd was not running");
-                self.part(&owner);
-            }
-        }
-    }
-
-    /// Ends a Kustomization that is known by its inventory only.
-    fn part(&mut self, owner: &Owner) {
-        if let Some(kustomization) = self.pipeline.departed(owner) {
-            // What was suspended when it left is let go of (`flux-semantics §4.12`).
-            let orphan = self.state.stopped(&kustomization.key());
-            let kustomization = Box::new(kustomization);
-            self.carry_out(vec![Effect::Finalize { kustomization, orphan }]);
-        }
     }
 
     fn answer(&mut self, question: Question) {
@@ -356,69 +352,6 @@ impl Daemon {
             may_prune: self.graph.may_prune(&key, &revision),
             set_aside_namespaces: self.graph.set_aside_namespaces(),
         });
-    }
-
-    fn linked(&mut self, link: Link) {
-        match link {
-            Link::Down(reason) => {
-                tracing::warn!(message_id = Message::ClusterUnreachable.id(), "{reason}");
-                self.publisher.cluster_down(reason);
-            }
-            Link::Up { connection, identity, version } => {
-                self.connecting = false;
-                tracing::info!(
-                    message_id = Message::ClusterReachable.id(),
-                    "API server {} answers, version {version}",
-                    connection.cluster.server()
-                );
-                self.publisher.cluster_up(connection.cluster.server(), &version, &connection);
-                if self.target.known.is_none() {
-                    self.target.known = Some(identity.clone());
-                    self.pipeline.know_cluster(&identity);
-                }
-                self.forward(&connection);
-                self.pipeline.connect(Some(connection));
-                self.handle(Event::ClusterBack);
-            }
-        }
-    }
-
-    fn forward(&self, connection: &Arc<Connection>) {
-        let mut notices = connection.observer.subscribe();
-        let sightings = self.sightings.0.clone();
-        tokio::spawn(async move {
-            while let Some(notice) = notices.next().await {
-                if sightings.send(notice).await.is_err() {
-                    return;
-                }
-            }
-        });
-    }
-
-    fn noticed(&mut self, notice: Notice) {
-        match notice {
-            Notice::Seen(seen) => self.seen(&seen),
-            Notice::Listed { objects, .. } => objects.iter().for_each(|seen| self.seen(seen)),
-            Notice::Missed(_) => {
-                if let Some(connection) = self.pipeline.connection() {
-                    connection.observer.relist();
-                }
-            }
-            Notice::Outage { error, .. } => {
-                if self.publisher.cluster_down(error.to_string()) {
-                    tracing::warn!(message_id = Message::ClusterUnreachable.id(), "{error}");
-                }
-            }
-            Notice::Back(_) => {
-                if self.publisher.cluster_back() {
-                    tracing::info!(
-                        message_id = Message::ClusterReachable.id(),
-                        "API server answers again"
-                    );
-                    self.handle(Event::ClusterBack);
-                }
-            }
-        }
     }
 
     /// One object as a watch saw it: whoever applied it judges it, if its gate has moved.
@@ -454,7 +387,7 @@ impl Daemon {
         self.parted.retain(|key, _| self.graph.item(key).is_none());
         let beside = Beside {
             children: self.pipeline.render_children(),
-            parted: self.parted.clone().into_iter().collect(),
+            parted: self.parted.iter().map(|(k, p)| (k.clone(), p.held.clone())).collect(),
             suspended: self.state.suspended(),
             trouble: self.pipeline.history().trouble(),
         };

@@ -5,7 +5,7 @@ use crate::flux::Key;
 use crate::graph::{Graph, Ready};
 use crate::pipeline::{Connection, Failure, FluxHealth};
 use crate::plan::Held;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
@@ -54,6 +54,7 @@ impl Publisher {
             server: String::new(),
             version: String::new(),
             message: "connecting".to_owned(),
+            blind: BTreeMap::new(),
         };
         let document = Document::starting(about, cluster.clone());
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -82,20 +83,23 @@ impl Publisher {
         self.told.insert(key.clone(), text.clone()) != Some(text)
     }
 
-    /// The API server does not answer. True when that is news.
-    pub fn cluster_down(&mut self, reason: String) -> bool {
+    /// The API server does not answer.
+    pub fn cluster_down(&mut self, reason: String) {
         self.cluster.message = reason;
-        std::mem::replace(&mut self.cluster.connected, false)
+        self.cluster.connected = false;
     }
 
-    /// The API server answers again. True when that is news.
-    pub fn cluster_back(&mut self) -> bool {
-        self.cluster.message.clear();
-        !std::mem::replace(&mut self.cluster.connected, true)
+    /// A kind cannot be watched, with the reason, or can be again.
+    pub fn blind(&mut self, kind: String, why: Option<String>) {
+        match why {
+            Some(why) => self.cluster.blind.insert(kind, why),
+            None => self.cluster.blind.remove(&kind),
+        };
     }
 
-    /// The API server answers for the first time.
+    /// The API server answers.
     pub fn cluster_up(&mut self, server: &str, version: &str, connection: &Connection) {
+        self.cluster.blind.clear();
         self.cluster.connected = true;
         server.clone_into(&mut self.cluster.server);
         version.clone_into(&mut self.cluster.version);

@@ -1,8 +1,10 @@
 //! Carries out the graph's effects as tasks: polls, runs, ends. One panic costs one item.
 
-use crate::flux::{GitRepository, Key};
+use super::sweep::{Swept, look};
+use crate::flux::{GitRepository, Key, Kustomization};
 use crate::pipeline::{Ask, Ended, Failure, Job, Outcome, Pipeline, Report, Retry, Revision, Step};
-use std::collections::{HashMap, HashSet};
+use crate::plan::{Entry, Owner};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
@@ -16,7 +18,11 @@ pub enum Done {
     /// A Kustomization was run.
     Ran(Key, Report),
     /// A removed Kustomization was ended.
-    Ended(Key, Result<Ended, Failure>),
+    Ended(Box<Kustomization>, Result<Ended, Failure>),
+    /// What left Git, or is in no inventory, was looked for.
+    Swept(Result<Swept, Failure>),
+    /// Objects were entered into the inventory of a Kustomization.
+    Entered(Box<Kustomization>, Result<(), Failure>),
     /// A source that left Git was let go of.
     Forgotten,
 }
@@ -26,7 +32,8 @@ pub enum Done {
 enum Purpose {
     Poll(Key),
     Run(Key, Revision),
-    End(Key),
+    End(Box<Kustomization>),
+    Sweep,
     Other,
 }
 
@@ -107,8 +114,24 @@ impl Workers {
         }
         self.ending.insert(key.clone());
         let pipeline = self.pipeline.clone();
-        self.spawn(Purpose::End(key.clone()), async move {
-            Done::Ended(key, pipeline.finalize(job, orphan).await)
+        let kustomization = Box::new(job.kustomization.clone());
+        self.spawn(Purpose::End(kustomization.clone()), async move {
+            Done::Ended(kustomization, pipeline.finalize(job, orphan).await)
+        });
+    }
+
+    /// Looks for what left Git, or is in no inventory.
+    pub fn sweep(&mut self, declared: BTreeSet<Owner>) {
+        let pipeline = self.pipeline.clone();
+        self.spawn(Purpose::Sweep, async move { Done::Swept(look(pipeline, declared).await) });
+    }
+
+    /// Enters objects that were found into the inventory of a Kustomization.
+    pub fn enter(&mut self, kustomization: Kustomization, entries: Vec<Entry>) {
+        let pipeline = self.pipeline.clone();
+        self.spawn(Purpose::Other, async move {
+            let entered = pipeline.enter(&Owner::of(&kustomization), &entries).await;
+            Done::Entered(Box::new(kustomization), entered)
         });
     }
 
@@ -152,10 +175,10 @@ impl Workers {
                     self.end(job, orphan);
                 }
             }
-            Purpose::End(key) => {
-                self.ending.remove(key);
+            Purpose::End(kustomization) => {
+                self.ending.remove(&kustomization.key());
             }
-            Purpose::Poll(_) | Purpose::Other => {}
+            Purpose::Poll(_) | Purpose::Sweep | Purpose::Other => {}
         }
         done.unwrap_or_else(|| panicked(purpose))
     }
@@ -185,7 +208,8 @@ fn panicked(purpose: Purpose) -> Done {
     match purpose {
         Purpose::Poll(key) => Done::Polled(key, Err(failure(Step::Fetch))),
         Purpose::Run(key, revision) => Done::Ran(key, failed(failure(Step::Apply), revision)),
-        Purpose::End(key) => Done::Ended(key, Err(failure(Step::Prune))),
+        Purpose::End(kustomization) => Done::Ended(kustomization, Err(failure(Step::Prune))),
+        Purpose::Sweep => Done::Swept(Err(failure(Step::Prune))),
         Purpose::Other => Done::Forgotten,
     }
 }

@@ -3,10 +3,9 @@
 use super::{Effect, Graph, Item, Notices, Time};
 use crate::flux::{Key, Kind, Object};
 use crate::history::Trigger;
-use crate::pipeline::{Order, Problem, WorkOrders};
+use crate::pipeline::{Order, Problem, WorkOrders, deletes, keeps};
 use crate::plan::{Held, delete_set};
 use crate::render::ObjectId;
-use serde_json::Value;
 
 impl Graph {
     /// Registers what a Kustomization's render declares. Answers what must be ended.
@@ -151,7 +150,10 @@ impl Graph {
     fn end(&mut self, key: &Key, item: Item, orphan: bool, now: Time) -> Vec<Effect> {
         self.notices.remove(key);
         self.cascades.remove(key);
-        let orphan = orphan || item.suspended.is_some() || keeps(&item);
+        let orphan = orphan || item.suspended.is_some() || keeps(&item.object, &item.manifest);
+        // Of a parent that lets go of everything, the children are a part.
+        let children_stay =
+            orphan || matches!(&item.object, Object::Kustomization(k) if !deletes(k));
         let declared = |child: &Item| child.parent.as_ref() == Some(key);
         let children: Vec<Key> =
             self.items.iter().filter(|(_, c)| declared(c)).map(|(key, _)| key.clone()).collect();
@@ -159,7 +161,7 @@ impl Graph {
         for child in children {
             self.leave(child.clone(), now);
             if let Some(item) = self.leaving.remove(&child) {
-                effects.extend(self.end(&child, item, orphan, now));
+                effects.extend(self.end(&child, item, children_stay, now));
             }
         }
         effects.push(match item.object {
@@ -208,17 +210,6 @@ impl Graph {
         }
         effects
     }
-}
-
-/// Whether the objects of an item outlive it by its own statement (`flux-semantics §4.12`).
-fn keeps(item: &Item) -> bool {
-    let mark = "kustomize.toolkit.fluxcd.io/prune";
-    let marked = ["labels", "annotations"].iter().any(|map| {
-        let said = item.manifest.pointer(&format!("/metadata/{map}")).and_then(|m| m.get(mark));
-        said.and_then(Value::as_str).is_some_and(|said| said.eq_ignore_ascii_case("disabled"))
-    });
-    let suspended = matches!(&item.object, Object::Kustomization(k) if k.suspend);
-    marked || suspended
 }
 
 /// Whether a living parent leaves alone what it no longer declares.

@@ -31,6 +31,8 @@ pub enum Event {
     Agree(String),
     /// The API server answers again: everything that failed for it is tried at once.
     ClusterBack,
+    /// Every Kustomization is to compare its objects with the cluster.
+    Verify,
 }
 
 /// What is to be done.
@@ -110,6 +112,14 @@ impl Graph {
             Event::Agree(digest) => {
                 self.agree(&digest);
                 self.release_prunes(now)
+            }
+            Event::Verify => {
+                for item in self.items.values_mut() {
+                    if matches!(item.object, Object::Kustomization(_)) && item.active() {
+                        item.request(now, Trigger::Verify);
+                    }
+                }
+                Vec::new()
             }
             Event::ClusterBack => {
                 for item in self.items.values_mut() {

@@ -1,7 +1,7 @@
 //! Which objects each Kustomization owns, and what each was left as.
 //!
-//! Rows are added by [`History::begin`] only and leave by [`History::gone`] or
-//! [`History::forget`] only, both flushed to the disk before they return.
+//! Rows are added by [`History::begin`] and [`History::enter`], change hands by [`History::hand_over`], and leave by
+//! [`History::gone`] or [`History::forget`] only, all flushed to the disk before they return.
 
 use super::error::HistoryError;
 use super::{Durability, History};
@@ -52,10 +52,47 @@ impl History {
         self.shrink("record a deletion", owner, &[id])
     }
 
-    /// Drops objects that another owner has taken over, or that were let go on purpose.
+    /// Drops objects that were let go on purpose.
     pub fn forget(&self, owner: &str, ids: &[String]) -> Result<(), HistoryError> {
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-        self.shrink("hand objects over", owner, &ids)
+        self.shrink("let objects go", owner, &ids)
+    }
+
+    /// Adds objects that were found in the cluster; one that is there already stays as it is.
+    pub fn enter(&self, owner: &str, found: &[Entry]) -> Result<(), HistoryError> {
+        if found.is_empty() {
+            return Ok(());
+        }
+        self.write("enter objects that were found", Durability::Full, |db| {
+            let mut row = db.prepare_cached(
+                "INSERT OR IGNORE INTO inventory (owner, id, version) VALUES (?1, ?2, ?3)",
+            )?;
+            for entry in found {
+                row.execute([owner, &entry.id, &entry.version])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Moves objects of an owner, each to an heir: at no instant are they in no inventory. An
+    /// heir that has the object already keeps its own row.
+    pub fn hand_over(&self, owner: &str, heirs: &[(String, String)]) -> Result<(), HistoryError> {
+        if heirs.is_empty() {
+            return Ok(());
+        }
+        self.write("hand objects over", Durability::Full, |db| {
+            let mut heir = db.prepare_cached(
+                "INSERT OR IGNORE INTO inventory (owner, id, version) \
+                 SELECT ?3, id, version FROM inventory WHERE owner = ?1 AND id = ?2",
+            )?;
+            let mut row =
+                db.prepare_cached("DELETE FROM inventory WHERE owner = ?1 AND id = ?2")?;
+            for (id, to) in heirs {
+                heir.execute([owner, id, to])?;
+                row.execute([owner, id])?;
+            }
+            Ok(())
+        })
     }
 
     fn shrink(&self, doing: &'static str, owner: &str, ids: &[&str]) -> Result<(), HistoryError> {

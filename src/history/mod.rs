@@ -84,13 +84,38 @@ impl History {
 
     /// Stores such a value durably; the same value again is no write.
     pub fn set_meta(&self, key: &str, value: &str) -> Result<(), HistoryError> {
-        if self.meta(key)?.as_deref() == Some(value) {
+        self.set_metas(&[(key.to_owned(), value.to_owned())])
+    }
+
+    /// Stores several such values at once; those that are stored already are no write.
+    pub fn set_metas(&self, notes: &[(String, String)]) -> Result<(), HistoryError> {
+        let mut news = Vec::new();
+        for (key, value) in notes {
+            if self.meta(key)?.as_ref() != Some(value) {
+                news.push((key, value));
+            }
+        }
+        if news.is_empty() {
             return Ok(());
         }
         self.write("store a note", Durability::Full, |db| {
-            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [key, value])
-        })?;
-        Ok(())
+            let mut row =
+                db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?;
+            for (key, value) in news {
+                row.execute([key, value])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Drops such a value; one that is not there is no write.
+    pub fn drop_meta(&self, key: &str) -> Result<(), HistoryError> {
+        if self.meta(key)?.is_none() {
+            return Ok(());
+        }
+        self.write("drop a note", Durability::Normal, |db| {
+            db.execute("DELETE FROM meta WHERE key = ?1", [key]).map(|_| ())
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {

@@ -33,6 +33,8 @@ pub enum Trigger {
     Prune,
     /// It was suspended and no longer is.
     Resume,
+    /// Every object is compared: after an outage, and once a day.
+    Verify,
 }
 
 impl Trigger {
@@ -48,6 +50,7 @@ impl Trigger {
             Trigger::Retry => "retry",
             Trigger::Prune => "prune",
             Trigger::Resume => "resume",
+            Trigger::Verify => "verify",
         }
     }
 
@@ -63,6 +66,7 @@ impl Trigger {
             "retry" => Trigger::Retry,
             "prune" => Trigger::Prune,
             "resume" => Trigger::Resume,
+            "verify" => Trigger::Verify,
             _ => Trigger::Request { by: by.unwrap_or(word) },
         }
     }

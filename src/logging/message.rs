@@ -45,6 +45,8 @@ pub enum Message {
     RecordInterrupted,
     /// The database was damaged and replaced.
     RecordRebuilt,
+    /// Objects of ours that no inventory knew were found in the cluster.
+    InventoryRegained,
     /// Another writer keeps changing fields that Git sets.
     Conflict,
     /// Two Kustomizations want the same object differently.
@@ -77,7 +79,7 @@ pub enum Message {
 type Entry = (Message, &'static str, &'static str, &'static str);
 
 /// The explanations, in the order of the enum. `@FIELD@` is filled in by journalctl.
-const ENTRIES: [Entry; 31] = [
+const ENTRIES: [Entry; 32] = [
     (
         Message::Started,
         "7e93cb33bbc7eb1859404495e9145625",
@@ -205,6 +207,13 @@ const ENTRIES: [Entry; 31] = [
         "The database was damaged and replaced",
         "The damaged file was put aside in the state directory. The inventory is rebuilt from the\n\
          cluster; history before this moment is in the old file. Look at the disk: journalctl -k -p warning",
+    ),
+    (
+        Message::InventoryRegained,
+        "80974a6784dc4eb48d1378c6277e3b92",
+        "Objects came back into the inventory of @GITOPSD_KUSTOMIZATION@",
+        "They carry its labels and fields, but the record did not know them: the record was lost, or\n\
+         the cluster is older than it. What Git does not name is pruned next: gitopsd diff shows it.",
     ),
     (
         Message::Conflict,

@@ -14,16 +14,19 @@ pub struct Connection {
     pub observer: Observer,
     /// True when this is not the cluster that the history was made on: nothing is pruned then.
     pub stranger: bool,
+    /// True when others own objects in it as we do: what no inventory knows is left alone.
+    pub shared: bool,
 }
 
 impl Connection {
     /// Builds the parts around a client.
-    pub fn new(cluster: Cluster, stranger: bool) -> Self {
+    pub fn new(cluster: Cluster, stranger: bool, shared: bool) -> Self {
         Connection {
             applier: Applier::new(cluster.clone()),
             observer: Observer::new(cluster.clone()),
             cluster,
             stranger,
+            shared,
         }
     }
 }

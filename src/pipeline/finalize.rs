@@ -1,8 +1,8 @@
 //! Ends a Kustomization that left Git: deletes what it owned, as its policy says.
 
 use super::kustomization::{Run, Wanted};
+use super::orders::deletes;
 use super::{Ended, Failure, Job, Outcome, Pipeline, lock};
-use crate::flux::{DeletionPolicy, Kustomization};
 use crate::plan::{Guard, Owner};
 use crate::render::ObjectId;
 
@@ -25,15 +25,6 @@ impl Pipeline {
     }
 }
 
-/// Whether objects go with their Kustomization (`flux-semantics §4.12`).
-pub(super) fn deletes(kustomization: &Kustomization) -> bool {
-    match kustomization.deletion_policy {
-        DeletionPolicy::MirrorPrune => kustomization.prune,
-        DeletionPolicy::Delete | DeletionPolicy::WaitForTermination => true,
-        DeletionPolicy::Orphan => false,
-    }
-}
-
 impl Run<'_> {
     async fn end(&mut self, orphan: bool) -> Result<(), Failure> {
         let inventory = self.inventory().await?;
@@ -48,11 +39,15 @@ impl Run<'_> {
         lock(&self.pipeline.keyrings).remove(&self.job.kustomization.key());
         if orphan || !deletes(&self.job.kustomization) {
             let ids: Vec<ObjectId> = inventory.into_iter().map(|entry| entry.id).collect();
-            self.hand_over(&ids);
-            return self.let_go(&ids).await;
+            let left = self.hand_over(ids).await?;
+            self.let_go(&left).await?;
+            return self.drop_policy().await;
         }
         let connection = self.connected()?;
-        if connection.stranger || inventory.is_empty() {
+        if inventory.is_empty() {
+            return self.drop_policy().await;
+        }
+        if connection.stranger {
             return Ok(());
         }
         let guard = Guard {
@@ -61,6 +56,7 @@ impl Run<'_> {
             removed: true,
             confirmed: lock(&self.pipeline.confirmed).clone(),
         };
-        self.delete(inventory, guard, &Wanted::nothing()).await
+        self.delete(inventory, guard, &Wanted::nothing()).await?;
+        self.drop_policy().await
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Run<'a> {
     pub(super) claimed: Vec<(String, String)>,
     /// The confirmation that this run has used up.
     pub(super) used: Option<String>,
+    /// Compares every object, whatever is remembered of it.
+    pub(super) verify: bool,
     step: (Step, Instant),
 }
 
@@ -54,6 +56,7 @@ pub(super) struct Wanted {
 impl Pipeline {
     /// Makes one run. Never fails: what went wrong is in the report.
     pub async fn reconcile(&self, job: Job, ask: &Ask) -> Report {
+        self.first_connection().await;
         let mut run = Run::new(self, &job);
         let result = run.steps(ask).await;
         run.close(result).await
@@ -78,6 +81,7 @@ impl<'a> Run<'a> {
             held: Vec::new(),
             claimed: Vec::new(),
             used: None,
+            verify: false,
             step: (Step::Wait, Instant::now()),
         }
     }
@@ -95,6 +99,9 @@ impl<'a> Run<'a> {
 
     async fn steps(&mut self, ask: &Ask) -> Result<Outcome, Failure> {
         let permit = self.pipeline.workers.acquire().await;
+        self.verify = lock(&self.pipeline.memory)
+            .get_mut(&self.owner)
+            .is_some_and(|memory| std::mem::take(&mut memory.verify));
         self.enter(Step::Open);
         let mut request = self.request(true).await?;
         let input =
@@ -161,6 +168,9 @@ impl<'a> Run<'a> {
     /// Nothing has to be done on these inputs. A run for pruning is never quiet: deletions or
     /// labels of formerly shared objects wait for it, whatever a run in between has remembered.
     fn quiet(&mut self, input: &str) -> bool {
+        if self.verify {
+            return false;
+        }
         if !matches!(
             self.job.trigger,
             Trigger::Interval
@@ -198,6 +208,7 @@ impl<'a> Run<'a> {
             return Ok(Err(adopted));
         }
         let Sorted { plain, orders, kept } = sorted;
+        self.keep_policies(&orders).await?;
         let manifests = match self.finish(plain).await {
             Ok(manifests) => manifests,
             Err(failure) if failure.reason == "OwnershipConflict" => {
@@ -400,6 +411,7 @@ impl<'a> Run<'a> {
             && let Some(memory) = lock(&self.pipeline.memory).get_mut(&self.owner)
         {
             memory.ready = false;
+            memory.verify |= self.verify;
         }
         let outcome = match self.finish_record(&outcome).await {
             Ok(()) => outcome,

@@ -37,6 +37,8 @@ pub struct Memory {
     pub nominated: BTreeMap<ObjectId, u64>,
     /// When objects were healed lately, milliseconds of any steady clock.
     pub healed: BTreeMap<ObjectId, Vec<u64>>,
+    /// Every object is to be compared by the next run.
+    pub verify: bool,
     /// True when the last run ended ready: applied, pruned and healthy.
     pub ready: bool,
     /// Notices of the last run.
@@ -50,7 +52,7 @@ pub struct Memory {
 impl Memory {
     /// True when a run on the same inputs would find nothing to do.
     pub fn quiet(&self, input: &str) -> bool {
-        self.ready && self.input == input && self.nominated.is_empty()
+        self.ready && !self.verify && self.input == input && self.nominated.is_empty()
     }
 
     /// True when an object needs no look: same manifest, gate unmoved.
@@ -69,6 +71,13 @@ impl Memory {
             }
             _ => false,
         }
+    }
+
+    /// Nothing that was seen counts any more: resourceVersions may even have fallen.
+    pub fn doubt(&mut self) {
+        self.verify = true;
+        self.nominated.clear();
+        self.objects.values_mut().for_each(|known| known.version = 0);
     }
 
     /// Takes in what we applied or read ourselves; an edit that a watch saw later stays.

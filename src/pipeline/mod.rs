@@ -17,17 +17,21 @@ mod kustomization;
 mod memory;
 mod orders;
 mod outcome;
+mod policy;
 mod poll;
 mod preview;
 mod prune;
 mod record;
+mod survey;
 mod write;
 
 pub use connection::Connection;
 pub use inputs::HostSecrets;
-pub use orders::{Order, Problem, SetAsideEntry, Sorted, WorkOrders, sort};
+pub use orders::{Order, Problem, SetAsideEntry, Sorted, WorkOrders, deletes, keeps, sort};
 pub use outcome::{Failure, Retry, Step};
+pub use policy::former;
 pub use preview::{Preview, PreviewStep};
+pub use survey::Survey;
 
 use crate::flux::{Key, Kustomization};
 use crate::history::{History, Trigger};
@@ -176,6 +180,9 @@ pub struct Settings {
     pub root_url: String,
 }
 
+/// How long after the start a run waits for the first answer of the API server.
+const FIRST_CONNECTION: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// The steps, and what lives from one run to the next.
 pub struct Pipeline {
     settings: Settings,
@@ -193,6 +200,8 @@ pub struct Pipeline {
     credentials: Mutex<HashMap<Key, inputs::Known>>,
     /// The keys of each Kustomization as they were read last, and from which Secret.
     keyrings: Mutex<HashMap<Key, (String, Arc<Keyring>)>>,
+    /// What is stored of the end of each Kustomization, by its key in the database.
+    policies: Mutex<HashMap<String, String>>,
     stopping: watch::Sender<bool>,
     since: std::time::Instant,
 }
@@ -206,7 +215,8 @@ impl Pipeline {
         host: HostSecrets,
     ) -> Self {
         let mut claims = Claims::default();
-        for (owner, ids) in record::inventories(&history) {
+        // An unreadable database says nothing here, and was reported when it was opened.
+        for (owner, ids) in record::inventories(&history).unwrap_or_default() {
             claims.remember(&owner, ids);
         }
         let workers = Semaphore::new(settings.workers);
@@ -224,6 +234,7 @@ impl Pipeline {
             heirs: Mutex::default(),
             credentials: Mutex::default(),
             keyrings: Mutex::default(),
+            policies: Mutex::default(),
             stopping: watch::channel(false).0,
             since: std::time::Instant::now(),
         }
@@ -262,6 +273,12 @@ impl Pipeline {
         memory.nominated.keys().map(|id| memory.patience(id, now)).min()
     }
 
+    /// Makes the next run of every Kustomization compare all of its objects with the cluster:
+    /// nothing that was seen before counts, as after an outage the cluster may be an older one.
+    pub fn verify(&self) {
+        lock(&self.memory).values_mut().for_each(Memory::doubt);
+    }
+
     /// Sets or takes away the connection to the API server.
     pub fn connect(&self, connection: Option<Arc<Connection>>) {
         self.connection.send_replace(connection);
@@ -270,6 +287,14 @@ impl Pipeline {
     /// The connection, if there is one.
     pub fn connection(&self) -> Option<Arc<Connection>> {
         self.connection.borrow().clone()
+    }
+
+    /// Right after the start the server may just not have answered yet: that is no failure.
+    async fn first_connection(&self) {
+        let Some(left) = FIRST_CONNECTION.checked_sub(self.since.elapsed()) else { return };
+        let mut connection = self.connection.subscribe();
+        // In time or not, and whether it came: the run looks for itself.
+        let _ = tokio::time::timeout(left, connection.wait_for(Option::is_some)).await;
     }
 
     /// Replaces the digests of delete sets that were confirmed.
@@ -288,21 +313,14 @@ impl Pipeline {
         std::mem::take(&mut *lock(&self.heirs))
     }
 
-    /// Every owner that the inventory knows.
-    pub fn owners(&self) -> Vec<Owner> {
-        record::inventories(&self.history).into_iter().map(|(owner, _)| owner).collect()
-    }
-
-    /// A Kustomization that left Git while nobody was looking, as far as the record knows it.
-    pub fn departed(&self, owner: &Owner) -> Option<Kustomization> {
-        record::departed(&self.history, owner)
-    }
-
-    /// Stores which cluster the history is made on.
+    /// Stores which cluster the history is made on, beside the caller.
     pub fn know_cluster(&self, identity: &str) {
-        if let Err(error) = self.history.set_meta(record::CLUSTER, identity) {
-            tracing::warn!("the cluster's identity could not be stored: {error}");
-        }
+        let (history, identity) = (self.history.clone(), identity.to_owned());
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = history.set_meta(record::CLUSTER, &identity) {
+                tracing::warn!("the cluster's identity could not be stored: {error}");
+            }
+        });
     }
 
     /// The database of runs, for reading.

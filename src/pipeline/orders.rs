@@ -1,6 +1,6 @@
 //! Pure: one render sorted into what is applied, what is a work order and what is set aside.
 
-use crate::flux::{Class, Object, Unsupported, classify};
+use crate::flux::{Class, DeletionPolicy, Kustomization, Object, Unsupported, classify};
 use crate::render::Manifest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -110,6 +110,26 @@ fn order(manifest: &Manifest, orders: &mut WorkOrders) {
             blocks: false,
         }),
     }
+}
+
+/// Whether objects go with their Kustomization (`flux-semantics §4.12`).
+pub fn deletes(kustomization: &Kustomization) -> bool {
+    match kustomization.deletion_policy {
+        DeletionPolicy::MirrorPrune => kustomization.prune,
+        DeletionPolicy::Delete | DeletionPolicy::WaitForTermination => true,
+        DeletionPolicy::Orphan => false,
+    }
+}
+
+/// Whether the objects of a Flux object outlive it by its own statement: it is suspended, or
+/// carries the mark (`flux-semantics §4.12`).
+pub fn keeps(object: &Object, manifest: &Value) -> bool {
+    let mark = "kustomize.toolkit.fluxcd.io/prune";
+    let marked = ["labels", "annotations"].iter().any(|map| {
+        let said = manifest.pointer(&format!("/metadata/{map}")).and_then(|m| m.get(mark));
+        said.and_then(Value::as_str).is_some_and(|said| said.eq_ignore_ascii_case("disabled"))
+    });
+    marked || matches!(object, Object::Kustomization(k) if k.suspend)
 }
 
 /// Namespaces that plain objects need and that only a set-aside manifest would have created.

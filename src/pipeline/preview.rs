@@ -4,7 +4,7 @@ use super::kustomization::Run;
 use super::orders::Sorted;
 use super::write::explain;
 use super::{Failure, Job, Pipeline, lock};
-use crate::plan::{Action, Guard, Judged, decide, desired, label, stages, stale};
+use crate::plan::{Action, Coming, Guard, Judged, decide, desired, label, stages, stale};
 use crate::render::ObjectId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -70,10 +70,13 @@ impl Run<'_> {
             label(manifest, &labelled);
         }
         let rendered: BTreeSet<ObjectId> = manifests.iter().map(|m| m.id.clone()).collect();
+        let mut coming = Coming::default();
         for stage in stages(manifests) {
             let probes = connection.applier.probe(&stage).await;
             for (manifest, probe) in stage.into_iter().zip(probes) {
-                let step = decide(manifest, probe, self.job.kustomization.force);
+                let mut step = decide(manifest, probe, self.job.kustomization.force);
+                coming.defer(&mut step);
+                coming.add(&step);
                 let reason = |text: String| vec![self.redactor.mask(&text)];
                 let (verb, lines) = match &step.action {
                     Action::Unchanged => {

@@ -24,8 +24,8 @@ impl Run<'_> {
         if !self.job.kustomization.prune {
             // As in Flux: what is not pruned is let go of.
             let ids: Vec<ObjectId> = gone.into_iter().map(|entry| entry.id).collect();
-            self.hand_over(&ids);
-            return self.let_go(&ids).await;
+            let left = self.hand_over(ids).await?;
+            return self.let_go(&left).await;
         }
         let stranger = self.connection.as_ref().is_some_and(|c| c.stranger);
         if stranger || !wanted.answer.may_prune {
@@ -57,12 +57,7 @@ impl Run<'_> {
     ) -> Result<(), Failure> {
         let entries: BTreeMap<ObjectId, Entry> =
             gone.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
-        let (shared, unclaimed): (Vec<ObjectId>, Vec<ObjectId>) = {
-            let claims = lock(&self.pipeline.claims);
-            entries.keys().cloned().partition(|id| claims.other(&self.owner, id).is_some())
-        };
-        self.hand_over(&shared);
-        self.let_go(&shared).await?;
+        let unclaimed = self.hand_over(entries.keys().cloned().collect()).await?;
         let Judged { mut free, held, used } = guard.judge(unclaimed);
         if let Some(held) = held {
             self.hold(held);
@@ -96,20 +91,32 @@ impl Run<'_> {
         }
     }
 
+    /// Leaves what others claim too to them; answers what nobody else does.
+    ///
     /// Shared objects carry the labels of their first owner. When that one lets go, the next has
     /// to write its own: its memory is made to look again, and the loop is told to run it.
-    pub(super) fn hand_over(&self, shared: &[ObjectId]) {
-        let heirs: BTreeSet<Owner> = {
+    pub(super) async fn hand_over(&self, ids: Vec<ObjectId>) -> Result<Vec<ObjectId>, Failure> {
+        let mut heirs: Vec<(ObjectId, Owner)> = Vec::new();
+        let mut left = Vec::new();
+        {
             let claims = lock(&self.pipeline.claims);
-            shared.iter().filter_map(|id| claims.other(&self.owner, id).cloned()).collect()
-        };
+            for id in ids {
+                match claims.other(&self.owner, &id) {
+                    Some(heir) => heirs.push((id, heir.clone())),
+                    None => left.push(id),
+                }
+            }
+        }
+        let owners: BTreeSet<Owner> = heirs.iter().map(|(_, heir)| heir.clone()).collect();
+        self.bequeath(heirs).await?;
         let mut memory = lock(&self.pipeline.memory);
-        for heir in &heirs {
+        for heir in &owners {
             if let Some(memory) = memory.get_mut(heir) {
                 memory.input.clear();
             }
         }
-        lock(&self.pipeline.heirs).extend(heirs);
+        lock(&self.pipeline.heirs).extend(owners);
+        Ok(left)
     }
 
     async fn pruned(&mut self, id: &ObjectId, outcome: Pruned) -> Result<(), Failure> {

@@ -1,16 +1,13 @@
 //! Writes history on a blocking thread: the loop never waits for a disk.
 
-use super::finalize::deletes;
 use super::kustomization::{Run, Wanted};
 use super::{Failure, Outcome, Retry, Step, lock};
-use crate::flux::{Kustomization, Object};
 use crate::history::{
     Applied, Change, Entry as Row, Finish, History, HistoryError, ObjectDigest, RunId, Start,
     Verdict,
 };
 use crate::plan::{Entry, Owner};
 use crate::render::ObjectId;
-use serde_json::json;
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,65 +20,52 @@ pub(super) fn now_ms() -> i64 {
 /// An owner, and what it owns with the digest of its last claim.
 type Known = (Owner, Vec<(ObjectId, Option<String>)>);
 
-/// Every owner with its inventory; an unreadable database says nothing, and was
-/// reported when it was opened.
-pub(super) fn inventories(history: &History) -> Vec<Known> {
-    let owners = history.owners().unwrap_or_default();
-    let known = owners.into_iter().filter_map(|owner| {
-        let rows = history.object_digests(&owner).ok()?;
+/// Every owner with its inventory.
+pub(super) fn inventories(history: &History) -> Result<Vec<Known>, HistoryError> {
+    let mut known = Vec::new();
+    for owner in history.owners()? {
+        let rows = history.object_digests(&owner)?;
         let ids = rows
             .into_iter()
             .filter_map(|row| Some((ObjectId::parse_inventory(&row.id)?, row.digest)))
             .collect();
-        let (namespace, name) = owner.split_once('/')?;
-        Some((Owner { namespace: namespace.to_owned(), name: name.to_owned() }, ids))
-    });
-    known.collect()
+        if let Some((namespace, name)) = owner.split_once('/') {
+            let owner = Owner { namespace: namespace.to_owned(), name: name.to_owned() };
+            known.push((owner, ids));
+        }
+    }
+    Ok(known)
+}
+
+/// A database that did not take what it was given.
+pub(super) fn unrecorded(error: &HistoryError) -> Failure {
+    let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
+    Failure::new(Step::Record, "RecordFailed", error.to_string()).hint(error.hint()).retry(retry)
+}
+
+/// A call on the database that ended in a panic.
+pub(super) fn lost() -> Failure {
+    let cause = "the database thread ended unexpectedly";
+    Failure::new(Step::Record, "RecordFailed", cause).retry(Retry::Soon)
 }
 
 /// Meta key of the uid of `kube-system`.
 pub(super) const CLUSTER: &str = "cluster";
 
-/// Meta key of what happens to an owner's objects when it leaves Git.
-fn policy_key(owner: &Owner) -> String {
-    format!("policy:{owner}")
-}
-
-/// A Kustomization that is known by its inventory only, with the policy stored at its last write.
-/// `None` when its objects are to stay.
-pub(super) fn departed(history: &History, owner: &Owner) -> Option<Kustomization> {
-    let policy = history.meta(&policy_key(owner)).ok()??;
-    let stand_in = json!({
-        "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
-        "metadata": {"namespace": owner.namespace, "name": owner.name},
-        "spec": {"interval": "1h", "prune": policy == "delete",
-            "sourceRef": {"kind": "GitRepository", "name": owner.name}},
-    });
-    match Object::read(&stand_in) {
-        Some(Ok(Object::Kustomization(kustomization))) => Some(*kustomization),
-        _ => None,
-    }
-}
-
 impl Run<'_> {
     /// Runs one call on the database.
-    async fn database<T: Send + 'static>(
+    pub(super) async fn database<T: Send + 'static>(
         &self,
         call: impl FnOnce(&History) -> Result<T, HistoryError> + Send + 'static,
     ) -> Result<T, Failure> {
         let history = self.pipeline.history.clone();
         let done = tokio::task::spawn_blocking(move || call(&history)).await;
-        let error = match done {
+        let failure = match done {
             Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => error,
-            Err(_) => {
-                let cause = "the database thread ended unexpectedly";
-                return Err(Failure::new(Step::Record, "RecordFailed", cause).retry(Retry::Soon));
-            }
+            Ok(Err(error)) => unrecorded(&error),
+            Err(_) => lost(),
         };
-        let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
-        let failure = Failure::new(Step::Record, "RecordFailed", error.to_string());
-        Err(self.at_revision(failure.hint(error.hint()).retry(retry)))
+        Err(self.at_revision(failure))
     }
 
     /// Stores the run and the union of old and new inventory, before the first write.
@@ -105,15 +89,7 @@ impl Run<'_> {
                 Row { id: entry.id.inventory(), version: entry.version }
             })
             .collect();
-        let key = policy_key(&self.owner);
-        let policy = if deletes(&self.job.kustomization) { "delete" } else { "orphan" };
-        let begun = self.database(move |history| {
-            if history.meta(&key)?.as_deref() != Some(policy) {
-                history.set_meta(&key, policy)?;
-            }
-            history.begin(&start, &union)
-        });
-        let run = begun.await?;
+        let run = self.database(move |history| history.begin(&start, &union)).await?;
         self.record = Some(run);
         Ok(run)
     }
@@ -146,7 +122,18 @@ impl Run<'_> {
         self.database(move |history| history.change(run, &change)).await
     }
 
-    /// Drops entries whose deletion is confirmed, or that another owner has.
+    /// Hands entries to their heirs, before this owner forgets them.
+    pub(super) async fn bequeath(&self, heirs: Vec<(ObjectId, Owner)>) -> Result<(), Failure> {
+        if heirs.is_empty() {
+            return Ok(());
+        }
+        let owner = self.owner.to_string();
+        let heirs: Vec<(String, String)> =
+            heirs.into_iter().map(|(id, heir)| (id.inventory(), heir.to_string())).collect();
+        self.database(move |history| history.hand_over(&owner, &heirs)).await
+    }
+
+    /// Drops entries whose deletion is confirmed, or that are let go of.
     pub(super) async fn let_go(&self, ids: &[ObjectId]) -> Result<(), Failure> {
         if ids.is_empty() {
             return Ok(());

@@ -161,7 +161,9 @@ impl Run<'_> {
 
     /// No look is needed: same manifest as applied, and no watch has seen its gate move.
     fn is_quiet(&self, manifest: &Manifest) -> bool {
-        if matches!(self.job.trigger, Trigger::Boot | Trigger::Retry | Trigger::Resume) {
+        if self.verify
+            || matches!(self.job.trigger, Trigger::Boot | Trigger::Retry | Trigger::Resume)
+        {
             return false;
         }
         let digest = self.digest(manifest);

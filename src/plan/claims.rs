@@ -132,6 +132,11 @@ impl Claims {
         claimants.chain(refused.map(|(owner, _)| owner)).find(|claimant| *claimant != owner)
     }
 
+    /// Whether anybody claims the object.
+    pub fn wanted(&self, id: &ObjectId) -> bool {
+        self.by_object.contains_key(id) || self.refused.values().any(|ids| ids.contains_key(id))
+    }
+
     /// Owners whose latest claims were refused.
     pub fn refused(&self) -> Vec<Owner> {
         self.refused.keys().cloned().collect()

@@ -56,6 +56,10 @@ pub fn delete_set(ids: &[ObjectId]) -> String {
 impl Guard {
     /// Splits stale objects into those that may be deleted now and those that are held.
     pub fn judge(&self, stale: Vec<ObjectId>) -> Judged {
+        let whole = delete_set(&stale);
+        if self.confirmed.contains(&whole) {
+            return Judged { free: stale, held: None, used: Some(whole) };
+        }
         let lost_most = !self.removed
             && !stale.is_empty()
             && (self.rendered == 0 || (stale.len() > 2 && stale.len() * 2 > self.before));

@@ -2,7 +2,7 @@
 //!
 //! In the order of use: [`desired()`] finishes each manifest (common metadata, defaults that Flux
 //! fills in) and [`label`] writes its owner, [`stages`] splits them so that CRDs and namespaces
-//! come first, [`Claims`] says who else wants an object, [`decide()`] turns one manifest and its
+//! come first ([`Coming`] tells a plan that is only shown what they will make), [`Claims`] says who else wants an object, [`decide()`] turns one manifest and its
 //! [`Probe`] into a [`Step`], and [`stale`] with [`Guard`] says which objects of the inventory left
 //! Git and which of those deletions are held. `diff` prints the very steps that `run` executes.
 //!
@@ -10,6 +10,7 @@
 //! `pipeline`'s, and nothing here reads Git, the cluster or the database.
 
 mod claims;
+mod coming;
 mod decide;
 mod desired;
 mod diff;
@@ -19,6 +20,7 @@ mod inventory;
 mod order;
 
 pub use claims::{Claim, Claims, Conflict};
+pub use coming::Coming;
 pub use decide::{GOING, decide};
 pub use desired::{MANAGER, Owner, desired, label};
 pub use diff::{Difference, differences};

@@ -18,7 +18,7 @@ const PURE: &[(&str, &str)] = &[
     ("secrets", "age error plaintext sops store"),
     ("source", "credential error ignore select"),
     ("render", "document error finish kustomization manifest open reach redact substitute"),
-    ("plan", "claims decide desired diff gate guard inventory order"),
+    ("plan", "claims coming decide desired diff gate guard inventory order"),
     ("apply", "managers refusal"),
     ("observe", "cause kstatus"),
     ("history", "word"),

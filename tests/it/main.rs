@@ -8,6 +8,7 @@ mod bed_works; // the bed does what the scenarios rely upon
 mod cli; // the program as a person calls it: help, exit codes, build, check
 mod cluster; // the client of the API server
 mod drift; // what others do to our objects
+mod older; // a record or a cluster that is older than the other
 mod observe; // watches, health, causes
 mod outage; // something that the daemon needs is away, and comes back
 mod owned; // who owns an object, what is pruned, held and kept

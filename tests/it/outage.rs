@@ -1,7 +1,7 @@
 //! What the daemon does while something it needs is away, and once that is back.
 
 use crate::bed::{Fault, Repo};
-use crate::world::{App, World, mk_config_map, mk_kustomization, mk_namespace};
+use crate::world::{App, World, mk_config_map, mk_deployment, mk_kustomization, mk_namespace};
 use std::fmt::Write as _;
 
 /// One Kustomization with one ConfigMap, in the scenario's namespace.
@@ -86,6 +86,71 @@ fn an_api_server_that_goes_away_in_the_middle_costs_nothing_but_time() {
         value(world, "a").as_deref() == Some("3")
     });
     world.settled();
+}
+
+#[test]
+fn after_an_outage_the_kubeconfig_is_read_again_and_a_live_flux_is_seen() {
+    let mut world = World::alone();
+    let repo = one_app_with_namespace(&world);
+    world.start();
+    world.settled();
+    let good = std::fs::read_to_string(world.path("kubeconfig")).unwrap();
+    world.cluster().stop("kube-apiserver");
+    world.eventually("the outage is told", |world| world.status()["cluster"]["connected"] == false);
+    std::fs::write(world.path("kubeconfig"), "clusters: [").unwrap();
+    world.cluster().start("kube-apiserver");
+    world.eventually("the new kubeconfig is looked at", |world| {
+        let status = world.status();
+        let message = status["cluster"]["message"].as_str().unwrap();
+        message.contains("kubeconfig") && message.contains("cannot be used")
+    });
+    std::fs::write(world.path("kubeconfig"), good).unwrap();
+    world.settled();
+
+    // Somebody starts Flux: two owners would fight over every object.
+    let controller = mk_deployment("flux-system", "kustomize-controller", "1").replacen(
+        "metadata:\n",
+        "metadata:\n  labels: {app.kubernetes.io/part-of: flux}\n",
+        1,
+    );
+    world.cluster().apply(&mk_namespace("flux-system"));
+    world.cluster().apply(&controller);
+    world.cluster().stop("kube-apiserver");
+    world.cluster().start("kube-apiserver");
+    world.eventually("Flux is seen", |world| {
+        world.status()["cluster"]["message"].as_str().unwrap().contains("two owners")
+    });
+    let mark = world.cluster().mark();
+    repo.write("apps/a.yaml", &mk_config_map(&world.namespace, "a", "2"));
+    repo.commit("second");
+    repo.push("main");
+    assert!(!world.reconcile());
+    let writes =
+        world.cluster().audit(mark).into_iter().filter(|request| {
+            !["get", "list", "watch"].contains(&request["verb"].as_str().unwrap())
+        });
+    assert_eq!(writes.collect::<Vec<_>>(), Vec::<serde_json::Value>::new());
+    let scale = ["-n", "flux-system", "scale", "deployment", "--all", "--replicas=0"];
+    world.cluster().kubectl_ok(&scale);
+    world.eventually("handed over", |world| value(world, "a").as_deref() == Some("2"));
+}
+
+#[test]
+fn every_object_is_compared_once_in_a_while_whatever_the_watches_say() {
+    let mut world = World::new();
+    world.configure("cluster: {shared: true, verify: 10s}\n");
+    one_app(&world);
+    world.start();
+    world.settled();
+    let mark = world.cluster().mark();
+    world.eventually("the object is asked about", |world| {
+        world.cluster().audit_of(&world.user, mark).iter().any(|request| {
+            let uri = request["requestURI"].as_str().unwrap();
+            uri.contains("configmaps/a") && uri.contains("dryRun=All")
+        })
+    });
+    let runs = world.json(&["history", "apps"]);
+    assert_eq!(runs.as_array().unwrap().len(), 1, "a look that finds nothing is no run");
 }
 
 #[test]

@@ -332,6 +332,38 @@ fn a_kustomization_that_leaves_git_takes_its_objects_along() {
 }
 
 #[test]
+fn what_was_told_to_stay_stays_though_it_leaves_while_nobody_looks() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let object = |name: &str| [("a.yaml", mk_config_map(&ns, name, "1"))];
+    let repo = world.apps(&[
+        App { name: "told", spec: "", files: &object("told") },
+        App { name: "going", spec: "", files: &object("going") },
+        App { name: "staying", spec: "", files: &object("staying") },
+        App { name: "as-well", spec: "", files: &object("as-well") },
+    ]);
+    world.start();
+    world.settled();
+    // A change of the policy alone writes nothing to the cluster.
+    let text = mk_kustomization("told", "./apps/told", "").replace("prune: true", "prune: false");
+    repo.write("clusters/my-cluster/told.yaml", &text);
+    assert!(push(&world, &repo, "told to stay"), "{}", world.log());
+    world.settled();
+    assert_eq!(world.stop(), Some(0));
+    // Without the mirror nothing but the record knows that they were there.
+    std::fs::remove_dir_all(world.path("state/mirrors")).unwrap();
+    for name in ["told", "going"] {
+        repo.remove(&format!("clusters/my-cluster/{name}.yaml"));
+    }
+    repo.commit("both leave unseen");
+    repo.push("main");
+    world.start();
+    world.eventually("the one goes", |world| !there(world, "going"));
+    world.settled();
+    assert!(there(&world, "told") && there(&world, "staying"), "{}", world.log());
+}
+
+#[test]
 fn what_is_not_to_be_pruned_stays() {
     let mut world = World::new();
     let ns = world.namespace.clone();

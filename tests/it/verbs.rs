@@ -1,9 +1,9 @@
 //! What the verbs say and do, and what an unchanged pass costs.
 
 use crate::bed::{Command, Repo};
-use crate::world::{App, World, mk_config_map};
+use crate::world::{App, World, mk_config_map, mk_namespace};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Two Kustomizations with one ConfigMap each, `a` and `b`.
@@ -136,6 +136,56 @@ fn done(run: &Value) -> BTreeSet<String> {
             format!("{} {}", word(o["action"].as_str().unwrap()), o["object"].as_str().unwrap())
         })
         .collect()
+}
+
+#[test]
+fn diff_defers_what_the_same_run_makes_possible_first() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let group = format!("{ns}.example.com");
+    let crd = format!(
+        "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\n\
+         metadata: {{name: toys.{group}}}\nspec:\n  group: {group}\n  scope: Namespaced\n  \
+         names: {{kind: Toy, plural: toys}}\n  versions:\n  - name: v1\n    served: true\n    \
+         storage: true\n    schema: {{openAPIV3Schema: {{type: object}}}}\n"
+    );
+    let toy =
+        format!("apiVersion: {group}/v1\nkind: Toy\nmetadata: {{name: bear, namespace: {ns}}}\n");
+    let files = [
+        ("crd.yaml", crd),
+        ("toy.yaml", toy),
+        ("space.yaml", mk_namespace(&format!("{ns}-new"))),
+        ("map.yaml", mk_config_map(&format!("{ns}-new"), "inside", "1")),
+    ];
+    let repo = world.apps(&[App { name: "toys", spec: "  suspend: true\n", files: &files }]);
+    world.start();
+    world.eventually("it is known", |world| {
+        world.item("Kustomization/flux-system/toys") != Value::Null
+    });
+    let verbs = |world: &World| {
+        let preview = world.json(&["diff", "toys"])[0].clone();
+        let steps = preview["steps"].as_array().cloned().unwrap_or_default();
+        let told = steps.iter().map(|step| {
+            let object = step["object"].as_str().unwrap().split('/').next().unwrap().to_owned();
+            (object, step["verb"].as_str().unwrap().to_owned())
+        });
+        told.collect::<BTreeMap<String, String>>()
+    };
+    let expected = [
+        ("ConfigMap", "defer"),
+        ("CustomResourceDefinition", "create"),
+        ("Namespace", "create"),
+        ("Toy", "defer"),
+    ];
+    let expected = expected.map(|(kind, verb)| (kind.to_owned(), verb.to_owned())).into();
+    assert_eq!(verbs(&world), expected, "{}", world.ok(&["diff", "toys"]));
+    // And the run does what was shown.
+    App { name: "toys", spec: "", files: &files }.write(&repo);
+    repo.commit("not suspended");
+    repo.push("main");
+    assert!(world.reconcile(), "{}", world.log());
+    world.settled();
+    assert_eq!(verbs(&world), BTreeMap::new());
 }
 
 #[test]

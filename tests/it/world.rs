@@ -57,9 +57,15 @@ impl World {
         let namespace = format!("t{}", COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = TempDir::with_prefix("gitopsd-world-").expect("a temporary directory");
         let git = GitServer::http();
+        // The daemons of all scenarios on the shared control plane own objects of the same names.
+        let extra = match &plane {
+            Plane::Shared(_) => "cluster: {shared: true}\n",
+            Plane::Own(_) => "",
+        };
         let world = World { dir, git, plane, user, namespace, daemon: None };
         fs::write(world.path("age.key"), TEST_KEY).expect("ours to write");
-        world.configure(kubeconfig, "");
+        fs::copy(kubeconfig, world.path("kubeconfig")).expect("ours to write");
+        world.configure(extra);
         world
     }
 
@@ -76,14 +82,15 @@ impl World {
         self.dir.path().join(name)
     }
 
-    fn configure(&self, kubeconfig: &Path, extra: &str) {
+    /// Writes the main configuration file, with further lines.
+    pub fn configure(&self, extra: &str) {
         let engine = tools::bin().join("kubectl");
         let text = format!(
             "root:\n  url: {url}\n  ref: {{branch: main}}\n  path: clusters/my-cluster\n  \
              interval: 1h\nkubeconfig: {kubeconfig}\ndecryption: {{ageKeyFile: {key}}}\n\
              stateDirectory: {state}\nruntimeDirectory: {run}\nrender: {{engine: {engine}}}\n{extra}",
             url = self.git.url_of("infra/flux-config"),
-            kubeconfig = kubeconfig.display(),
+            kubeconfig = self.path("kubeconfig").display(),
             key = self.path("age.key").display(),
             state = self.path("state").display(),
             run = self.path("run").display(),

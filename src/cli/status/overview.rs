@@ -53,12 +53,21 @@ pub fn text(document: &Document, terminal: &Terminal) -> String {
 
 fn cluster(document: &Document, terminal: &Terminal) -> String {
     let cluster = &document.cluster;
+    let told: Vec<String> = cluster
+        .blind
+        .iter()
+        .map(|(kind, why)| format!("{kind} cannot be watched, its drift shows late: {why}\n"))
+        .collect();
+    let blind = match told.is_empty() {
+        true => String::new(),
+        false => terminal.paint(Style::Warn, &told.concat()),
+    };
     if cluster.connected && cluster.message.is_empty() {
-        return String::new();
+        return blind;
     }
     let server = if cluster.server.is_empty() { "API server" } else { &cluster.server };
     let style = if cluster.connected { Style::Warn } else { Style::Bad };
-    format!("{}\n", terminal.paint(style, &format!("{server}: {}", cluster.message)))
+    format!("{}\n{blind}", terminal.paint(style, &format!("{server}: {}", cluster.message)))
 }
 
 fn row(item: &ItemView) -> Vec<Cell> {

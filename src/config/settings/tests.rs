@@ -32,7 +32,11 @@ fn two_keys_are_enough_and_the_rest_has_defaults() {
             interval: Duration::from_secs(60),
             credentials: RootCredentials::default(),
         },
-        cluster: ClusterSettings { kubeconfig: "/etc/rancher/k3s/k3s.yaml".into() },
+        cluster: ClusterSettings {
+            kubeconfig: "/etc/rancher/k3s/k3s.yaml".into(),
+            shared: false,
+            verify: Duration::from_secs(86_400),
+        },
         decryption: DecryptionSettings { age_key_file: None, mac: MacPolicy::Warn },
         directories: Directories {
             state: "/var/lib/gitopsd".into(),
@@ -60,6 +64,7 @@ fn every_key_is_read() {
   interval: 1h30m
   credentials: {identityFile: /k/id, knownHostsFile: /k/known_hosts}
 kubeconfig: /k/kubeconfig
+cluster: {shared: true, verify: 2h}
 decryption: {ageKeyFile: /k/age, mac: enforce}
 stateDirectory: /s
 runtimeDirectory: /r
@@ -81,7 +86,11 @@ limits: {workers: 1, apiRequests: 2, historyDays: 3, historyRuns: 40}
                 ..Default::default()
             },
         },
-        cluster: ClusterSettings { kubeconfig: "/k/kubeconfig".into() },
+        cluster: ClusterSettings {
+            kubeconfig: "/k/kubeconfig".into(),
+            shared: true,
+            verify: Duration::from_secs(7200),
+        },
         decryption: DecryptionSettings {
             age_key_file: Some("/k/age".into()),
             mac: MacPolicy::Enforce,

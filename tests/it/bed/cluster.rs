@@ -192,6 +192,37 @@ impl Cluster {
         self.pids[part].as_u64().expect("a part of the control plane")
     }
 
+    /// Keeps a copy of the datastore for [`Cluster::put_back`].
+    pub fn remember(&self) {
+        self.quiesce(|| self.copy_datastore("", ".old"));
+    }
+
+    /// Puts the datastore back to what it was: as after a power cut that cost it its last
+    /// commits, only longer ago. The API server is away while this happens.
+    pub fn put_back(&self) {
+        self.quiesce(|| self.copy_datastore(".old", ""));
+    }
+
+    fn quiesce(&self, work: impl FnOnce()) {
+        for part in ["kube-apiserver", "kine"] {
+            self.stop(part);
+        }
+        work();
+        for part in ["kine", "kube-apiserver"] {
+            self.start(part);
+        }
+    }
+
+    fn copy_datastore(&self, from: &str, to: &str) {
+        for part in ["", "-wal", "-shm"] {
+            let at = |suffix: &str| self.dir.join(format!("kine.db{part}{suffix}"));
+            let _ = fs::remove_file(at(to));
+            if at(from).exists() {
+                fs::copy(at(from), at(to)).expect("ours to write");
+            }
+        }
+    }
+
     /// Kills `kube-apiserver`, `kine`, `kwok` or another part.
     pub fn stop(&self, part: &str) {
         self.tell("stop", part);

@@ -1,0 +1,123 @@
+//! The loop's side of the connection: links, outages, what the watches tell, daily comparison.
+
+use super::connect::{self, Link};
+use super::{Daemon, Notice};
+use crate::graph::Event;
+use crate::logging::Message;
+use crate::pipeline::Connection;
+use std::sync::Arc;
+use std::time::Instant;
+
+impl Daemon {
+    /// Looks for the API server until it answers, unless that is being done.
+    pub(super) fn connect(&mut self) {
+        if !self.connecting {
+            self.connecting = true;
+            tokio::spawn(connect::connect(self.target.clone(), self.links.0.clone()));
+        }
+    }
+
+    /// Takes in what became of the search for the API server.
+    pub(super) fn linked(&mut self, link: Link) {
+        match link {
+            Link::Down(reason) => {
+                tracing::warn!(message_id = Message::ClusterUnreachable.id(), "{reason}");
+                self.publisher.cluster_down(reason);
+            }
+            Link::Up { connection, identity, version } => {
+                self.connecting = false;
+                let server = connection.cluster.server();
+                tracing::info!(
+                    message_id = Message::ClusterReachable.id(),
+                    "API server {server} answers, version {version}"
+                );
+                self.publisher.cluster_up(server, &version, &connection);
+                if self.target.known.is_none() {
+                    self.target.known = Some(identity.clone());
+                    self.pipeline.know_cluster(&identity);
+                }
+                self.forward(&connection);
+                self.pipeline.connect(Some(connection));
+                self.handle(Event::ClusterBack);
+                if std::mem::replace(&mut self.connected, true) {
+                    self.verify();
+                }
+            }
+        }
+    }
+
+    /// Forwards the sightings of a connection, in place of those of the one before.
+    fn forward(&mut self, connection: &Arc<Connection>) {
+        let mut notices = connection.observer.subscribe();
+        let sightings = self.sightings.0.clone();
+        let task = tokio::spawn(async move {
+            while let Some(notice) = notices.next().await {
+                if sightings.send(notice).await.is_err() {
+                    return;
+                }
+            }
+        });
+        if let Some(before) = self.forwarding.replace(task.abort_handle()) {
+            before.abort();
+        }
+    }
+
+    /// Takes in what a watch tells.
+    pub(super) fn noticed(&mut self, notice: Notice) {
+        match notice {
+            Notice::Seen(seen) => self.seen(&seen),
+            Notice::Listed { resource, objects, rewound } => {
+                objects.iter().for_each(|seen| self.seen(seen));
+                if rewound {
+                    let kind = &resource.kind;
+                    tracing::warn!("the cluster's datastore has lost commits, as {kind} shows");
+                    self.verify();
+                }
+            }
+            Notice::Missed(_) => {
+                if let Some(connection) = self.pipeline.connection() {
+                    connection.observer.relist();
+                }
+            }
+            Notice::Outage { error, .. } if error.outage() || error.status() == 401 => {
+                self.lose(error.to_string());
+            }
+            Notice::Outage { resource, error } => {
+                let kind = resource.kind.clone();
+                tracing::warn!("{kind} cannot be watched, its drift shows late: {error}");
+                self.publisher.blind(kind, Some(error.to_string()));
+            }
+            Notice::Back(resource) => self.publisher.blind(resource.kind.clone(), None),
+        }
+    }
+
+    /// Gives the connection up and looks for the server anew: with the kubeconfig as it is then,
+    /// and with a fresh look at which cluster it is and whether Flux runs in it.
+    fn lose(&mut self, reason: String) {
+        if self.pipeline.connection().is_none() {
+            return;
+        }
+        tracing::warn!(message_id = Message::ClusterUnreachable.id(), "{reason}");
+        self.publisher.cluster_down(reason);
+        self.pipeline.connect(None);
+        if let Some(forwarding) = self.forwarding.take() {
+            forwarding.abort();
+        }
+        self.connect();
+    }
+
+    /// Compares every object with Git, and looks for what is in no inventory.
+    fn verify(&mut self) {
+        self.pipeline.verify();
+        self.sweep.again();
+        self.verify.1 = Instant::now() + self.verify.0;
+        self.handle(Event::Verify);
+    }
+
+    /// The same when nothing gave cause for a day.
+    pub(super) fn verify_daily(&mut self) {
+        if Instant::now() >= self.verify.1 {
+            self.verify();
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Suspends and confirmations: decided by a person, in force at once, stored beside the loop.
+//!
+//! [`HostState`] changes in memory; each change is handed to one task that writes the whole file,
+//! so that a slow card never stops the loop. Whoever waits for an answer gets it when the file is
+//! on the disk.
+
+use super::boot::{DaemonError, now_ms};
+use crate::api::SuspendView;
+use crate::flux::Key;
+use crate::graph::{Event, Graph};
+use crate::history::{HistoryError, State, Suspend};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// Changes on their way to the disk: commands come one at a time from people.
+const QUEUE: usize = 64;
+
+/// Confirmations kept; each is used up by one run.
+const CONFIRMED: usize = 100;
+
+/// Whether a change is on the disk; several may hear of one attempt.
+type Saved = Result<(), Arc<HistoryError>>;
+
+/// Tells when a change is on the disk, or why it is not.
+pub type Stored = oneshot::Receiver<Saved>;
+
+/// A state to be written, and who waits for it.
+type Save = (State, oneshot::Sender<Saved>);
+
+/// What the host's operator has decided.
+pub struct HostState {
+    state: State,
+    saves: mpsc::Sender<Save>,
+    writer: JoinHandle<()>,
+}
+
+impl HostState {
+    /// Reads the file. Must be called inside the runtime.
+    pub(super) fn load(dir: &Path) -> Result<Self, DaemonError> {
+        let state = State::load(dir)?;
+        let (saves, asked) = mpsc::channel(QUEUE);
+        let writer = tokio::spawn(write(dir.to_owned(), asked));
+        Ok(HostState { state, saves, writer })
+    }
+
+    /// Waits until everything is on the disk.
+    pub(super) async fn close(self) {
+        drop(self.saves);
+        // It ends with the last save; a panic there was told by the runtime.
+        let _ = self.writer.await;
+    }
+
+    fn save(&self) -> Stored {
+        let (done, stored) = oneshot::channel();
+        if self.saves.try_send((self.state.clone(), done)).is_err() {
+            tracing::warn!("too many changes wait for the disk: the last one is not stored");
+        }
+        stored
+    }
+
+    /// Puts the suspends in force.
+    pub(super) fn apply(&self, graph: &mut Graph) {
+        graph.preset(
+            self.state.suspends.iter().map(|(key, suspend)| (key.clone(), describe(suspend))),
+        );
+    }
+
+    /// Digests of delete sets that were confirmed.
+    pub(super) fn confirmed(&self) -> Vec<String> {
+        self.state.confirmed.clone()
+    }
+
+    /// Suspends. Answers how that is shown.
+    pub(super) fn suspend(&mut self, key: &Key, suspend: Suspend) -> (String, Stored) {
+        let shown = describe(&suspend);
+        self.state.suspends.insert(key.to_string(), suspend);
+        (shown, self.save())
+    }
+
+    /// Whether an item is suspended by the host.
+    pub(super) fn stopped(&self, key: &Key) -> bool {
+        self.state.suspends.contains_key(&key.to_string())
+    }
+
+    /// Drops a suspend.
+    pub(super) fn resume(&mut self, key: &Key) -> Stored {
+        self.state.suspends.remove(&key.to_string());
+        self.save()
+    }
+
+    /// Takes a confirmation.
+    pub(super) fn confirm(&mut self, digest: &str) -> Stored {
+        if !self.state.confirmed.iter().any(|known| known == digest) {
+            self.state.confirmed.push(digest.to_owned());
+            let surplus = self.state.confirmed.len().saturating_sub(CONFIRMED);
+            self.state.confirmed.drain(..surplus);
+        }
+        self.save()
+    }
+
+    /// Drops a confirmation that was used: the same deletions are asked about again.
+    pub(super) fn used(&mut self, digest: &str) {
+        self.state.confirmed.retain(|known| known != digest);
+        self.save();
+    }
+
+    /// Everything that the host has stopped.
+    pub(super) fn suspended(&self) -> Vec<SuspendView> {
+        let view = |(object, suspend): (&String, &Suspend)| SuspendView {
+            object: object.clone(),
+            until_ms: suspend.until_ms,
+            reason: suspend.reason.clone().unwrap_or_default(),
+            by: suspend.by.clone(),
+            since_ms: suspend.since_ms,
+        };
+        self.state.suspends.iter().map(view).collect()
+    }
+
+    /// When the next suspend ends by itself.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        let ends = self.state.suspends.values().filter_map(|suspend| suspend.until_ms);
+        let left = u64::try_from(ends.min()?.saturating_sub(now_ms())).unwrap_or(0);
+        Some(Instant::now() + Duration::from_millis(left))
+    }
+
+    /// Drops the suspends that have ended and answers them as events.
+    pub(super) fn ended(&mut self, graph: &Graph) -> Vec<Event> {
+        let now = now_ms();
+        let over = |suspend: &Suspend| suspend.until_ms.is_some_and(|until| until <= now);
+        // Suspends of what is not declared yet stay until it is, so that their end reaches it.
+        let keys: Vec<Key> = graph
+            .items()
+            .map(|(key, _)| key.clone())
+            .filter(|key| self.state.suspends.get(&key.to_string()).is_some_and(over))
+            .collect();
+        let declared: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        self.state.suspends.retain(|key, suspend| !(over(suspend) && declared.contains(key)));
+        if !keys.is_empty() {
+            self.save();
+        }
+        keys.into_iter().map(|key| Event::Suspend(key, None)).collect()
+    }
+}
+
+/// Writes one state after the other; of several that wait only the last, which holds them all.
+async fn write(dir: PathBuf, mut saves: mpsc::Receiver<Save>) {
+    while let Some((mut state, done)) = saves.recv().await {
+        let mut waiting = vec![done];
+        while let Ok((newer, done)) = saves.try_recv() {
+            state = newer;
+            waiting.push(done);
+        }
+        let dir = dir.clone();
+        let saved = tokio::task::spawn_blocking(move || state.save(&dir)).await;
+        // After a panic the senders are dropped: whoever waits hears that nothing was stored.
+        let Ok(saved) = saved else { continue };
+        if let Err(error) = &saved {
+            tracing::error!("suspends and confirmations could not be stored: {error}");
+        }
+        let saved = saved.map_err(Arc::new);
+        for done in waiting {
+            // Most changes have nobody waiting.
+            let _ = done.send(saved.clone());
+        }
+    }
+}
+
+fn describe(suspend: &Suspend) -> String {
+    let reason = suspend.reason.clone().unwrap_or_else(|| "no reason given".to_owned());
+    let until = suspend
+        .until_ms
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+        .map(|until| format!(" until {}", until.strftime("%F %H:%M UTC")))
+        .unwrap_or_default();
+    format!("by {}{until}: {reason}", suspend.by)
+}

@@ -1,0 +1,114 @@
+//! What becomes of a Kustomization's objects when it leaves Git, stored while it is still there.
+//!
+//! Whoever declares it writes this down with the render that declares it, before any of its
+//! objects is applied: a Kustomization that left while nobody was looking cannot be asked any
+//! more. In doubt its objects stay.
+
+use super::kustomization::Run;
+use super::orders::{deletes, keeps};
+use super::record::{lost, unrecorded};
+use super::{Failure, Order, Pipeline, WorkOrders, lock};
+use crate::flux::{Kustomization, Object};
+use crate::history::{History, HistoryError};
+use crate::plan::Owner;
+use serde_json::json;
+
+/// The two policies.
+const DELETE: &str = "delete";
+const ORPHAN: &str = "orphan";
+
+/// Key in the database.
+fn key(owner: &Owner) -> String {
+    format!("policy:{owner}")
+}
+
+impl Run<'_> {
+    /// Stores the policies of the children that a render declares; what is known already costs
+    /// nothing.
+    pub(super) async fn keep_policies(&self, orders: &WorkOrders) -> Result<(), Failure> {
+        let mut news: Vec<(String, String)> =
+            orders.work.iter().filter_map(|order| self.policy_of(order)).collect();
+        {
+            let known = lock(&self.pipeline.policies);
+            news.retain(|(key, policy)| known.get(key) != Some(policy));
+        }
+        if news.is_empty() {
+            return Ok(());
+        }
+        let stored = news.clone();
+        self.database(move |history| history.set_metas(&stored)).await?;
+        lock(&self.pipeline.policies).extend(news);
+        Ok(())
+    }
+
+    /// A child goes with its objects only if both it and this parent say so: later nobody can
+    /// tell which of the two left.
+    fn policy_of(&self, order: &Order) -> Option<(String, String)> {
+        let Object::Kustomization(child) = &order.object else { return None };
+        let parent = &self.job.kustomization;
+        let inherited = lock(&self.pipeline.policies).get(&key(&self.owner)).cloned();
+        let goes = deletes(child)
+            && !keeps(&order.object, &order.manifest)
+            && parent.prune
+            // The root is the host's: it never leaves.
+            && (self.job.root || deletes(parent))
+            && inherited.as_deref() != Some(ORPHAN);
+        let policy = if goes { DELETE } else { ORPHAN };
+        Some((key(&Owner::of(child)), policy.to_owned()))
+    }
+
+    /// Forgets the policy of one that has gone whole.
+    pub(super) async fn drop_policy(&self) -> Result<(), Failure> {
+        if !self.held.is_empty() {
+            return Ok(());
+        }
+        let key = key(&self.owner);
+        lock(&self.pipeline.policies).remove(&key);
+        self.database(move |history| history.drop_meta(&key)).await
+    }
+}
+
+impl Pipeline {
+    /// Kustomizations of the inventory that left Git while nobody was looking, as far as the
+    /// record knows them: all that `declared` does not name and whose objects go along.
+    pub async fn departed(
+        &self,
+        declared: impl Fn(&Owner) -> bool + Send + 'static,
+    ) -> Result<Vec<Kustomization>, Failure> {
+        let history = self.history.clone();
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut found = Vec::new();
+            for owner in history.owners()? {
+                let Some((namespace, name)) = owner.split_once('/') else { continue };
+                let owner = Owner { namespace: namespace.to_owned(), name: name.to_owned() };
+                if !declared(&owner) {
+                    found.extend(stand_in(&history, &owner)?);
+                }
+            }
+            Ok(found)
+        });
+        looked.await.map_err(|_| lost())?.map_err(|error: HistoryError| unrecorded(&error))
+    }
+}
+
+/// A Kustomization that is known by its inventory only. `None` when nothing is known of its end:
+/// its objects stay, and stay in the inventory.
+fn stand_in(history: &History, owner: &Owner) -> Result<Option<Kustomization>, HistoryError> {
+    let policy = history.meta(&key(owner))?;
+    Ok(policy.and_then(|policy| former(owner, policy == DELETE)))
+}
+
+/// A Kustomization that Git does not declare, for ending it.
+pub fn former(owner: &Owner, prune: bool) -> Option<Kustomization> {
+    let text = json!({
+        "apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
+        "metadata": {"namespace": owner.namespace, "name": owner.name},
+        "spec": {"interval": "1h", "prune": prune,
+            "sourceRef": {"kind": "GitRepository", "name": owner.name}},
+    });
+    match Object::read(&text) {
+        Some(Ok(Object::Kustomization(kustomization))) => Some(*kustomization),
+        // An owner label that is no valid name: nothing of ours is called so.
+        _ => None,
+    }
+}

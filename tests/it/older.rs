@@ -1,0 +1,167 @@
+//! A record, or a cluster, that is older than the other: nothing is lost, nothing stays over.
+
+use crate::bed::Repo;
+use crate::world::{App, World, mk_config_map, mk_deployment};
+use serde_json::{Value, json};
+
+fn there(world: &World, name: &str) -> bool {
+    world.get("configmap", name).is_some()
+}
+
+fn names(world: &World) -> Vec<String> {
+    let list = ["-n", &world.namespace, "get", "configmap", "-o", "json"];
+    let list: Value = serde_json::from_str(&world.cluster().kubectl_ok(&list)).unwrap();
+    let items = list["items"].as_array().unwrap();
+    let names = items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned());
+    names.filter(|name| name != "kube-root-ca.crt").collect()
+}
+
+fn push(repo: &Repo, message: &str) {
+    repo.commit(message);
+    repo.push("main");
+}
+
+fn map(world: &World, name: &str, value: &str) -> String {
+    mk_config_map(&world.namespace, name, value)
+}
+
+/// `keep` and `gone-N` in one Kustomization, and an object of somebody else's beside them.
+fn three(world: &World) -> Repo {
+    let files = [
+        ("keep.yaml", map(world, "keep", "1")),
+        ("more.yaml", map(world, "more", "1")),
+        ("gone.yaml", map(world, "gone", "1")),
+    ];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.cluster().apply(&map(world, "theirs", "x"));
+    repo
+}
+
+/// What is done while the datastore later forgets it: one object leaves Git, one comes, one
+/// changes.
+fn change(world: &World, repo: &Repo) {
+    repo.remove("apps/apps/gone.yaml");
+    repo.write("apps/apps/new.yaml", &map(world, "new", "1"));
+    repo.write("apps/apps/more.yaml", &map(world, "more", "2"));
+    push(repo, "one leaves, one comes, one changes");
+    world.eventually("the commit can be applied", |world| {
+        world.reconcile() && !there(world, "gone") && there(world, "new")
+    });
+    world.settled();
+}
+
+fn as_in_git(world: &World) -> bool {
+    let value = |name: &str| world.get("configmap", name).map(|map| map["data"]["key"].clone());
+    names(world) == ["keep", "more", "new", "theirs"] && value("more") == Some(json!("2"))
+}
+
+#[test]
+fn a_datastore_put_back_while_we_run_is_noticed_and_brought_to_git_again() {
+    let mut world = World::alone();
+    let repo = three(&world);
+    world.start();
+    world.settled();
+    let uid = world.uid("configmap", "keep");
+    let theirs = world.uid("configmap", "theirs");
+    world.cluster().remember();
+    change(&world, &repo);
+    world.cluster().put_back();
+    world.eventually("what came back is pruned, what was lost is back", as_in_git);
+    world.settled();
+    assert_eq!(world.uid("configmap", "keep"), uid);
+    assert_eq!(world.uid("configmap", "theirs"), theirs);
+    assert!(world.log().contains("are back in it"), "{}", world.log());
+}
+
+#[test]
+fn a_datastore_put_back_while_we_are_down_is_brought_to_git_again() {
+    let mut world = World::alone();
+    let repo = three(&world);
+    world.start();
+    world.settled();
+    let uid = world.uid("configmap", "keep");
+    world.cluster().remember();
+    world.settled();
+    change(&world, &repo);
+    // The daemon sees nothing of it: it is killed, and starts on the older cluster.
+    world.kill();
+    world.cluster().put_back();
+    world.start();
+    world.eventually("what came back is pruned, what was lost is back", as_in_git);
+    world.settled();
+    assert_eq!(world.uid("configmap", "keep"), uid);
+}
+
+#[test]
+fn with_the_database_gone_what_left_git_meanwhile_is_found_again_and_pruned() {
+    let mut world = World::alone();
+    let repo = three(&world);
+    let files = [("other.yaml", map(&world, "other", "1"))];
+    App { name: "other", spec: "", files: &files }.write(&repo);
+    push(&repo, "another Kustomization");
+    world.start();
+    world.settled();
+    assert!(there(&world, "other") && there(&world, "gone"));
+    assert_eq!(world.stop(), Some(0));
+
+    for file in ["history.db", "history.db-wal"] {
+        let _ = std::fs::remove_file(world.path("state").join(file));
+    }
+    // With the mirror there, the last revision would be seen first, and its end be intent.
+    std::fs::remove_dir_all(world.path("state/mirrors")).unwrap();
+    repo.remove("apps/apps/gone.yaml");
+    repo.remove("clusters/my-cluster/other.yaml");
+    push(&repo, "an object leaves, and a Kustomization with its own");
+    world.start();
+    world.eventually("the object is found and pruned", |world| !there(world, "gone"));
+    // Nobody can say that the Kustomization ever was in Git: its objects wait for a word.
+    let held = |world: &World| {
+        let held = world.status()["held"].as_array().cloned().unwrap_or_default();
+        held.into_iter().find(|held| held["owner"] == "flux-system/other")
+    };
+    world.eventually("the other's object is held", |world| held(world).is_some());
+    let held = held(&world).unwrap();
+    assert_eq!(held["objects"], json!([format!("ConfigMap/{}/other", world.namespace)]));
+    world.settled();
+    assert_eq!(names(&world), ["keep", "more", "other", "theirs"]);
+    world.ok(&["confirm", held["digest"].as_str().unwrap()]);
+    world.eventually("confirmed once, it goes", |world| !there(world, "other"));
+    assert_eq!(names(&world), ["keep", "more", "theirs"]);
+}
+
+#[test]
+fn what_only_inherited_the_owner_labels_is_never_taken_for_ours() {
+    let mut world = World::alone();
+    let ns = world.namespace.clone();
+    let service = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: {ns}}}\n\
+         spec: {{selector: {{app: web}}, ports: [{{port: 80}}]}}\n"
+    );
+    let files = [("service.yaml", service), ("web.yaml", mk_deployment(&ns, "web", "1"))];
+    let repo = world.apps(&[App { name: "apps", spec: "  wait: true\n", files: &files }]);
+    world.start();
+    world.settled();
+    // A copy with the labels, by hand: it was never applied by us.
+    let labels = "    kustomize.toolkit.fluxcd.io/name: apps\n    \
+                  kustomize.toolkit.fluxcd.io/namespace: flux-system\n";
+    let copy =
+        map(&world, "copied", "1").replace("\ndata:", &format!("\n  labels:\n{labels}data:"));
+    world.cluster().apply(&copy);
+    let slices = |world: &World| {
+        let list = ["-n", &world.namespace, "get", "endpointslices", "-o", "name"];
+        world.cluster().kubectl_ok(&list)
+    };
+    world.eventually("the Service has its slice", |world| !slices(world).is_empty());
+    let before = slices(&world);
+    assert_eq!(world.stop(), Some(0));
+    let _ = std::fs::remove_file(world.path("state").join("history.db"));
+    repo.write("apps/apps/new.yaml", &map(&world, "new", "1"));
+    push(&repo, "something to look at");
+    world.start();
+    world.settled();
+    world.eventually("the new object is there", |world| there(world, "new"));
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert_eq!(slices(&world), before);
+    assert!(there(&world, "copied"));
+    assert_eq!(world.status()["held"], json!([]), "{}", world.log());
+}
