@@ -101,7 +101,7 @@ impl History {
         self.write("store a note", Durability::Full, |db| {
             let mut row =
                 db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?;
-            for (key, value) in news {
+            for (key, value) in &news {
                 row.execute([key, value])?;
             }
             Ok(())
