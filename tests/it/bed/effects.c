@@ -2,7 +2,8 @@
  * what it asks an API server to change. At effect K it can kill the program, tear a write in two,
  * or let the disk be full, broken or read-only from there on.
  *
- *   effects --root DIR --log FILE [--at K --do kill|tear|ENOSPC|EIO|EROFS [--while FILE]] -- PROGRAM ARG…
+ *   effects --root DIR --log FILE [--at K|--on EFFECT --do kill|tear|ENOSPC|EIO|EROFS [--while FILE]]
+ *           -- PROGRAM ARG…
  *
  * It is a supervisor behind seccomp's user notification: the kernel asks it before each such
  * system call, so calls that go around libc (rustix, hence tempfile) are seen as well, the program
@@ -12,6 +13,8 @@
  * The log has a line for each effect: `WHAT NAME …` with names relative to DIR, or `PATCH PATH` for
  * a request (plain HTTP only; reads and dry-runs are no effects). Its first line is `pid N`. A line
  * `cut` ends it when the program was killed here; `failed WHAT NAME` is a call that was refused.
+ *
+ * EFFECT is a line of the log without sizes: K is then the number of the first that reads so.
  *
  * A full disk is one without room: what would make a file grow or appear fails, what is deleted
  * or cut off makes room again. With --while, faults last as long as that file is there.
@@ -45,7 +48,7 @@
 enum fault { NONE, KILL, TEAR, FAIL };
 enum what { WRITE, SYNC, CUT, CREATE, MOVE, REMOVE, REQUEST };
 
-static const char *root, *lasting;
+static const char *root, *lasting, *on;
 static size_t root_len;
 static FILE *journal;
 static pid_t child;
@@ -362,6 +365,11 @@ static int decide(const struct seccomp_notif *asked)
 		else
 			fprintf(journal, "%s %s\n", e.name, shown(&e));
 		fflush(journal);
+		if (on && !strncmp(on, e.name, strlen(e.name)) &&
+		    !strcmp(on + strlen(e.name) + 1, shown(&e))) {
+			at = count;
+			on = NULL;
+		}
 	}
 	if ((fault == KILL || fault == TEAR) && is > 0 && count == at) {
 		if (fault == TEAR)
@@ -460,6 +468,8 @@ static void options(int argc, char **argv, char ***program)
 			log = value;
 		else if (!strcmp(argv[i], "--at"))
 			at = atol(value);
+		else if (!strcmp(argv[i], "--on"))
+			on = value, at = LONG_MAX;
 		else if (!strcmp(argv[i], "--while"))
 			lasting = value;
 		else if (!strcmp(argv[i], "--do")) {

@@ -25,6 +25,8 @@ pub enum Fate {
     Tear(usize),
     /// From effect N on (0: from the start), and while the file `fault` is there, the disk answers with this error.
     Fault(usize, &'static str),
+    /// The same from the first effect that reads so, `sync NAME`.
+    FaultOn(&'static str, &'static str),
 }
 
 /// The supervisor's command line; the program and its arguments are to follow.
@@ -33,14 +35,16 @@ pub enum Fate {
 pub fn supervise(root: &Path, log: &Path, fate: Fate, fault: &Path) -> Command {
     let mut command = dying(supervisor());
     command.arg("--root").arg(root).arg("--log").arg(log);
-    let (at, what) = match fate {
-        Fate::Count => (0, "kill"),
-        Fate::Kill(at) => (at, "kill"),
-        Fate::Tear(at) => (at, "tear"),
-        Fate::Fault(at, error) => (at, error),
+    let when = |at: usize| ("--at", at.to_string());
+    let order = match fate {
+        Fate::Count => None,
+        Fate::Kill(at) => Some((when(at), "kill")),
+        Fate::Tear(at) => Some((when(at), "tear")),
+        Fate::Fault(at, error) => Some((when(at), error)),
+        Fate::FaultOn(effect, error) => Some((("--on", effect.to_owned()), error)),
     };
-    if fate != Fate::Count {
-        command.args(["--at", &at.to_string(), "--do", what]).arg("--while").arg(fault);
+    if let Some(((option, value), what)) = order {
+        command.args([option, &value, "--do", what]).arg("--while").arg(fault);
     }
     command.arg("--");
     command
