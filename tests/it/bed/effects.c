@@ -233,6 +233,13 @@ static int opened(struct effect *e, int dir, uint64_t address, uint64_t flags)
 		return is ? -1 : 0;
 	}
 	int is = named(e, CREATE, "create", dir, address);
+	struct stat found;
+	if (!is && (flags & O_TRUNC) && below(e->path) && there(e->path, &found) && found.st_size) {
+		e->what = CUT;
+		e->name = "truncate";
+		e->frees = found.st_size;
+		return 1;
+	}
 	return is ? 1 : error == EROFS && below(e->path) ? -1 : 0;
 }
 

@@ -75,10 +75,12 @@ pub fn read(log: &Path) -> Effects {
     effects
 }
 
-/// Whether an effect is one that others can see or that must last: a request, a flush, a rename.
+/// Whether an effect is one that others can see or that must last: a request, a flush, a rename,
+/// a write to a file that has its name already.
 pub fn matters(effect: &str) -> bool {
     ["sync ", "rename ", "unlink "].iter().any(|verb| effect.starts_with(verb))
         || effect.contains(" /api")
+        || (effect.starts_with("write ") && !effect.contains("/.tmp"))
 }
 
 fn supervisor() -> &'static Path {
