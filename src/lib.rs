@@ -56,6 +56,7 @@
 //!
 //! * `history.db`: runs, changes and inventory in SQLite (`-wal`, `-shm` beside it);
 //!   `history.db.corrupt-N` is a damaged one put aside, see [`history`];
+//! * `reserve`: 4 MiB given up when the disk is full;
 //! * `state.json`: suspends and confirmations, which outlive a lost database;
 //! * `host.key`: the key of all digests of what may hold a secret;
 //! * `mirrors/`: a directory per Git source, see [`source`].

@@ -34,7 +34,10 @@ pub fn run(context: &Context, _args: &Args) -> anyhow::Result<Exit> {
     }
     let Err(error) = daemon::run(&config) else { return Ok(Exit::Ok) };
     // To the journal as well, with everything else that is known of this start.
-    tracing::error!("{error}");
+    match error.hint() {
+        Some(hint) => tracing::error!("{error}; {hint}"),
+        None => tracing::error!("{error}"),
+    }
     Ok(match error {
         DaemonError::Credentials(_) | DaemonError::Secrets(_) => Exit::Config,
         _ => Exit::Problems,

@@ -52,6 +52,19 @@ pub enum DaemonError {
     Render(#[from] RenderError),
 }
 
+impl DaemonError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::History(error) => error.hint(),
+            Self::Secrets(error) => error.hint(),
+            Self::Credentials(error) => error.hint(),
+            Self::Render(error) => error.hint(),
+            Self::Runtime(_) | Self::Path { .. } | Self::Running(_) => None,
+        }
+    }
+}
+
 /// Everything the loop starts with.
 pub struct Parts {
     pub(super) root: Root,

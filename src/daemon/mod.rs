@@ -402,6 +402,7 @@ impl Daemon {
             children: self.pipeline.render_children(),
             parted: self.parted.iter().map(|(k, p)| (k.clone(), p.held.clone())).collect(),
             suspended: self.state.suspended(),
+            trouble: self.pipeline.history().trouble(),
         };
         let line = self.publisher.publish(&self.graph, beside);
         self.manager.status(&line);

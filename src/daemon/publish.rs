@@ -18,6 +18,8 @@ pub struct Beside {
     pub parted: Vec<(Key, Vec<Held>)>,
     /// What the host has stopped.
     pub suspended: Vec<SuspendView>,
+    /// What is wrong with the place of the record.
+    pub trouble: Option<&'static str>,
 }
 
 /// Deletions that wait, of items in the graph and of those that left it.
@@ -116,6 +118,9 @@ impl Publisher {
         let mut line = summary.line();
         if !self.cluster.connected {
             line = format!("{line}; API server: {}", self.cluster.message);
+        }
+        if let Some(trouble) = beside.trouble {
+            line = format!("{line}; {trouble}");
         }
         let before = self.status.borrow().clone();
         let mut document = Document {

@@ -124,6 +124,11 @@ impl HistoryError {
             Self::HostKey { .. } => {
                 "remove the file: a new key is made and every object is verified once"
             }
+            Self::Database { source, .. }
+                if source.sqlite_error_code() == Some(ErrorCode::SystemIoFailure) =>
+            {
+                "look at the disk: journalctl -k -p warning"
+            }
             Self::NotOpen(_) | Self::Io { .. } | Self::Database { .. } => return None,
         };
         Some(hint.to_owned())

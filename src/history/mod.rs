@@ -21,12 +21,14 @@
 //!   milliseconds, ids Flux's `namespace_name_group_Kind`. Old runs expire, inventory rows never.
 //! * `history.db.corrupt-N`: a damaged database put aside; the newest two are kept.
 //! * `state.json`: suspends and confirmations ([`State`]), which survive a lost database.
+//! * `reserve`: 4 MiB that are given up when the disk is full, so that what runs is recorded.
 //! * `host.key`: 32 random bytes for keyed digests ([`host_key`]).
 
 mod error;
 mod inventory;
 mod key;
 mod open;
+mod reserve;
 mod run;
 mod schema;
 mod state;
@@ -43,6 +45,7 @@ pub use word::{Trigger, Verb, Verdict};
 use crate::config::HistorySettings;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The record of one host; see the module.
@@ -51,6 +54,8 @@ pub struct History {
     connection: Mutex<Connection>,
     directory: PathBuf,
     keep: HistorySettings,
+    /// Whether the reserve is used up.
+    spent: AtomicBool,
 }
 
 /// Whether a commit has reached the disk when the call returns.
@@ -96,7 +101,7 @@ impl History {
         self.write("store a note", Durability::Full, |db| {
             let mut row =
                 db.prepare_cached("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)")?;
-            for (key, value) in news {
+            for (key, value) in &news {
                 row.execute([key, value])?;
             }
             Ok(())
@@ -131,10 +136,10 @@ impl History {
         &self,
         doing: &'static str,
         durability: Durability,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+        work: impl Fn(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, HistoryError> {
         let mut connection = self.lock();
-        let attempt = || {
+        let mut attempt = || {
             let level = match durability {
                 Durability::Full => "FULL",
                 Durability::Normal => "NORMAL",
@@ -146,7 +151,24 @@ impl History {
             transaction.commit()?;
             Ok(done)
         };
-        attempt().map_err(|error| self.failed(doing, error))
+        let failed = |error| self.failed(doing, error);
+        match attempt().map_err(failed) {
+            Err(HistoryError::DiskFull { .. }) if reserve::spend(&self.directory) => {
+                self.spent.store(true, Ordering::Relaxed);
+                attempt().map_err(failed)
+            }
+            done => done,
+        }
+    }
+
+    /// What is wrong with the place of the record though it still works. Makes the reserve again
+    /// when there is room; costs nothing while it is there.
+    pub fn trouble(&self) -> Option<&'static str> {
+        if self.spent.load(Ordering::Relaxed) {
+            self.spent.store(!reserve::keep(&self.directory), Ordering::Relaxed);
+        }
+        let spent = self.spent.load(Ordering::Relaxed);
+        spent.then_some("the disk of the state directory is full and its reserve used up")
     }
 
     fn failed(&self, doing: &'static str, error: rusqlite::Error) -> HistoryError {

@@ -2,13 +2,14 @@
 
 use super::error::HistoryError;
 use super::run::RunId;
-use super::{Durability, History, schema};
+use super::{Durability, History, reserve, schema};
 use crate::config::HistorySettings;
 use rusqlite::{Connection, OpenFlags};
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const FILE: &str = "history.db";
@@ -46,6 +47,13 @@ impl History {
     pub fn open(dir: &Path) -> Result<(History, Opened), HistoryError> {
         let io = |error| HistoryError::from_io("make the state directory", dir, error);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+        match Self::open_once(dir) {
+            Err(HistoryError::DiskFull { .. }) if reserve::spend(dir) => Self::open_once(dir),
+            opened => opened,
+        }
+    }
+
+    fn open_once(dir: &Path) -> Result<(History, Opened), HistoryError> {
         let (connection, rebuilt) = match connect(dir) {
             Ok(connection) => (connection, None),
             Err(HistoryError::Corrupt { .. }) => {
@@ -59,9 +67,14 @@ impl History {
         schema::migrate(&mut connection, found)
             .map_err(|error| HistoryError::from_database("update the database", error))?;
         let keep = HistorySettings { days: 90, runs: 10_000 };
-        let history =
-            History { connection: Mutex::new(connection), directory: dir.to_owned(), keep };
+        let history = History {
+            connection: Mutex::new(connection),
+            directory: dir.to_owned(),
+            keep,
+            spent: AtomicBool::new(false),
+        };
         let interrupted = history.close_interrupted()?;
+        history.spent.store(!reserve::keep(dir), Ordering::Relaxed);
         Ok((history, Opened { interrupted, rebuilt, fresh: found == 0 }))
     }
 

@@ -141,9 +141,11 @@ impl History {
     /// Stores a run and the union of old and new inventory, flushed before this returns.
     ///
     /// Rows are added or given a new version, never removed, and keep their digests. Called only
-    /// when there is something to do.
+    /// when there is something to do. An owner has one run at a time: one that is still open could
+    /// not be closed, and is closed now.
     pub fn begin(&self, start: &Start, union: &[Entry]) -> Result<RunId, HistoryError> {
         self.write("begin a run", Durability::Full, |db| {
+            close_open(db, &start.owner)?;
             let by = match &start.trigger {
                 Trigger::Request { by } => Some(cut(by, MAX_TEXT)),
                 _ => None,
@@ -176,7 +178,7 @@ impl History {
 
     /// Adds what was done to an object; diffs beyond the run's share are left out with a note.
     pub fn change(&self, run: RunId, change: &Change) -> Result<(), HistoryError> {
-        let mut diff = cut(&change.diff, MAX_DIFF);
+        let diff = cut(&change.diff, MAX_DIFF);
         let found = self.write("record a change", Durability::Normal, |db| {
             let used: Option<i64> = db
                 .prepare_cached(
@@ -185,9 +187,9 @@ impl History {
                 )?
                 .query_row(params![run.0, diff.len() as i64], |row| row.get(0))
                 .optional()?;
-            if used.is_some_and(|used| used > MAX_RUN_DIFFS) && !diff.is_empty() {
-                diff = "(left out: the diffs of this run exceed 4 MiB)".to_owned();
-            }
+            let many = used.is_some_and(|used| used > MAX_RUN_DIFFS) && !diff.is_empty();
+            let left_out = "(left out: the diffs of this run exceed 4 MiB)";
+            let diff = if many { left_out } else { diff.as_str() };
             if used.is_some() {
                 db.prepare_cached(
                     "INSERT INTO change (run, seq, object, object_id, verb, diff, origin) VALUES \
@@ -333,6 +335,23 @@ impl History {
             Ok(Some((run, changes.collect::<Result<_, _>>()?)))
         })
     }
+}
+
+/// Closes what an owner has open: a run whose end could not be recorded while the disk was full.
+///
+/// As at start-up, the digests of its objects go: nobody knows which of them was written.
+fn close_open(db: &Connection, owner: &str) -> rusqlite::Result<()> {
+    let closed = db
+        .prepare_cached(
+            "UPDATE run SET verdict = 'interrupted', message = ?2 \
+             WHERE verdict IS NULL AND owner = ?1",
+        )?
+        .execute([owner, "the end of this run could not be recorded"])?;
+    if closed > 0 {
+        db.prepare_cached("UPDATE inventory SET digest = NULL WHERE owner = ?1")?
+            .execute([owner])?;
+    }
+    Ok(())
 }
 
 const SELECT_RUN: &str = "SELECT id, owner, trigger, requested_by, revision, author, subject, \

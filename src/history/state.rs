@@ -5,6 +5,7 @@
 //! is written whole to a temporary one, flushed, and renamed, so a reader sees the old or the new.
 
 use super::error::HistoryError;
+use super::reserve;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -83,7 +84,12 @@ impl State {
             let cause = "too many suspends: larger than 1 MiB".to_owned();
             return Err(HistoryError::State { path, cause });
         }
-        replace(dir, &path, &text).map_err(io)
+        match replace(dir, &path, &text).map_err(io) {
+            Err(HistoryError::DiskFull { .. }) if reserve::spend(dir) => {
+                replace(dir, &path, &text).map_err(io)
+            }
+            done => done,
+        }
     }
 }
 

@@ -338,3 +338,20 @@ fn triggers_verbs_and_verdicts_are_one_word_and_read_back() {
         assert_eq!((changes, row.verdict), (vec![change], Some(Verdict::Failed)));
     }
 }
+
+#[test]
+fn a_run_whose_end_could_not_be_recorded_is_closed_by_the_next_of_its_owner() {
+    let dir = temp();
+    let (history, _) = open(dir.path());
+    let ids = ["apps_web__Service"];
+    let lost = history.begin(&mk_start(OWNER), &mk_entries(&ids)).expect("begun");
+    let digest = ObjectDigest { id: ids[0].into(), digest: Some("d".into()), uid: None };
+    history.set_digests(OWNER, std::slice::from_ref(&digest)).expect("stored");
+    let other = history.begin(&mk_start("flux-system/other"), &[]).expect("begun");
+    history.begin(&mk_start(OWNER), &mk_entries(&ids)).expect("begun");
+    let verdict = |run| history.run(run).expect("read").expect("there").0.verdict;
+    assert_eq!(verdict(lost), Some(Verdict::Interrupted));
+    assert_eq!(verdict(other), None, "it may still be under way");
+    let unknown = vec![ObjectDigest { digest: None, ..digest }];
+    assert_eq!(history.object_digests(OWNER).expect("read"), unknown);
+}

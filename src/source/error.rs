@@ -188,6 +188,11 @@ impl SourceError {
             }
             Empty { .. } => "push a first commit".into(),
             DiskFull { .. } => "free space in the state directory".into(),
+            Storage { .. } => {
+                "the user gitopsd must own the state directory and its disk must be mounted \
+                 read-write: journalctl -k -p warning tells why a disk turned read-only"
+                    .into()
+            }
             Protocol { cause, .. } if cause.contains("redirect") => {
                 "write the URL that the server redirects to".into()
             }

@@ -14,6 +14,7 @@
 //! the read times out.
 
 use super::error::{SourceError, public_url};
+use super::record::storage;
 use super::select::{Choice, NoChoice, RemoteRef, choose, describe, listing, similar};
 use super::ssh::{self, Session};
 use crate::flux::GitReference;
@@ -271,8 +272,14 @@ fn explain(job: &Job, error: &gix::Error) -> SourceError {
         return SourceError::InvalidCredential { cause: bad.to_string() };
     }
     let mut io = all.iter().filter_map(|one| one.downcast_ref::<std::io::Error>());
-    if io.any(|one| matches!(one.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)) {
-        return SourceError::DiskFull { cause: "receiving a pack".into() };
+    // No socket answers any of these: the mirror's disk does.
+    let disk = |one: &&std::io::Error| {
+        use ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        matches!(one.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+            || one.raw_os_error() == Some(libc::EIO)
+    };
+    if let Some(error) = io.find(disk) {
+        return storage("cannot write the mirror", error);
     }
     let cause = words(&all, error);
     if error.is_unauthenticated() {

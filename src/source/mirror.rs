@@ -52,6 +52,11 @@ impl Mirror {
         Ok(Mirror { path: path.to_owned(), repository, broken: flags.0, retired: flags.1 })
     }
 
+    /// Removes what a failed fetch left: locks and unfinished packs. Only while nothing fetches.
+    pub(super) fn sweep(&self) {
+        sweep(&self.path);
+    }
+
     /// Makes `git-NUMBER`, over the remains of one that never came into force.
     pub(super) fn create(dir: &Path, number: u64) -> Result<Mirror, SourceError> {
         let path = dir.join(format!("git-{number}"));

@@ -98,6 +98,9 @@ struct State {
     record: Option<Record>,
     /// An exchange that outlived its poll.
     late: Option<JoinHandle<()>>,
+    /// The last poll failed, and may have left locks: on a disk that turned read-only nobody can
+    /// remove them, and every later fetch would stop at them.
+    unclean: bool,
 }
 
 impl Source {
@@ -131,7 +134,7 @@ impl Source {
             Some(mirror) => mirror,
             None => Mirror::create(&dir, 1)?,
         };
-        let state = State { mirror: Arc::new(mirror), record, late: None };
+        let state = State { mirror: Arc::new(mirror), record, late: None, unclean: false };
         Ok(Source { dir, runtime, state: Mutex::new(state) })
     }
 
@@ -152,17 +155,26 @@ impl Source {
             return Err(SourceError::Timeout { url, after: remote.timeout });
         }
         state.late = None;
+        if state.unclean {
+            state.mirror.sweep();
+        }
+        let polled = self.poll_once(&mut state, remote);
+        state.unclean = polled.is_err();
+        polled
+    }
+
+    fn poll_once(&self, state: &mut State, remote: &Remote) -> Result<Poll, SourceError> {
         let deadline = Instant::now() + remote.timeout;
         if state.mirror.is_broken() {
             tracing::warn!(dir = %self.dir.display(), "the mirror is damaged and is made anew");
             let fresh = Mirror::create(&self.dir, state.mirror.number() + 1)?;
-            let exchanged = self.exchange(&mut state, &fresh, remote, None, deadline)?;
-            return self.take_over(&mut state, fresh, remote, exchanged.choice.revision);
+            let exchanged = self.exchange(state, &fresh, remote, None, deadline)?;
+            return self.take_over(state, fresh, remote, exchanged.choice.revision);
         }
         let mirror = state.mirror.clone();
         let known = state.record.as_ref().map(|record| record.revision().commit);
         let Exchanged { choice, fetched } =
-            self.exchange(&mut state, &mirror, remote, known, deadline)?;
+            self.exchange(state, &mirror, remote, known, deadline)?;
         let record = Record::new(
             &mirror.name(),
             &public_url(&remote.url),
@@ -174,16 +186,16 @@ impl Source {
         }
         if fetched && mirror.packs()? > MAX_PACKS {
             let fresh = Mirror::create(&self.dir, mirror.number() + 1)?;
-            let again = self.exchange(&mut state, &fresh, remote, None, deadline);
+            let again = self.exchange(state, &fresh, remote, None, deadline);
             match again
-                .and_then(|again| self.take_over(&mut state, fresh, remote, again.choice.revision))
+                .and_then(|again| self.take_over(state, fresh, remote, again.choice.revision))
             {
                 Ok(poll) => return Ok(poll),
                 // The old mirror has everything too; the next commit tries again.
                 Err(error) => tracing::warn!(%error, "the mirror could not be made anew"),
             }
         }
-        self.put_in_force(&mut state, record)
+        self.put_in_force(state, record)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -184,6 +184,23 @@ impl World {
         });
     }
 
+    /// Starts the daemon behind a supervisor's command line, without waiting for its socket.
+    pub fn start_under(&mut self, mut supervisor: Command) {
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log"));
+        supervisor.arg(executable());
+        let mut command = self.configured(supervisor);
+        let log = log.expect("ours to write");
+        command.arg("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.daemon = Some(spawn(command).expect("the program is built"));
+    }
+
+    /// The exit code of a daemon that has ended by itself; -1 if a signal ended it.
+    pub fn ended(&mut self) -> Option<i32> {
+        let ended = self.daemon.as_mut()?.try_wait().expect("it is our child")?;
+        self.daemon = None;
+        Some(ended.code().unwrap_or(-1))
+    }
+
     /// Kills the daemon as a power cut would.
     pub fn kill(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
@@ -289,11 +306,12 @@ impl Drop for World {
     }
 }
 
-/// The built program: cargo tells tests where it is, and a script tells examples.
+/// The built program: cargo tells tests where it is, and a script tells examples. Who names one
+/// by hand wants that one.
 fn executable() -> PathBuf {
-    let told = option_env!("CARGO_BIN_EXE_gitopsd").map(PathBuf::from);
-    told.or_else(|| std::env::var_os("GITOPSD_PROGRAM").map(PathBuf::from))
-        .expect("GITOPSD_PROGRAM names the program")
+    let built = option_env!("CARGO_BIN_EXE_gitopsd").map(PathBuf::from);
+    let named = std::env::var_os("GITOPSD_PROGRAM").map(PathBuf::from);
+    named.or(built).expect("GITOPSD_PROGRAM names the program")
 }
 
 /// One Kustomization and the files of its path.

@@ -5,7 +5,8 @@
 //! repositories over HTTP through `git http-backend`, with passwords, a private CA, a log of its
 //! requests and faults that can be switched; [`SshServer`] serves the same repositories through
 //! OpenSSH. [`Repo`] is a work tree that pushes to one of them, by hand or from
-//! `tests/examples/`. [`tools`] finds the programs.
+//! `tests/examples/`. [`effects`] runs a program up to one of its effects. [`tools`] finds the
+//! programs.
 //!
 //! Everything listens on loopback at a free port, lives in temporary directories, and dies with the
 //! test process even when that is killed: testcluster watches its stdin, other children have a
@@ -21,6 +22,7 @@
 mod cgi;
 mod children;
 mod cluster;
+pub mod effects;
 mod git;
 mod repo;
 mod ssh;

@@ -1,0 +1,167 @@
+//! Full, broken and read-only disks under a running daemon.
+//!
+//! The disk of the state directory fails from effect k on. The daemon lives on with it or ends with
+//! a sentence that names the cause; nothing in the cluster is lost on account of it. Once the disk
+//! is well again the living daemon finishes by itself, and one that ended does with its next start.
+
+use super::{Bench, SAMPLE, Scenario, Seen, Side, chosen, tell};
+use crate::bed::effects::{self, Fate};
+use crate::world::World;
+use std::fs;
+use std::time::{Duration, Instant};
+
+/// How long a daemon lives with a fault before the disk is well again: three retries.
+pub(super) const LONG: Duration = Duration::from_secs(3);
+
+/// Longest wait for the first refused call; a daemon that makes none has nothing to do any more.
+const TOUCHED: Duration = Duration::from_secs(6);
+
+/// What a sentence about each fault names, cause or remedy.
+const WORDS: [(&str, &str); 3] = [
+    ("ENOSPC", "the disk of the state directory is full"),
+    ("EIO", "journalctl -k -p warning"),
+    ("EROFS", "journalctl -k -p warning"),
+];
+
+fn changing(world: &World, side: usize, round: usize) -> Side {
+    let value = format!("{side} {round}");
+    let maps = [("a", value.as_str()), ("b", "1"), ("c", "1"), ("d", "1")];
+    Side::default().app(world, "app", "", &maps[..4 - side])
+}
+
+impl Bench {
+    /// One way with a fault; afterwards it is repaired, alive or by another start.
+    fn suffers(&mut self, number: usize, fate: Fate) {
+        let before = self.seen();
+        self.round += 1;
+        self.push(number);
+        let (state, log) = (self.world.path("state"), self.world.path("effects"));
+        let (fault, said) = (self.world.path("fault"), self.world.log().len());
+        fs::write(&fault, "").expect("ours to write");
+        self.world.start_under(effects::supervise(&state, &log, fate, &fault));
+        let began = Instant::now();
+        let mut code = None;
+        while code.is_none() && began.elapsed() < TOUCHED && effects::read(&log).failed == 0 {
+            std::thread::sleep(Duration::from_millis(20));
+            code = self.world.ended();
+        }
+        let began = Instant::now();
+        while code.is_none() && began.elapsed() < LONG / 2 {
+            std::thread::sleep(Duration::from_millis(50));
+            code = self.world.ended();
+        }
+        self.place = format!("{}: {:?}", self.place, effects::read(&log).all.last());
+        let failed = effects::read(&log).failed;
+        let told = self.world.log()[said..].to_owned() + &self.world.status()["line"].to_string();
+        self.unharmed(&before);
+        fs::remove_file(&fault).expect("ours to remove");
+        match code {
+            None => {
+                self.settled(number);
+                self.unharmed(&before);
+                assert_eq!(self.world.stop(), Some(0), "{}\n{}", self.place, self.world.log());
+            }
+            Some(code) => assert_eq!(code, 1, "{}\n{told}", self.place),
+        }
+        if let Fate::Fault(_, error) = fate
+            && failed > 0
+        {
+            let word = WORDS.iter().find(|(name, _)| *name == error).expect("a known error").1;
+            let known = told.contains(word) || told.contains("no space left");
+            assert!(known, "{}: {word} is not told:\n{told}", self.place);
+        }
+        self.recovers(number, &before);
+    }
+
+    /// Whatever was there and is still wanted is there, the very same.
+    fn unharmed(&self, before: &Seen) {
+        let now = self.seen();
+        for (id, (uid, _)) in before.iter().filter(|(id, _)| self.wanted().contains_key(*id)) {
+            let same = now.get(id).is_some_and(|(found, _)| found == uid);
+            assert!(same, "{}: {id} was lost\n{}", self.place, self.world.log());
+        }
+    }
+
+    fn all_faults(&mut self, error: &'static str) {
+        let learnt = [1, 0].map(|number| {
+            let before = self.seen();
+            let (learnt, _) = self.go(number, Fate::Count);
+            self.recovers(number, &before);
+            let mut cuts = chosen(&learnt.all, SAMPLE[number]);
+            // A page of the log more or less makes no difference to what fails after it.
+            cuts.retain(|fate| {
+                matches!(fate, Fate::Kill(at) if effects::matters(&learnt.all[at - 1]))
+                    || matches!(fate, Fate::Tear(_))
+            });
+            (number, learnt.all.len(), cuts)
+        });
+        let rounds = learnt.iter().map(|(_, _, cuts)| cuts.len()).max().unwrap_or(0);
+        let mut survived = 0;
+        for round in 0..rounds {
+            for (number, all, cuts) in &learnt {
+                let (Fate::Kill(at) | Fate::Tear(at)) = cuts[round % cuts.len()] else {
+                    unreachable!("cuts are kills and tears")
+                };
+                self.place = format!("side {number}, {error} from {at} of {all}");
+                self.suffers(*number, Fate::Fault(at, error));
+                survived += 1;
+            }
+        }
+        let [(_, there, _), (_, back, _)] = &learnt;
+        tell(&format!("{error}: N = {there} there, {back} back; {survived} faults survived"));
+    }
+}
+
+#[test]
+fn a_disk_that_is_full_for_a_while_costs_time_only() {
+    Bench::new(Scenario::new("ENOSPC", changing)).all_faults("ENOSPC");
+}
+
+#[test]
+fn a_disk_that_is_broken_for_a_while_costs_time_only() {
+    Bench::new(Scenario::new("EIO", changing)).all_faults("EIO");
+}
+
+#[test]
+fn a_disk_that_turns_read_only_is_named_and_costs_time_only() {
+    Bench::new(Scenario::new("EROFS", changing)).all_faults("EROFS");
+}
+
+#[test]
+fn a_read_only_state_directory_is_told_at_the_start_with_what_to_do() {
+    let mut bench = Bench::new(Scenario::new("read-only", changing));
+    bench.suffers(1, Fate::Fault(0, "EROFS"));
+}
+
+#[test]
+fn the_reserve_lets_a_run_on_a_full_disk_be_recorded_and_is_made_again() {
+    let mut bench = Bench::new(Scenario::new("reserve", changing));
+    let reserve = bench.world.path("state/reserve");
+    assert_eq!(fs::metadata(&reserve).expect("made at the first start").len(), 4 << 20);
+    // Fetched still, but no room for the record of what it brings.
+    bench.round += 1;
+    bench.push(1);
+    let (state, log) = (bench.world.path("state"), bench.world.path("effects"));
+    let fault = bench.world.path("fault");
+    let fate = Fate::FaultOn("sync mirrors/flux-system_flux-system", "ENOSPC");
+    bench.world.start_under(effects::supervise(&state, &log, fate, &fault));
+    bench.settled(1);
+    assert!(!reserve.exists(), "given up");
+    let line = bench.world.status()["line"].to_string();
+    assert!(line.contains("its reserve used up"), "{line}");
+    let told = "bf87340ed3aa82e0bd2573e87809809c";
+    assert!(bench.world.log().contains("reserve of 4 MiB"), "{told}: {}", bench.world.log());
+    fs::remove_file(&fault).expect("ours to remove");
+    let head = bench.repo.head();
+    let runs = bench.world.json(&["history"]);
+    let recorded = runs.as_array().expect("a list").iter().any(|run| {
+        run["verdict"] == "succeeded"
+            && run["revision"].as_str().is_some_and(|r| r.ends_with(&head))
+    });
+    assert!(recorded, "{runs:#}");
+    bench.world.reconcile();
+    bench.world.eventually("the reserve is there again", |_| reserve.exists());
+    bench.world.eventually("and nothing is told of it", |world| {
+        !world.status()["line"].to_string().contains("reserve")
+    });
+}

@@ -1,0 +1,248 @@
+//! What is cut: the changes that a repository goes through in its life.
+
+use super::{Bench, Scenario, Side};
+use crate::bed::tools;
+use crate::world::{World, mk_config_map, mk_deployment, mk_kustomization};
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+impl Side {
+    /// A Kustomization `NAMESPACE-NAME` with a ConfigMap for each pair of name and value.
+    pub(super) fn app(self, world: &World, name: &str, spec: &str, maps: &[(&str, &str)]) -> Side {
+        let mut side = self.kustomization(world, name, spec);
+        for (map, value) in maps {
+            let text = mk_config_map(&world.namespace, map, value);
+            side = side.object(name, &format!("ConfigMap/{map}"), text, json!({"key": value}));
+        }
+        side
+    }
+
+    fn kustomization(mut self, world: &World, name: &str, spec: &str) -> Side {
+        let full = format!("{}-{name}", world.namespace);
+        let text = mk_kustomization(&full, &format!("./apps/{name}"), spec);
+        self.files.insert(format!("clusters/my-cluster/{name}.yaml"), text);
+        self
+    }
+
+    fn object(mut self, app: &str, id: &str, text: String, values: Value) -> Side {
+        let file = id.replace('/', "-").to_lowercase();
+        self.files.insert(format!("apps/{app}/{file}.yaml"), text);
+        self.objects.insert(id.to_owned(), values);
+        self
+    }
+}
+
+fn cut(scenario: Scenario) {
+    Bench::new(scenario).cut();
+}
+
+/// What most scenarios have beside what they are about.
+fn base(world: &World) -> Side {
+    Side::default().app(world, "base", "", &[("base-1", "1"), ("base-2", "1"), ("base-3", "1")])
+}
+
+#[test]
+fn three_objects_of_a_new_kustomization_come_and_go() {
+    cut(Scenario::new("kustomization added, removed", |world, side, _| match side {
+        0 => base(world),
+        _ => base(world).app(world, "new", "", &[("a", "1"), ("b", "1"), ("c", "1")]),
+    }));
+}
+
+#[test]
+fn one_object_changes() {
+    cut(Scenario::new("object changed", |world, side, round| {
+        let value = format!("{side} {round}");
+        base(world).app(world, "app", "", &[("a", &value), ("b", "1"), ("c", "1")])
+    }));
+}
+
+#[test]
+fn one_object_leaves_git_and_returns() {
+    cut(Scenario::new("object removed, added", |world, side, _| {
+        let maps = [("a", "1"), ("b", "1"), ("c", "1"), ("d", "1")];
+        base(world).app(world, "app", "", &maps[..4 - side])
+    }));
+}
+
+#[test]
+fn an_object_moves_to_another_kustomization_and_back() {
+    cut(Scenario::new("object moved", |world, side, _| {
+        let one = [("a", "1"), ("b", "1"), ("moving", "1")];
+        let two = [("c", "1"), ("d", "1"), ("moving", "1")];
+        let declared = Side::default().app(world, "one", "", &one[..3 - side]);
+        declared.app(world, "two", "", &two[..2 + side])
+    }));
+}
+
+#[test]
+fn a_shared_object_loses_one_owner_and_gets_it_back() {
+    cut(Scenario::new("shared object", |world, side, _| {
+        let one = [("a", "1"), ("shared", "1")];
+        let two = [("b", "1"), ("shared", "1")];
+        let one = &one[..2 - side];
+        Side::default().app(world, "one", "", one).app(world, "two", "", &two)
+    }));
+}
+
+#[test]
+fn a_sealed_file_comes_and_goes() {
+    cut(Scenario::new("sealed file", |world, side, _| {
+        let side_0 =
+            base(world).app(world, "app", "  decryption: {provider: sops}\n", &[("a", "1")]);
+        if side == 0 {
+            return side_0;
+        }
+        static SEALED: OnceLock<String> = OnceLock::new();
+        let text = SEALED.get_or_init(|| seal(&world.namespace)).clone();
+        side_0.object("app", "Secret/sealed", text, json!({"password": "b3BlbnNlc2FtZQ=="}))
+    }));
+}
+
+fn seal(namespace: &str) -> String {
+    let recipient = "age1xwrz49vmfzwsnuu0ag2lhzehtkc0m7a7ra2w55glu6gmc9l3py0s5tftly";
+    let mut child = Command::new(tools::bin().join("sops"))
+        .args(["encrypt", "--age", recipient, "--encrypted-regex", "^(data|stringData)$"])
+        .args(["--filename-override", "s.yaml", "--input-type", "yaml", "--output-type", "yaml"])
+        .arg("/dev/stdin")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("sops can be run");
+    let text = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: sealed\n  namespace: {namespace}\n\
+         stringData:\n  password: opensesame\n"
+    );
+    child.stdin.take().expect("stdin is piped").write_all(text.as_bytes()).expect("sops reads it");
+    let output = child.wait_with_output().expect("sops ends");
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).expect("sops prints UTF-8")
+}
+
+#[test]
+fn an_object_of_a_new_kind_comes_with_its_definition() {
+    let side = |world: &World, side: usize, round: usize| {
+        if side == 0 {
+            return base(world);
+        }
+        let group = format!("r{round}.{}.test.invalid", world.namespace);
+        let definition = format!(
+            "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata:\n  \
+             name: widgets.{group}\n  annotations: {{kustomize.toolkit.fluxcd.io/prune: disabled}}\n\
+             spec:\n  group: {group}\n  scope: Namespaced\n  \
+             names: {{kind: Widget, plural: widgets, singular: widget}}\n  versions:\n  \
+             - name: v1\n    served: true\n    storage: true\n    schema:\n      openAPIV3Schema:\n        \
+             type: object\n        properties: {{spec: {{type: object, \
+             properties: {{size: {{type: integer}}}}}}}}\n"
+        );
+        let widget = format!(
+            "apiVersion: {group}/v1\nkind: Widget\nmetadata:\n  name: w\n  namespace: {}\nspec:\n  \
+             size: 3\n",
+            world.namespace
+        );
+        let mut side = base(world).app(world, "app", "", &[("a", "1")]);
+        side.files.insert("apps/app/definition.yaml".to_owned(), definition);
+        side.files.insert("apps/app/widget.yaml".to_owned(), widget);
+        side
+    };
+    cut(Scenario::new("definition and object", side));
+}
+
+#[test]
+fn what_was_edited_while_the_daemon_was_away_is_healed() {
+    let side = |world: &World, _, _| base(world).app(world, "app", "", &[("a", "1"), ("b", "1")]);
+    let before = |world: &World| {
+        let namespace = world.namespace.as_str();
+        let patch = ["patch", "configmap", "a", "-p", "{\"data\":{\"key\":\"by hand\"}}"];
+        world.cluster().kubectl_ok(&[&["--namespace", namespace], &patch[..]].concat());
+    };
+    cut(Scenario { before, ..Scenario::new("drift healed", side) });
+}
+
+#[test]
+fn a_suspend_that_was_acknowledged_is_never_forgotten() {
+    let side = |world: &World, _, _| base(world).app(world, "app", "", &[("a", "1")]);
+    let act = |world: &World, side: usize| {
+        let name = format!("{}-app", world.namespace);
+        let verb = ["resume", "suspend"][side];
+        // It may be killed by what it is asked.
+        if world.run(&[verb, &name]).status.success() {
+            std::fs::write(world.path("acknowledged"), verb).expect("ours to write");
+        }
+    };
+    let before = |world: &World| {
+        let said = std::fs::read_to_string(world.path("acknowledged")).unwrap_or_default();
+        let kept = std::fs::read_to_string(world.path("state/state.json")).unwrap_or_default();
+        let name = format!("{}-app", world.namespace);
+        assert_eq!(kept.contains(&name), said == "suspend", "{said}: {kept}");
+    };
+    cut(Scenario { act, before, ..Scenario::new("suspend, resume", side) });
+}
+
+#[test]
+fn a_confirmed_deletion_is_made_and_the_confirmation_used_once() {
+    let side = |world: &World, side: usize, _| {
+        let text = ["resources: [configmap-a.yaml, configmap-b.yaml]\n", "resources: []\n"][side];
+        let maps: &[(&str, &str)] = &[("a", "1"), ("b", "1")];
+        let mut declared = base(world).app(world, "app", "", if side == 0 { maps } else { &[] });
+        declared.files.insert("apps/app/kustomization.yaml".to_owned(), text.to_owned());
+        declared
+    };
+    let act = |world: &World, side: usize| {
+        let held = world.status()["held"].clone();
+        if side == 1
+            && let Some(digest) = held[0]["digest"].as_str()
+        {
+            world.run(&["confirm", digest]);
+        }
+    };
+    cut(Scenario { act, ..Scenario::new("held, confirmed", side) });
+}
+
+#[test]
+fn a_chain_of_dependencies_is_finished_in_order() {
+    cut(Scenario::new("chain of dependsOn", |world, side, round| {
+        let value = format!("{side} {round}");
+        let after = |name: &str| format!("  dependsOn: [{{name: {}-{name}}}]\n", world.namespace);
+        let chain = Side::default().app(world, "one", "", &[("a", &value)]);
+        let chain = chain.app(world, "two", &after("one"), &[("b", &value)]);
+        chain.app(world, "three", &after("two"), &[("c", &value)])
+    }));
+}
+
+#[test]
+fn an_object_that_must_be_made_anew_is() {
+    let side = |world: &World, side: usize, _| {
+        let app = ["one", "two"][side];
+        let text = mk_deployment(&world.namespace, "web", "1")
+            .replace("{app: web}", &format!("{{app: {app}}}"));
+        let declared = base(world).kustomization(world, "app", "  force: true\n");
+        declared.object("app", "Deployment/web", text, json!("registry.test.invalid/app:1"))
+    };
+    let recreates: &[&str] = &["Deployment/web"];
+    cut(Scenario { recreates, ..Scenario::new("force", side) });
+}
+
+#[test]
+fn a_source_comes_and_goes_with_what_it_brought() {
+    cut(Scenario::new("source added, removed", |world, side, _| {
+        let mut declared = base(world);
+        if side == 0 {
+            return declared;
+        }
+        let source = format!(
+            "apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata:\n  \
+             name: extra\n  namespace: flux-system\nspec:\n  interval: 1h\n  url: {}\n  \
+             ref: {{branch: main}}\n",
+            world.git.url_of("apps/extra")
+        );
+        let name = format!("{}-extra", world.namespace);
+        let text = mk_kustomization(&name, "./", "").replace("name: flux-system}", "name: extra}");
+        declared.files.insert("clusters/my-cluster/source.yaml".to_owned(), source);
+        declared.files.insert("clusters/my-cluster/extra.yaml".to_owned(), text);
+        declared.objects.insert("ConfigMap/extra".to_owned(), json!({"key": "1"}));
+        declared
+    }));
+}
