@@ -218,6 +218,7 @@ mod tests {
             next_ms,
             objects: 0,
             warnings: Vec::new(),
+            others: Default::default(),
             failure: None,
         }
     }

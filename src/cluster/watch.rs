@@ -3,7 +3,7 @@
 use super::client::{Call, Cluster};
 use super::discovery::{Resource, segment};
 use super::error::{ClusterError, from_event};
-use super::objects::ONE_METADATA;
+use super::objects::{ONE_METADATA, Select};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::{Value, json};
@@ -43,20 +43,25 @@ pub struct Watch {
 }
 
 impl Cluster {
-    /// Watches the metadata of a kind's objects in all namespaces, from a resourceVersion on.
+    /// Watches the metadata of the selected objects of a kind, from a resourceVersion on.
     pub async fn watch_metadata(
         &self,
         resource: &Resource,
-        labels: &str,
+        select: Select<'_>,
         from: &str,
     ) -> Result<Watch, ClusterError> {
-        let path = format!(
-            "{}?watch=true&allowWatchBookmarks=true&timeoutSeconds={}&resourceVersion={}&labelSelector={}",
-            resource.collection(None),
+        let mut path = format!(
+            "{}?watch=true&allowWatchBookmarks=true&timeoutSeconds={}&resourceVersion={}",
+            resource.collection(select.namespace),
             LENGTH.as_secs(),
             segment(from),
-            segment(labels),
         );
+        for (key, selector) in [("labelSelector", select.labels), ("fieldSelector", select.fields)]
+        {
+            if !selector.is_empty() {
+                path.push_str(&format!("&{key}={}", segment(selector)));
+            }
+        }
         let body = self.stream(&Call::get(path).accept(ONE_METADATA)).await?;
         let deadline = Instant::now() + LENGTH + GRACE;
         let (resource, buffer) = (resource.clone(), Vec::new());

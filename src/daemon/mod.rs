@@ -366,6 +366,10 @@ impl Daemon {
         if seen.event != Watched::Listed {
             self.touched(&seen.id);
         }
+        for owner in self.pipeline.values_seen(seen) {
+            let key = Key::new(Kind::Kustomization, owner.namespace, owner.name);
+            self.handle(Event::Request(key, Trigger::Values, 0));
+        }
         for (owner, patience) in self.pipeline.seen(seen) {
             let key = Key::new(Kind::Kustomization, owner.namespace, owner.name);
             let running = |item: &Item| matches!(item.phase, Phase::Running { .. });

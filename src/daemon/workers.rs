@@ -6,7 +6,7 @@ use crate::observe::Status;
 use crate::pipeline::{Ask, Ended, Failure, Job, Outcome, Pipeline, Report, Retry, Revision, Step};
 use crate::plan::{Entry, Owner};
 use crate::render::ObjectId;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
@@ -205,6 +205,7 @@ fn failed(failure: Failure, revision: Revision) -> Report {
         revision,
         objects: None,
         warnings: Vec::new(),
+        others: BTreeMap::new(),
         prune_pending: false,
         held: Vec::new(),
         used: None,

@@ -6,6 +6,7 @@ use crate::pipeline::{Failure, Revision};
 use crate::plan::Held;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Milliseconds of a monotonic clock; only differences mean anything.
 pub type Time = u64;
@@ -83,6 +84,8 @@ pub struct Item {
     pub objects: usize,
     /// Notices of the last run: plaintext Secrets, a wrong MAC.
     pub warnings: Vec<String>,
+    /// Objects, printed, that somebody else writes too, and who.
+    pub others: BTreeMap<String, Vec<String>>,
     /// Deletions that wait for a confirmation.
     pub held: Vec<Held>,
     /// Deletions that wait for other renders of the same source.
@@ -106,6 +109,7 @@ impl Item {
             suspended: None,
             objects: 0,
             warnings: Vec::new(),
+            others: BTreeMap::new(),
             held: Vec::new(),
             prune_pending: false,
         }

@@ -278,6 +278,7 @@ impl Graph {
         let Object::Kustomization(kustomization) = &item.object else { return Vec::new() };
         let (interval, retry) = (kustomization.interval, kustomization.retry_interval);
         item.warnings = report.warnings;
+        item.others = report.others;
         item.held = report.held;
         item.prune_pending = report.prune_pending;
         if let Some(objects) = report.objects {

@@ -5,6 +5,7 @@ use crate::flux::{Key, Object};
 use crate::pipeline::{Failure, Problem, SetAsideEntry};
 use crate::source::public_url;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The state of everything, at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +57,9 @@ pub struct ItemView {
     pub objects: usize,
     /// Notices of the last run.
     pub warnings: Vec<String>,
+    /// Objects that somebody else writes too, and who.
+    #[serde(default)]
+    pub others: BTreeMap<String, Vec<String>>,
     /// The last failure, in fields.
     pub failure: Option<Failure>,
 }
@@ -108,6 +112,7 @@ impl ItemView {
             },
             objects: item.objects,
             warnings: item.warnings.clone(),
+            others: item.others.clone(),
             failure: item.failure.clone(),
         }
     }

@@ -107,6 +107,8 @@ pub(super) type Known = Arc<Mutex<Option<HashMap<Name, String>>>>;
 pub(super) struct Follower {
     pub(super) cluster: Cluster,
     pub(super) resource: Arc<Resource>,
+    /// Namespace and name, to follow one object whoever owns it.
+    pub(super) one: Option<(String, String)>,
     pub(super) known: Known,
     pub(super) out: broadcast::Sender<Notice>,
     /// Counts the requests for a new list.
@@ -188,8 +190,9 @@ impl Follower {
         if place.version.is_empty() {
             self.list(place).await.map_err(Failure::Opening)?;
         }
-        let opened =
-            self.cluster.watch_metadata(&self.resource, Owner::NAME_LABEL, &place.version).await;
+        let fields = self.fields();
+        let select = self.select(&fields);
+        let opened = self.cluster.watch_metadata(&self.resource, select, &place.version).await;
         let mut watch = opened.map_err(Failure::Opening)?;
         self.back(place);
         loop {
@@ -208,8 +211,24 @@ impl Follower {
         }
     }
 
+    fn fields(&self) -> String {
+        let name = self.one.as_ref().map(|(_, name)| format!("metadata.name={name}"));
+        name.unwrap_or_default()
+    }
+
+    /// What is followed: everything with an owner's label, or one object.
+    fn select<'a>(&'a self, fields: &'a str) -> Select<'a> {
+        match &self.one {
+            Some((namespace, _)) => {
+                Select { namespace: Some(namespace), fields, ..Select::default() }
+            }
+            None => Select { labels: Owner::NAME_LABEL, ..Select::default() },
+        }
+    }
+
     async fn list(&self, place: &mut Place) -> Result<(), ClusterError> {
-        let select = Select { labels: Owner::NAME_LABEL, ..Select::default() };
+        let fields = self.fields();
+        let select = self.select(&fields);
         let list = self.cluster.list_metadata(&self.resource, select).await?;
         self.back(place);
         let mut gone = std::mem::take(&mut place.objects);

@@ -23,8 +23,17 @@ struct Inner {
     out: broadcast::Sender<Notice>,
     lists: watch::Sender<u64>,
     through: Arc<Notify>,
-    /// By group and kind: the version makes no difference to metadata.
-    followers: Mutex<HashMap<(String, String), Running>>,
+    followers: Mutex<HashMap<Followed, Running>>,
+}
+
+/// What a watch follows.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Followed {
+    /// The version makes no difference to metadata.
+    group: String,
+    kind: String,
+    /// Namespace and name of a single object.
+    one: Option<(String, String)>,
 }
 
 struct Running {
@@ -46,7 +55,28 @@ impl Observer {
     /// The first notice is a [`Notice::Listed`]. The watch survives outages; it ends with the last
     /// clone of this observer, or when the server has the kind no more. Must run inside tokio.
     pub fn watch(&self, resource: &Resource) {
-        let key = (resource.group.clone(), resource.kind.clone());
+        self.follow(resource, None);
+    }
+
+    /// Watches one object, whoever owns it, unless that is done already.
+    pub fn watch_one(&self, resource: &Resource, namespace: &str, name: &str) {
+        self.follow(resource, Some((namespace.to_owned(), name.to_owned())));
+    }
+
+    /// True while a watch of this one object is in force: what was read since has not changed
+    /// without a notice.
+    pub fn watches_one(&self, resource: &Resource, namespace: &str, name: &str) -> bool {
+        let one = Some((namespace.to_owned(), name.to_owned()));
+        let (group, kind) = (resource.group.clone(), resource.kind.clone());
+        self.followers().get(&Followed { group, kind, one }).is_some_and(|running| {
+            // Invariant: no code panics while it holds the lock.
+            running.known.lock().expect("an unpoisoned lock").is_some()
+        })
+    }
+
+    fn follow(&self, resource: &Resource, one: Option<(String, String)>) {
+        let (group, kind) = (resource.group.clone(), resource.kind.clone());
+        let key = Followed { group, kind, one: one.clone() };
         let mut followers = self.followers();
         if followers.get(&key).is_some_and(|running| !running.task.is_finished()) {
             return;
@@ -55,6 +85,7 @@ impl Observer {
         let follower = Follower {
             cluster: self.inner.cluster.clone(),
             resource: Arc::new(resource.clone()),
+            one,
             known: known.clone(),
             out: self.inner.out.clone(),
             lists: self.inner.lists.subscribe(),
@@ -80,11 +111,11 @@ impl Observer {
 
     /// What the watch of an object's kind knows.
     pub(super) fn known_of(&self, id: &ObjectId) -> Option<Known> {
-        let key = (id.group.clone(), id.kind.clone());
+        let key = Followed { group: id.group.clone(), kind: id.kind.clone(), one: None };
         self.followers().get(&key).map(|running| running.known.clone())
     }
 
-    fn followers(&self) -> std::sync::MutexGuard<'_, HashMap<(String, String), Running>> {
+    fn followers(&self) -> std::sync::MutexGuard<'_, HashMap<Followed, Running>> {
         // Invariant: no code panics while it holds the lock.
         self.inner.followers.lock().expect("an unpoisoned lock")
     }

@@ -1,4 +1,4 @@
-//! Keys, credentials and variables of one run: from the cluster's Secrets, else from the host.
+//! Keys and credentials of one run: from the cluster's Secrets, else from the host.
 //!
 //! Host credentials stand in for a Secret that is not there only where scheme, host and port of
 //! the source equal the root's: a repository must not send the host's password, or have its files
@@ -6,7 +6,6 @@
 
 use super::{Connection, Failure, Pipeline, Retry, Step, lock};
 use crate::flux::{GitRepository, Kustomization};
-use crate::render::{Redactor, Variables};
 use crate::secrets::{Keyring, Plaintext};
 use crate::source::Credential;
 use base64::Engine as _;
@@ -159,56 +158,6 @@ impl Pipeline {
         lock(&self.keyrings).insert(kustomization.key(), (name.clone(), keys.clone()));
         Ok(keys)
     }
-
-    /// Variables of `postBuild`: `substituteFrom` in order, then the inline ones. Values of
-    /// Secrets are added to the redactor.
-    pub(super) async fn variables(
-        &self,
-        kustomization: &Kustomization,
-        redactor: &mut Redactor,
-    ) -> Result<Variables, Failure> {
-        let mut variables = Variables::default();
-        let Some(post_build) = &kustomization.post_build else { return Ok(variables) };
-        let wrong = |cause: String| {
-            Failure::new(Step::Substitute, "BuildFailed", cause).object(kustomization.key())
-        };
-        for from in &post_build.substitute_from {
-            let place = format!("{} {}/{}", from.kind, kustomization.namespace, from.name);
-            let connection = self.connection().ok_or_else(|| {
-                wrong(format!("{place} cannot be read: the API server is not reachable"))
-                    .retry(Retry::Soon)
-            })?;
-            let namespace = &kustomization.namespace;
-            let data = match from.kind.as_str() {
-                "Secret" => secret(&connection, namespace, &from.name).await?,
-                "ConfigMap" => config_map(&connection, namespace, &from.name).await?,
-                other => {
-                    return Err(wrong(format!(
-                        "substituteFrom: {other:?} is not a ConfigMap or Secret"
-                    )));
-                }
-            };
-            let Some(data) = data else {
-                if from.optional {
-                    continue;
-                }
-                return Err(wrong(format!("{place} does not exist"))
-                    .hint(Some("create it, or set optional: true".into())));
-            };
-            for (key, value) in data {
-                if from.kind == "Secret" {
-                    redactor.add(value.expose());
-                }
-                let text = String::from_utf8_lossy(value.expose()).into_owned();
-                variables.insert(&key, &text).map_err(|e| wrong(format!("{place}: {e}")))?;
-            }
-        }
-        for (key, value) in &post_build.substitute {
-            let inserted = variables.insert(key, value);
-            inserted.map_err(|e| wrong(format!("postBuild.substitute: {e}")))?;
-        }
-        Ok(variables)
-    }
 }
 
 fn no_secret(source: &GitRepository, name: &str, why: &str) -> Failure {
@@ -219,7 +168,8 @@ fn no_secret(source: &GitRepository, name: &str, why: &str) -> Failure {
     Failure::new(Step::Fetch, "AuthenticationFailed", cause).object(source.key()).hint(Some(hint))
 }
 
-type Data = BTreeMap<String, Plaintext>;
+/// Keys and values of a Secret or ConfigMap.
+pub(super) type Data = BTreeMap<String, Plaintext>;
 
 async fn secret(
     connection: &Connection,
@@ -227,30 +177,20 @@ async fn secret(
     name: &str,
 ) -> Result<Option<Data>, Failure> {
     let Some(object) = read(connection, "Secret", namespace, name).await? else { return Ok(None) };
+    Ok(Some(decoded(&object)))
+}
+
+/// The values of a Secret.
+pub(super) fn decoded(object: &Value) -> Data {
     let data = object.get("data").and_then(Value::as_object).into_iter().flatten();
     let decoded = data.filter_map(|(key, value)| {
         let bytes = STANDARD.decode(value.as_str()?).ok()?;
         Some((key.clone(), Plaintext::new(bytes)))
     });
-    Ok(Some(decoded.collect()))
+    decoded.collect()
 }
 
-async fn config_map(
-    connection: &Connection,
-    namespace: &str,
-    name: &str,
-) -> Result<Option<Data>, Failure> {
-    let Some(object) = read(connection, "ConfigMap", namespace, name).await? else {
-        return Ok(None);
-    };
-    let data = object.get("data").and_then(Value::as_object).into_iter().flatten();
-    let texts = data.filter_map(|(key, value)| {
-        Some((key.clone(), Plaintext::new(value.as_str()?.as_bytes().to_vec())))
-    });
-    Ok(Some(texts.collect()))
-}
-
-async fn read(
+pub(super) async fn read(
     connection: &Connection,
     kind: &str,
     namespace: &str,

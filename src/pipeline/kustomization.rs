@@ -177,6 +177,7 @@ impl<'a> Run<'a> {
                 | Trigger::Revision
                 | Trigger::Dependency
                 | Trigger::Drift
+                | Trigger::Values
                 | Trigger::Request { .. }
         ) {
             return false;
@@ -424,11 +425,22 @@ impl<'a> Run<'a> {
             revision: self.job.revision.clone(),
             objects: self.objects,
             warnings,
+            others: self.others(),
             prune_pending: self.prune_pending,
             held: self.held,
             used: self.used,
             changes: self.changes,
         }
+    }
+
+    /// Who else writes the objects, as the last looks at them showed.
+    fn others(&self) -> BTreeMap<String, Vec<String>> {
+        let memory = lock(&self.pipeline.memory);
+        let objects = memory.get(&self.owner).into_iter().flat_map(|memory| &memory.objects);
+        let shared = objects.filter(|(_, known)| !known.others.is_empty());
+        shared
+            .map(|(id, known)| (self.redactor.mask(&id.to_string()), known.others.clone()))
+            .collect()
     }
 
     fn log(&self, outcome: &Outcome) {

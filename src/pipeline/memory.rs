@@ -18,6 +18,8 @@ pub struct Known {
     pub version: u64,
     /// What was left out of the manifest, for `status`.
     pub notices: Vec<String>,
+    /// Who else writes it, as of the last look.
+    pub others: Vec<String>,
 }
 
 /// What is known of one Kustomization.
@@ -149,6 +151,7 @@ mod tests {
             api_version: "v1".into(),
             version,
             notices: vec![],
+            others: vec![],
         }
     }
 

@@ -24,6 +24,7 @@ mod preview;
 mod prune;
 mod record;
 mod survey;
+mod values;
 mod vigil;
 mod write;
 
@@ -45,7 +46,7 @@ use crate::source::Tree;
 use memory::Memory;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -92,6 +93,8 @@ pub struct Report {
     pub objects: Option<usize>,
     /// Notices for `status`.
     pub warnings: Vec<String>,
+    /// Objects, printed, that somebody else writes too, and who.
+    pub others: BTreeMap<String, Vec<String>>,
     /// Deletions wait for other renders of the same source.
     pub prune_pending: bool,
     /// Deletions that wait for a confirmation.
@@ -202,6 +205,8 @@ pub struct Pipeline {
     heirs: Mutex<BTreeSet<Owner>>,
     /// The cluster's credentials of each source as they were read last.
     credentials: Mutex<HashMap<Key, inputs::Known>>,
+    /// ConfigMaps and Secrets of `substituteFrom` as they were read last.
+    values: Mutex<values::Values>,
     /// The keys of each Kustomization as they were read last, and from which Secret.
     keyrings: Mutex<HashMap<Key, (String, Arc<Keyring>)>>,
     /// What is stored of the end of each Kustomization, by its key in the database.
@@ -237,6 +242,7 @@ impl Pipeline {
             sources: Mutex::default(),
             heirs: Mutex::default(),
             credentials: Mutex::default(),
+            values: Mutex::default(),
             keyrings: Mutex::default(),
             policies: Mutex::default(),
             stopping: watch::channel(false).0,
@@ -297,6 +303,8 @@ impl Pipeline {
 
     /// Sets or takes away the connection to the API server.
     pub fn connect(&self, connection: Option<Arc<Connection>>) {
+        // Without a watch they are as good as not read.
+        lock(&self.values).clear();
         self.connection.send_replace(connection);
     }
 

@@ -210,6 +210,7 @@ impl Run<'_> {
             api_version: manifest.api_version.clone(),
             version: version.unwrap_or_default(),
             notices: step.notices.clone(),
+            others: plan::others(live),
         };
         let mut memory = lock(&self.pipeline.memory);
         let memory = memory.entry(self.owner.clone()).or_default();

@@ -35,7 +35,7 @@ pub use guard::{Guard, Held, Judged, delete_set, may_hold};
 pub use inventory::{Entry, opted_out, owned, stale};
 pub use order::{delete_order, early, stages};
 pub use trim::{Trimmed, scaled, scales, trim};
-pub use writer::{regained, taken, writer};
+pub use writer::{others, regained, taken, writer};
 
 use crate::render::Manifest;
 use serde_json::Value;

@@ -49,6 +49,18 @@ pub fn taken(live: &Value) -> Vec<String> {
     names
 }
 
+/// Everybody else who holds fields of an object beside its status, and keeps them.
+pub fn others(live: &Value) -> Vec<String> {
+    let theirs = |entry: &&Value| {
+        text(entry, "subresource") != "status" && !is_ours(entry) && !is_taken(entry)
+    };
+    let mut names: Vec<String> =
+        entries(live).filter(theirs).map(|entry| text(entry, "manager").to_owned()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// Fields that the manifest has and our entry of the live object has not: their values are ours,
 /// but removing them from Git would not remove them from the cluster.
 pub fn regained(live: &Value, wanted: &Value) -> Vec<String> {

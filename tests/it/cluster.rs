@@ -108,7 +108,8 @@ async fn a_watch_tells_of_metadata_and_an_old_version_asks_for_a_list() {
     let select = Select { labels: "watched=yes", ..Select::default() };
     let list = cluster.list_metadata(&maps, select).await.unwrap();
     let from = &list.resource_version;
-    let mut watch = cluster.watch_metadata(&maps, "watched=yes", from).await.unwrap();
+    let select = Select { labels: "watched=yes", ..Select::default() };
+    let mut watch = cluster.watch_metadata(&maps, select, from).await.unwrap();
     let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "1"}, "metadata":
         {"name": "watch-test", "namespace": "default", "labels": {"watched": "yes"}}});
     let how = Apply { dry_run: false, manager: "test", sensitive: false };

@@ -236,6 +236,9 @@ fn a_field_and_a_label_of_somebody_else_stay_and_cost_no_write() {
     world.start();
     world.settled();
     assert_eq!(written(&world, mark), Vec::<String>::new(), "and only once");
+    let others = world.item("Kustomization/flux-system/apps")["others"].clone();
+    assert_eq!(others, serde_json::json!({format!("ConfigMap/{ns}/a"): ["somebody"]}));
+    assert!(world.ok(&["status", "apps"]).contains("is also written by somebody"));
 }
 
 /// A finalizer of somebody else keeps the object on its way out.

@@ -54,6 +54,34 @@ fn an_unchanged_pass_starts_no_child_sends_no_request_and_fetches_nothing() {
 }
 
 #[test]
+fn substituted_values_cost_no_request_and_their_change_is_applied_at_once() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let values = format!("values-{ns}");
+    let spec = format!("  postBuild: {{substituteFrom: [{{kind: ConfigMap, name: {values}}}]}}\n");
+    let used = mk_config_map(&ns, "used", "${word}");
+    world.apps(&[App { name: "used", spec: &spec, files: &[("u.yaml", used)] }]);
+    let word =
+        |word: &str| mk_config_map("flux-system", &values, word).replace("  key:", "  word:");
+    world.cluster().apply(&mk_namespace("flux-system"));
+    world.cluster().apply(&word("first"));
+    world.start();
+    world.settled();
+    assert!(world.reconcile());
+    let mark = world.cluster().mark();
+    assert!(world.reconcile());
+    assert_eq!(world.cluster().audit_of(&world.user, mark), Vec::<Value>::new());
+
+    world.cluster().apply(&word("second"));
+    world.eventually("the new value is applied", |world| {
+        world.get("configmap", "used").is_some_and(|used| used["data"]["key"] == "second")
+    });
+    world.settled();
+    let runs = world.json(&["history", "used"]);
+    assert_eq!(runs[0]["trigger"], "values", "{runs:#}");
+}
+
+#[test]
 fn a_commit_costs_only_the_kustomizations_whose_files_it_touches() {
     let mut world = World::new();
     let repo = two(&world);

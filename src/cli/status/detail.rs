@@ -33,6 +33,9 @@ pub fn text(item: &ItemView, document: &Document, terminal: &Terminal) -> String
     for warning in &item.warnings {
         line("warning", &terminal.paint(Style::Warn, warning));
     }
+    for (object, writers) in &item.others {
+        line("shared", &format!("{object} is also written by {}", writers.join(", ")));
+    }
     let owner = format!("{}/{}", item.namespace, item.name);
     for held in document.held.iter().filter(|held| held.owner == owner) {
         line("held", &format!("{}: gitopsd confirm {}", held.reason, held.digest));

@@ -167,6 +167,7 @@ mod tests {
             next_ms: None,
             objects: 3,
             warnings: vec!["apps/s.yaml: a Secret in plain text".into()],
+            others: Default::default(),
             failure: None,
         }
     }

@@ -46,6 +46,7 @@ fn report(outcome: Outcome, id: &str) -> Report {
         revision: revision(id),
         objects: Some(1),
         warnings: Vec::new(),
+        others: Default::default(),
         prune_pending: false,
         held: Vec::new(),
         used: None,
