@@ -2,11 +2,12 @@
 
 use super::Applier;
 use crate::cluster::{ClusterError, List, Resource, Select};
-use crate::plan::{Owner, owned};
+use crate::plan::{Owner, opted_out, owned};
 use crate::render::ObjectId;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Lists under way at once: some sixty kinds, asked about once before a namespace goes.
 const AT_ONCE: usize = 8;
@@ -15,71 +16,69 @@ const AT_ONCE: usize = 8;
 const ITS_OWN: &[&str] = &["Event", "Endpoints", "EndpointSlice", "Lease"];
 
 impl Applier {
-    /// True for a CRD that has objects, and for a namespace in which there is anything that this
-    /// owner has not applied. Other kinds hold nothing.
-    pub async fn occupied(&self, id: &ObjectId, owner: &Owner) -> Result<bool, ClusterError> {
+    /// True for a CRD or a namespace with anything in it that does not go with this very prune:
+    /// what is not in `going`, is not this owner's, is marked to stay, or holds data. Other kinds
+    /// hold nothing. Where that cannot be told, the answer is true.
+    pub async fn occupied(
+        &self,
+        id: &ObjectId,
+        owner: &Owner,
+        going: &BTreeSet<ObjectId>,
+    ) -> Result<bool, ClusterError> {
+        let all = self.cluster.everything().await?;
+        let stays = |object: &Value| stays(object, owner, going);
         match id.kind.as_str() {
-            "CustomResourceDefinition" => self.has_objects(id).await,
-            "Namespace" if id.group.is_empty() => self.holds_others(&id.name, owner).await,
+            "CustomResourceDefinition" => {
+                // A CRD is called `PLURAL.GROUP`.
+                let Some((plural, group)) = id.name.split_once('.') else { return Ok(true) };
+                let serves = |r: &&Resource| r.plural == plural && r.group == group;
+                let Some(resource) = all.resources.iter().find(serves) else { return Ok(true) };
+                let found = self.cluster.list_metadata(resource, Select::default()).await?;
+                Ok(found.items.iter().any(stays))
+            }
+            "Namespace" if id.group.is_empty() => {
+                if !all.failed.is_empty() {
+                    return Ok(true);
+                }
+                let kinds = all.resources.iter().filter(|resource| {
+                    resource.namespaced && !ITS_OWN.contains(&resource.kind.as_str())
+                });
+                // Boxed one by one: a closure over references would not be Send for every lifetime.
+                let mut lists: Vec<BoxFuture<'_, Result<List, ClusterError>>> = Vec::new();
+                for resource in kinds {
+                    let select = Select { namespace: Some(&id.name), ..Select::default() };
+                    lists.push(self.cluster.list_metadata(resource, select).boxed());
+                }
+                let mut lists = futures::stream::iter(lists).buffer_unordered(AT_ONCE);
+                while let Some(found) = lists.next().await {
+                    if found?.items.iter().any(stays) {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
             _ => Ok(false),
         }
     }
-
-    async fn has_objects(&self, id: &ObjectId) -> Result<bool, ClusterError> {
-        // A CRD is called `PLURAL.GROUP`.
-        let Some((plural, group)) = id.name.split_once('.') else { return Ok(true) };
-        let all = self.cluster.everything().await?;
-        let serves = |r: &&Resource| r.plural == plural && r.group == group;
-        match all.resources.iter().find(serves) {
-            Some(resource) => {
-                let select = Select::default();
-                Ok(!self.cluster.list_some(resource, select, 1).await?.is_empty())
-            }
-            // Not served, or its group's own server is away: then nobody can tell.
-            None => Ok(all.failed.iter().any(|failed| failed.starts_with(group))),
-        }
-    }
-
-    async fn holds_others(&self, namespace: &str, owner: &Owner) -> Result<bool, ClusterError> {
-        let all = self.cluster.everything().await?;
-        if !all.failed.is_empty() {
-            return Ok(true);
-        }
-        let kinds = all
-            .resources
-            .iter()
-            .filter(|resource| resource.namespaced && !ITS_OWN.contains(&resource.kind.as_str()));
-        // Boxed one by one: a closure over references would not be Send for every lifetime.
-        let mut lists: Vec<BoxFuture<'_, Result<List, ClusterError>>> = Vec::new();
-        for resource in kinds {
-            let select = Select { namespace: Some(namespace), ..Select::default() };
-            lists.push(self.cluster.list_metadata(resource, select).boxed());
-        }
-        let mut lists = futures::stream::iter(lists).buffer_unordered(AT_ONCE);
-        while let Some(found) = lists.next().await {
-            let found = match found {
-                Err(ClusterError::NotFound { .. }) => continue,
-                other => other?,
-            };
-            if found.items.iter().any(|object| foreign(object, owner)) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
 }
 
-/// Whether an object in a namespace is neither this owner's, nor made by a controller for
-/// something that is there, nor there by itself.
-fn foreign(object: &Value, owner: &Owner) -> bool {
+/// Whether an object is neither a part of the same prune, nor made by a controller for something
+/// that is there, nor there by itself. A claim on a volume stays in any case: it is data.
+fn stays(object: &Value, owner: &Owner, going: &BTreeSet<ObjectId>) -> bool {
     let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    if text("/kind") == "PersistentVolumeClaim" {
+        return true;
+    }
     let references = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
     let made = references.is_some_and(|references| !references.is_empty());
     let by_itself = matches!(
         (text("/kind"), text("/metadata/name")),
         ("ConfigMap", "kube-root-ca.crt") | ("ServiceAccount", "default")
     );
-    !made && !by_itself && !owned(object, owner)
+    let goes = || {
+        going.contains(&ObjectId::of(object)) && owned(object, owner) && opted_out(object).is_none()
+    };
+    !made && !by_itself && !goes()
 }
 
 #[cfg(test)]
@@ -88,15 +87,16 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_is_there_by_itself_or_made_for_ours_is_not_foreign() {
+    fn only_what_goes_with_it_is_there_by_itself_or_made_for_it_does_not_stay() {
         let owner = Owner { namespace: "flux-system".into(), name: "apps".into() };
-        let object = |kind: &str, name: &str| json!({"kind": kind, "metadata": {"name": name}});
-        assert!(foreign(&object("ConfigMap", "theirs"), &owner));
-        assert!(!foreign(&object("ConfigMap", "kube-root-ca.crt"), &owner));
-        assert!(!foreign(&object("ServiceAccount", "default"), &owner));
+        let object = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "n"}});
+        let none = BTreeSet::new();
+        assert!(stays(&object("ConfigMap", "theirs"), &owner, &none));
+        assert!(!stays(&object("ConfigMap", "kube-root-ca.crt"), &owner, &none));
+        assert!(!stays(&object("ServiceAccount", "default"), &owner, &none));
         let mut made = object("Pod", "web-1");
         made["metadata"]["ownerReferences"] = json!([{"kind": "ReplicaSet", "name": "web"}]);
-        assert!(!foreign(&made, &owner));
+        assert!(!stays(&made, &owner, &none));
         let mut ours = object("ConfigMap", "ours");
         ours["metadata"]["labels"] = json!({Owner::NAME_LABEL: "apps",
             Owner::NAMESPACE_LABEL: "flux-system"});
@@ -104,8 +104,17 @@ mod tests {
             "operation": "Apply",
             "fieldsV1": {"f:metadata": {"f:labels":
                 {"f:kustomize.toolkit.fluxcd.io/name": {}}}}}]);
-        assert!(!foreign(&ours, &owner));
+        let going = [ObjectId::of(&ours)].into();
+        assert!(!stays(&ours, &owner, &going));
+        assert!(stays(&ours, &owner, &none), "still wanted");
+        let mut marked = ours.clone();
+        marked["metadata"]["annotations"] =
+            json!({"kustomize.toolkit.fluxcd.io/prune": "disabled"});
+        assert!(stays(&marked, &owner, &going), "to be kept");
+        let mut data = ours.clone();
+        data["kind"] = json!("PersistentVolumeClaim");
+        assert!(stays(&data, &owner, &[ObjectId::of(&data)].into()), "data");
         ours["metadata"]["labels"][Owner::NAME_LABEL] = json!("infra");
-        assert!(foreign(&ours, &owner), "another Kustomization's");
+        assert!(stays(&ours, &owner, &going), "another Kustomization's");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Applier, ApplyError};
 use crate::cluster::{ClusterError, Resource, When};
-use crate::plan::{Entry, Owner, opted_out, owned};
+use crate::plan::{Entry, Owner, of_flux, opted_out, owned};
 use serde_json::Value;
 
 /// How often a deletion is repeated when the object moves between the look and the deletion:
@@ -43,6 +43,9 @@ impl Applier {
         for _ in 0..TRIES {
             let live = self.cluster.get(&resource, namespace, name).await.map_err(failed)?;
             let Some(live) = live else { return Ok(Pruned::Gone) };
+            if of_flux(&live) {
+                return Ok(Pruned::Kept("it belongs to Flux, which only its user removes"));
+            }
             if let Some(reason) = opted_out(&live) {
                 return Ok(Pruned::Kept(reason));
             }

@@ -131,7 +131,7 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
     let kubeconfig = config.cluster.kubeconfig.clone();
     Ok(Parts {
         root: entry(config),
-        pipeline: Arc::new(Pipeline::new(settings, renderer, history, host)),
+        pipeline: Arc::new(Pipeline::new(settings, renderer, history, host)?),
         listener,
         target: Target { kubeconfig, limits, known, shared: config.cluster.shared },
         verify: config.cluster.verify,

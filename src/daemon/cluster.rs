@@ -1,12 +1,16 @@
 //! The loop's side of the connection: links, outages, what the watches tell, daily comparison.
 
 use super::connect::{self, Link};
+use super::sweep::PAUSE;
 use super::{Daemon, Notice};
 use crate::graph::Event;
 use crate::logging::Message;
 use crate::pipeline::Connection;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Least time between two comparisons of everything: an uneasy server has enough to do.
+const BETWEEN: Duration = Duration::from_secs(10);
 
 impl Daemon {
     /// Looks for the API server until it answers, unless that is being done.
@@ -24,6 +28,11 @@ impl Daemon {
                 tracing::warn!(message_id = Message::ClusterUnreachable.id(), "{reason}");
                 self.publisher.cluster_down(reason);
             }
+            Link::Lost { number, reason } => {
+                if number == self.connections {
+                    self.lose(reason);
+                }
+            }
             Link::Up { connection, identity, version } => {
                 self.connecting = false;
                 let server = connection.cluster.server();
@@ -36,10 +45,11 @@ impl Daemon {
                     self.target.known = Some(identity.clone());
                     self.pipeline.know_cluster(&identity);
                 }
+                self.connections += 1;
                 self.forward(&connection);
                 self.pipeline.connect(Some(connection));
                 self.handle(Event::ClusterBack);
-                if std::mem::replace(&mut self.connected, true) {
+                if self.connections > 1 {
                     self.verify();
                 }
             }
@@ -49,10 +59,10 @@ impl Daemon {
     /// Forwards the sightings of a connection, in place of those of the one before.
     fn forward(&mut self, connection: &Arc<Connection>) {
         let mut notices = connection.observer.subscribe();
-        let sightings = self.sightings.0.clone();
+        let (sightings, number) = (self.sightings.0.clone(), self.connections);
         let task = tokio::spawn(async move {
             while let Some(notice) = notices.next().await {
-                if sightings.send(notice).await.is_err() {
+                if sightings.send((number, notice)).await.is_err() {
                     return;
                 }
             }
@@ -71,24 +81,43 @@ impl Daemon {
                 if rewound {
                     let kind = &resource.kind;
                     tracing::warn!("the cluster's datastore has lost commits, as {kind} shows");
+                    self.relist();
                     self.verify();
                 }
             }
-            Notice::Missed(_) => {
-                if let Some(connection) = self.pipeline.connection() {
-                    connection.observer.relist();
-                }
-            }
-            Notice::Outage { error, .. } if error.outage() || error.status() == 401 => {
-                self.lose(error.to_string());
-            }
+            Notice::Missed(_) => self.relist(),
+            Notice::Outage { error, .. } if error.status() == 401 => self.lose(error.to_string()),
             Notice::Outage { resource, error } => {
-                let kind = resource.kind.clone();
-                tracing::warn!("{kind} cannot be watched, its drift shows late: {error}");
-                self.publisher.blind(kind, Some(error.to_string()));
+                if error.outage() {
+                    self.probe(error.to_string());
+                }
+                self.publisher.blind(resource.kind.clone(), Some(error.to_string()));
             }
-            Notice::Back(resource) => self.publisher.blind(resource.kind.clone(), None),
+            Notice::Back(resource) => {
+                self.publisher.blind(resource.kind.clone(), None);
+                // Whatever it was, the state may be an older one.
+                self.verify();
+            }
         }
+    }
+
+    fn relist(&self) {
+        if let Some(connection) = self.pipeline.connection() {
+            connection.observer.relist();
+        }
+    }
+
+    /// One kind's watch is out of reach: asks whether the server is. A slow list of one kind must
+    /// not cost the connection.
+    fn probe(&mut self, reason: String) {
+        let Some(connection) = self.pipeline.connection() else { return };
+        let (links, number) = (self.links.0.clone(), self.connections);
+        tokio::spawn(async move {
+            if connection.cluster.version().await.is_err() {
+                // The loop is gone only when the daemon ends.
+                let _ = links.send(Link::Lost { number, reason }).await;
+            }
+        });
     }
 
     /// Gives the connection up and looks for the server anew: with the kubeconfig as it is then,
@@ -106,8 +135,17 @@ impl Daemon {
         self.connect();
     }
 
-    /// Compares every object with Git, and looks for what is in no inventory.
+    /// Compares every object with Git, and looks for what is in no inventory; soon again at most.
     fn verify(&mut self) {
+        let now = Instant::now();
+        if let Some(next) = self.verified.map(|at| at + BETWEEN)
+            && next > now
+        {
+            self.verify.1 = self.verify.1.min(next);
+            return;
+        }
+        self.verified = Some(now);
+        self.sweep_pause = PAUSE;
         self.pipeline.verify();
         self.sweep.again();
         self.verify.1 = Instant::now() + self.verify.0;

@@ -30,6 +30,13 @@ pub enum Link {
         /// Version of the server.
         version: String,
     },
+    /// The server behind a connection, by its number, is out of reach.
+    Lost {
+        /// The connection.
+        number: u64,
+        /// Why.
+        reason: String,
+    },
     /// No connection yet, with the reason in a sentence; told when the reason changes.
     Down(String),
 }

@@ -18,8 +18,11 @@ use tokio::task::JoinHandle;
 /// Changes on their way to the disk: commands come one at a time from people.
 const QUEUE: usize = 64;
 
+/// Pause before a state that could not be written is tried again.
+const AGAIN: Duration = Duration::from_secs(60);
+
 /// Confirmations kept; each is used up by one run.
-const CONFIRMED: usize = 100;
+const CONFIRMED: usize = 64;
 
 /// Whether a change is on the disk; several may hear of one attempt.
 type Saved = Result<(), Arc<HistoryError>>;
@@ -121,9 +124,12 @@ impl HostState {
 
     /// When the next suspend ends by itself.
     pub(super) fn next_end(&self) -> Option<Instant> {
+        let now = now_ms();
         let ends = self.state.suspends.values().filter_map(|suspend| suspend.until_ms);
-        let left = u64::try_from(ends.min()?.saturating_sub(now_ms())).unwrap_or(0);
-        Some(Instant::now() + Duration::from_millis(left))
+        // One that is over and still there waits for its object to be declared.
+        let next = ends.filter(|end| *end > now).min()?;
+        let left = u64::try_from(next.saturating_sub(now)).unwrap_or(0);
+        Some(Instant::now() + Duration::from_millis(left + 1))
     }
 
     /// Drops the suspends that have ended and answers them as events.
@@ -145,25 +151,45 @@ impl HostState {
     }
 }
 
-/// Writes one state after the other; of several that wait only the last, which holds them all.
+/// Writes one state after the other; of several that wait only the last, which holds them all. A
+/// state that could not be written is tried again until it, or a newer one, is.
 async fn write(dir: PathBuf, mut saves: mpsc::Receiver<Save>) {
-    while let Some((mut state, done)) = saves.recv().await {
-        let mut waiting = vec![done];
+    let mut unsaved: Option<State> = None;
+    loop {
+        let next = match &unsaved {
+            None => saves.recv().await,
+            Some(_) => match tokio::time::timeout(AGAIN, saves.recv()).await {
+                Ok(next) => next,
+                Err(_) => unsaved.clone().map(|state| (state, oneshot::channel().0)),
+            },
+        };
+        let ended = next.is_none();
+        let (state, mut waiting) = match (next, unsaved.take()) {
+            (Some((state, done)), _) => (state, vec![done]),
+            // The last try, on the way out.
+            (None, Some(state)) => (state, Vec::new()),
+            (None, None) => return,
+        };
+        let mut state = state;
         while let Ok((newer, done)) = saves.try_recv() {
             state = newer;
             waiting.push(done);
         }
-        let dir = dir.clone();
-        let saved = tokio::task::spawn_blocking(move || state.save(&dir)).await;
+        let (to, what) = (dir.clone(), state.clone());
+        let saved = tokio::task::spawn_blocking(move || what.save(&to)).await;
         // After a panic the senders are dropped: whoever waits hears that nothing was stored.
         let Ok(saved) = saved else { continue };
         if let Err(error) = &saved {
             tracing::error!("suspends and confirmations could not be stored: {error}");
+            unsaved = Some(state);
         }
         let saved = saved.map_err(Arc::new);
         for done in waiting {
             // Most changes have nobody waiting.
             let _ = done.send(saved.clone());
+        }
+        if ended {
+            return;
         }
     }
 }

@@ -5,7 +5,7 @@
 //! * the loop: ended tasks, questions of runs, links to the API server, watch sightings, calls of
 //!   the socket, the graph's next due time, the watchdog, signals. It never blocks: databases, Git
 //!   and children are on threads and tasks of their own.
-//! * a worker (`workers`): one poll or one run; it asks the loop one question and ends.
+//! * a worker (`workers`): one poll, run, end, look or sweep; a run asks the loop one question.
 //! * the connection (`connect`): tries until the API server answers, then ends.
 //! * the sightings: forwards what the observer's watches see.
 //! * the socket: answers from the published status and hands calls to the loop.
@@ -51,6 +51,9 @@ use workers::{Done, Workers};
 /// Longest wait for the objects in hand when the daemon is told to stop; systemd waits 90 s.
 const STOP: Duration = Duration::from_secs(30);
 
+/// How often a disk that was full is asked for room.
+const ROOM: Duration = Duration::from_secs(20);
+
 /// Sightings under way between the watches and the loop: a burst of 1,000 objects fits, and a
 /// full queue only slows the forwarding down.
 const SIGHTINGS: usize = 1024;
@@ -84,14 +87,15 @@ struct Daemon {
     ask: Ask,
     questions: mpsc::Receiver<Question>,
     links: (mpsc::Sender<Link>, mpsc::Receiver<Link>),
-    sightings: (mpsc::Sender<Notice>, mpsc::Receiver<Notice>),
+    /// What the watches see, with the number of their connection.
+    sightings: (mpsc::Sender<(u64, Notice)>, mpsc::Receiver<(u64, Notice)>),
     commands: mpsc::Receiver<Command>,
     target: connect::Target,
     connecting: bool,
     /// Forwards what the present connection's watches see.
     forwarding: Option<AbortHandle>,
-    /// A connection was there before: the next one may find another state of the cluster.
-    connected: bool,
+    /// How many connections there were: after the first, each may find another state.
+    connections: u64,
     state: HostState,
     stop: watch::Sender<bool>,
     started: Instant,
@@ -100,8 +104,14 @@ struct Daemon {
     vigil: Vigil,
     /// What left Git, or is in no inventory, is looked for.
     sweep: Sweep,
+    sweep_pause: Duration,
+    /// What the last sweep could not see.
+    blind: String,
     /// How often, and when next, everything is compared.
     verify: (Duration, Instant),
+    verified: Option<Instant>,
+    /// When the disk was last asked whether there is room again.
+    asked_room: Instant,
     /// The daemon is on its way out and begins nothing.
     ending: bool,
     /// Kustomizations whose objects moved while a run of theirs was under way.
@@ -142,7 +152,7 @@ impl Daemon {
             target: parts.target,
             connecting: false,
             forwarding: None,
-            connected: false,
+            connections: 0,
             state: parts.state,
             stop,
             started,
@@ -153,7 +163,11 @@ impl Daemon {
             ),
             vigil: Vigil::default(),
             sweep: Sweep::Wanted,
+            sweep_pause: sweep::PAUSE,
+            blind: String::new(),
             verify: (parts.verify, started + parts.verify),
+            verified: None,
+            asked_room: started,
             ending: false,
             moved: BTreeSet::new(),
             parted: BTreeMap::new(),
@@ -177,6 +191,7 @@ impl Daemon {
                 self.handle(event);
             }
             self.verify_daily();
+            self.make_room();
             self.sweep();
             self.watch_over();
             let now = self.now();
@@ -188,7 +203,11 @@ impl Daemon {
                 done = self.workers.next() => self.done(done),
                 Some(question) = self.questions.recv() => self.answer(question),
                 Some(link) = self.links.1.recv() => self.linked(link),
-                Some(notice) = self.sightings.1.recv() => self.noticed(notice),
+                Some((number, notice)) = self.sightings.1.recv() => {
+                    if number == self.connections {
+                        self.noticed(notice);
+                    }
+                }
                 Some(command) = self.commands.recv() => self.call(command),
                 () = tokio::time::sleep_until(wake.into()) => {}
                 _ = watchdog.tick() => self.manager.alive(),
@@ -229,8 +248,20 @@ impl Daemon {
         let due = self.graph.wake().map(|at| self.started + Duration::from_millis(at));
         let resume = self.state.next_end();
         let look = self.vigil.wake().map(|at| self.started + Duration::from_millis(at));
-        let latest = self.verify.1;
+        let latest = match self.pipeline.history().trouble() {
+            Some(_) => self.verify.1.min(self.asked_room + ROOM),
+            None => self.verify.1,
+        };
         [due, resume, look, self.sweep.at()].into_iter().flatten().fold(latest, Instant::min)
+    }
+
+    /// Once the disk was full: asks beside the loop whether there is room for the reserve again.
+    fn make_room(&mut self) {
+        let history = self.pipeline.history();
+        if history.trouble().is_some() && self.asked_room.elapsed() >= ROOM {
+            self.asked_room = Instant::now();
+            tokio::task::spawn_blocking(move || history.make_room());
+        }
     }
 
     fn handle(&mut self, event: Event) {
@@ -327,14 +358,13 @@ impl Daemon {
                 tracing::info!("{key} left Git: {} objects deleted", ended.changes);
                 self.used(ended.used.as_deref());
                 if !ended.held.is_empty() {
-                    let (held, strays) = (ended.held, Vec::new());
-                    self.parted.insert(key, Parted { kustomization: *kustomization, held, strays });
+                    self.hold_parted(key, *kustomization, ended.held, Vec::new());
                 }
             }
             Done::Ended(kustomization, Err(failure)) => {
                 tracing::warn!("{} left Git: {failure}", kustomization.key());
                 // What is left over is found again in the inventory.
-                self.sweep = Sweep::Wanted;
+                self.sweep_later();
             }
             Done::Swept(swept) => self.swept(swept),
             Done::Looked(key, seen) => self.looked(&key, &seen),

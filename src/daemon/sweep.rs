@@ -1,7 +1,7 @@
 //! What left Git while nobody was looking, and what is ours in no inventory.
 //!
-//! Both are looked for once it is sure what is in Git: at the start, after an outage, and after an
-//! end that failed. The lists are made by a worker, so that the loop never waits for a disk.
+//! Both are looked for once it is sure what is in Git: at the start, after an outage, once a day,
+//! and after an end that failed. The lists are made by a worker, so that the loop never waits for a disk.
 
 use super::Daemon;
 use crate::flux::{Key, Kind, Kustomization};
@@ -15,8 +15,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Pause after a sweep that could not see everything.
-const PAUSE: Duration = Duration::from_secs(30);
+/// First and longest pause after a sweep that could not see everything, or an end that failed.
+pub const PAUSE: Duration = Duration::from_secs(30);
+const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Where the search stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +44,8 @@ impl Sweep {
     /// When to go round for it without any event.
     pub fn at(self) -> Option<Instant> {
         match self {
-            Sweep::Later(at) => Some(at),
+            // What keeps a sweep from beginning once it is due ends with an event.
+            Sweep::Later(at) if at > Instant::now() => Some(at),
             _ => None,
         }
     }
@@ -71,15 +73,17 @@ pub struct Parted {
 pub struct Swept {
     /// Kustomizations of the inventory that Git does not declare.
     pub departed: Vec<Kustomization>,
+    /// How many the inventory has in all.
+    pub known: usize,
     /// What is in no inventory.
     pub survey: Survey,
 }
 
 /// Looks in the inventory and in the cluster. What is declared is given by name.
 pub async fn look(pipeline: Arc<Pipeline>, declared: BTreeSet<Owner>) -> Result<Swept, Failure> {
-    let departed = pipeline.departed(move |owner| declared.contains(owner)).await?;
-    let survey = pipeline.survey().await?;
-    Ok(Swept { departed, survey })
+    let survey = pipeline.survey(&declared).await?;
+    let (departed, known) = pipeline.departed(move |owner| declared.contains(owner)).await?;
+    Ok(Swept { departed, known, survey })
 }
 
 impl Daemon {
@@ -92,6 +96,7 @@ impl Daemon {
         self.sweep = Sweep::Running(false);
         let owner = |key: &Key| Owner { namespace: key.namespace.clone(), name: key.name.clone() };
         let known = self.graph.items().map(|(key, _)| key).chain(self.parted.keys());
+        let known = known.chain(self.workers.ends());
         let declared = known.filter(|key| key.kind == Kind::Kustomization).map(owner).collect();
         self.workers.sweep(declared);
     }
@@ -103,35 +108,97 @@ impl Daemon {
             Ok(found) => found,
             Err(failure) => {
                 tracing::warn!("what left Git could not be looked for: {failure}");
-                self.sweep = Sweep::Later(Instant::now() + PAUSE);
+                self.sweep_later();
                 return;
             }
         };
-        let blind = &found.survey.blind;
-        self.sweep = match (again, blind.is_empty()) {
-            (true, _) => Sweep::Wanted,
-            (false, true) => Sweep::Done,
-            (false, false) => Sweep::Later(Instant::now() + PAUSE),
-        };
-        if !blind.is_empty() {
+        let blind = found.survey.blind.join("; ");
+        if again {
+            self.sweep = Sweep::Wanted;
+        } else if blind.is_empty() {
+            self.sweep = Sweep::Done;
+        } else {
+            self.sweep_later();
+        }
+        if !blind.is_empty() && blind != self.blind {
             tracing::warn!(
-                "objects outside the inventory are left alone until all can be listed: {}",
-                blind.join("; ")
+                "objects outside the inventory are left alone until all can be listed: {blind}"
             );
         }
-        for kustomization in found.departed {
-            let key = kustomization.key();
-            // It may have been declared while the sweep was under way.
-            if self.graph.item(&key).is_none() && !self.parted.contains_key(&key) {
-                tracing::info!("{key} left Git while gitopsd was not running");
+        self.blind = blind;
+        // Not what was declared, or began to end, while the sweep was under way.
+        let gone = |key: &Key| self.graph.item(key).is_none() && !self.parted.contains_key(key);
+        let departed: Vec<Kustomization> =
+            found.departed.into_iter().filter(|kustomization| gone(&kustomization.key())).collect();
+        let many = departed.len() >= 2 && departed.len() * 2 > found.known;
+        if many {
+            self.hold_departed(departed, found.known);
+        } else {
+            for kustomization in departed {
+                tracing::info!("{} left Git while gitopsd was not running", kustomization.key());
                 self.part(kustomization);
             }
         }
-        if found.survey.blind.is_empty() {
+        if self.blind.is_empty() {
             for (owner, entries) in found.survey.found {
                 self.found(owner, entries);
             }
         }
+    }
+
+    /// Another sweep, after a pause that doubles from one to the next.
+    pub(super) fn sweep_later(&mut self) {
+        if let Sweep::Running(again) = &mut self.sweep
+            && self.workers.sweeping()
+        {
+            *again = true;
+            return;
+        }
+        self.sweep = Sweep::Later(Instant::now() + self.sweep_pause);
+        self.sweep_pause = (self.sweep_pause * 2).min(LONGEST);
+    }
+
+    /// Holds the end of most of what the record knows: a new entry, a wrong path or an emptied
+    /// repository looks like that, and was perhaps held already when the daemon stopped.
+    fn hold_departed(&mut self, departed: Vec<Kustomization>, known: usize) {
+        let ids: Vec<ObjectId> = departed
+            .iter()
+            .map(|kustomization| ObjectId {
+                namespace: kustomization.namespace.clone(),
+                name: kustomization.name.clone(),
+                group: "kustomize.toolkit.fluxcd.io".to_owned(),
+                kind: Kind::Kustomization.as_str().to_owned(),
+            })
+            .collect();
+        let digest = delete_set(&ids);
+        let reason = format!("{} of {known} Kustomizations are not in Git any more", ids.len());
+        tracing::warn!(
+            message_id = Message::PruneHeld.id(),
+            "held: {reason}; to delete what they own: gitopsd confirm {digest}"
+        );
+        for kustomization in departed {
+            let key = kustomization.key();
+            let held = Held { digest: digest.clone(), ids: ids.clone(), reason: reason.clone() };
+            self.hold_parted(key, kustomization, vec![held], Vec::new());
+        }
+    }
+
+    /// Keeps held deletions of a Kustomization that left Git, beside those that it has already.
+    pub(super) fn hold_parted(
+        &mut self,
+        key: Key,
+        kustomization: Kustomization,
+        held: Vec<Held>,
+        strays: Vec<Entry>,
+    ) {
+        let fresh = || Parted { kustomization, held: Vec::new(), strays: Vec::new() };
+        let parted = self.parted.entry(key).or_insert_with(fresh);
+        for held in held {
+            if !parted.held.contains(&held) {
+                parted.held.push(held);
+            }
+        }
+        parted.strays.extend(strays);
     }
 
     /// Objects with an owner's labels that no inventory knows.
@@ -144,7 +211,7 @@ impl Daemon {
                 gitopsd_kustomization = key.to_string(),
                 "{key}: {count} objects of its own that the inventory did not know are back in it"
             );
-            self.workers.enter(kustomization.clone(), entries);
+            self.workers.enter(kustomization.clone(), entries, false);
             return;
         }
         let Some(kustomization) = former(&owner, true) else { return };
@@ -159,7 +226,7 @@ impl Daemon {
             "{key}: {count} objects are held: {reason}; to delete: gitopsd confirm {digest}"
         );
         let held = vec![Held { digest, ids, reason }];
-        self.parted.insert(key, Parted { kustomization, held, strays: entries });
+        self.hold_parted(key, kustomization, held, entries);
     }
 
     /// Goes on with a Kustomization whose held deletions were confirmed.
@@ -168,7 +235,7 @@ impl Daemon {
         if strays.is_empty() {
             self.part(kustomization);
         } else {
-            self.workers.enter(kustomization, strays);
+            self.workers.enter(kustomization, strays, true);
         }
     }
 
@@ -178,7 +245,7 @@ impl Daemon {
         let key = kustomization.key();
         if let Err(failure) = entered {
             tracing::warn!("{key}: {failure}");
-            self.sweep = Sweep::Later(Instant::now() + PAUSE);
+            self.sweep_later();
         } else if self.graph.item(&key).is_some() {
             self.handle(Event::Request(key, Trigger::Prune, 0));
         } else {

@@ -27,28 +27,31 @@ impl Daemon {
             graph.item(key).is_some_and(|item| matches!(item.phase, Phase::Running { .. }))
         };
         for (key, ids) in self.vigil.due(self.now(), busy) {
-            let Some(kustomization) = self.graph.kustomization(&key) else { continue };
-            self.workers.look(kustomization.clone(), ids);
+            match self.graph.kustomization(&key) {
+                Some(kustomization) => self.workers.look(kustomization.clone(), ids),
+                None => self.vigil.forget(&key),
+            }
         }
     }
 
     /// Takes in what a look showed.
-    pub(super) fn looked(&mut self, key: &Key, seen: &[(ObjectId, Status)]) {
-        let Some(item) = self.graph.item(key) else { return };
+    pub(super) fn looked(&mut self, key: &Key, seen: &[(ObjectId, Option<Status>)]) {
+        let Some(item) = self.graph.item(key) else {
+            return self.vigil.forget(key);
+        };
         let ready = item.condition.status == Ready::True;
         let ill = item.condition.reason == "HealthCheckFailed";
-        if !ready && !ill {
-            // Something else is wrong: a run will come for that.
-            return;
-        }
-        let sight = |status: Status| match status {
-            Status::Current => Sight::Well,
-            Status::Failed => Sight::Failed,
-            _ => Sight::UnderWay,
+        let sight = |status: Option<Status>| match status {
+            None => Sight::Unseen,
+            Some(Status::Current) => Sight::Well,
+            Some(Status::Failed) => Sight::Failed,
+            Some(_) => Sight::UnderWay,
         };
         let sights: Vec<(ObjectId, Sight)> =
             seen.iter().map(|(id, status)| (id.clone(), sight(*status))).collect();
-        if self.vigil.looked(key, &sights, ready, self.now()) {
+        let news = self.vigil.looked(key, &sights, ready, self.now());
+        // Where something else is wrong a run will come for that.
+        if news && (ready || ill) {
             let owner = Owner { namespace: key.namespace.clone(), name: key.name.clone() };
             self.pipeline.unwell(&owner);
             self.handle(Event::Request(key.clone(), Trigger::Health, 0));

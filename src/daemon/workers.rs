@@ -26,7 +26,7 @@ pub enum Done {
     /// Objects were entered into the inventory of a Kustomization.
     Entered(Box<Kustomization>, Result<(), Failure>),
     /// Objects were looked at.
-    Looked(Key, Vec<(ObjectId, Status)>),
+    Looked(Key, Vec<(ObjectId, Option<Status>)>),
     /// A source that left Git was let go of.
     Forgotten,
 }
@@ -38,10 +38,11 @@ enum Purpose {
     Run(Key, Revision),
     End(Box<Kustomization>),
     Sweep,
+    Look(Key),
     Other,
 }
 
-/// The tasks under way. Their number is bounded by the number of items: one each.
+/// The tasks under way: at most a poll or run, an end and a look for each item, and one sweep.
 pub struct Workers {
     pipeline: Arc<Pipeline>,
     tasks: JoinSet<Done>,
@@ -111,6 +112,10 @@ impl Workers {
     /// Ends a Kustomization that left Git, after a run of it that is still under way.
     pub fn end(&mut self, job: Job, orphan: bool) {
         let key = job.kustomization.key();
+        if self.ending.contains(&key) || self.waiting.contains_key(&key) {
+            // What that end leaves is found again in the inventory.
+            return;
+        }
         if self.cancels.contains_key(&key) {
             self.cancel(&key);
             self.waiting.insert(key, (job, orphan));
@@ -124,6 +129,16 @@ impl Workers {
         });
     }
 
+    /// Kustomizations that are being ended, or will be after their last run.
+    pub fn ends(&self) -> impl Iterator<Item = &Key> {
+        self.ending.iter().chain(self.waiting.keys())
+    }
+
+    /// Whether a sweep is under way.
+    pub fn sweeping(&self) -> bool {
+        self.purposes.values().any(|purpose| matches!(purpose, Purpose::Sweep))
+    }
+
     /// Looks for what left Git, or is in no inventory.
     pub fn sweep(&mut self, declared: BTreeSet<Owner>) {
         let pipeline = self.pipeline.clone();
@@ -133,7 +148,7 @@ impl Workers {
     /// Looks at objects that a Kustomization's Ready depends on.
     pub fn look(&mut self, kustomization: Kustomization, ids: Vec<ObjectId>) {
         let pipeline = self.pipeline.clone();
-        self.spawn(Purpose::Other, async move {
+        self.spawn(Purpose::Look(kustomization.key()), async move {
             let owner = Owner::of(&kustomization);
             let seen = pipeline.look(&owner, ids, &kustomization.health_check_exprs).await;
             Done::Looked(kustomization.key(), seen)
@@ -141,10 +156,10 @@ impl Workers {
     }
 
     /// Enters objects that were found into the inventory of a Kustomization.
-    pub fn enter(&mut self, kustomization: Kustomization, entries: Vec<Entry>) {
+    pub fn enter(&mut self, kustomization: Kustomization, entries: Vec<Entry>, left: bool) {
         let pipeline = self.pipeline.clone();
         self.spawn(Purpose::Other, async move {
-            let entered = pipeline.enter(&Owner::of(&kustomization), &entries).await;
+            let entered = pipeline.enter(&Owner::of(&kustomization), &entries, left).await;
             Done::Entered(Box::new(kustomization), entered)
         });
     }
@@ -185,6 +200,7 @@ impl Workers {
         match &purpose {
             Purpose::Run(key, _) => {
                 self.cancels.remove(key);
+                // Taken out first: `end` does nothing for what waits.
                 if let Some((job, orphan)) = self.waiting.remove(key) {
                     self.end(job, orphan);
                 }
@@ -192,7 +208,7 @@ impl Workers {
             Purpose::End(kustomization) => {
                 self.ending.remove(&kustomization.key());
             }
-            Purpose::Poll(_) | Purpose::Sweep | Purpose::Other => {}
+            Purpose::Poll(_) | Purpose::Sweep | Purpose::Look(_) | Purpose::Other => {}
         }
         done.unwrap_or_else(|| panicked(purpose))
     }
@@ -225,6 +241,7 @@ fn panicked(purpose: Purpose) -> Done {
         Purpose::Run(key, revision) => Done::Ran(key, failed(failure(Step::Apply), revision)),
         Purpose::End(kustomization) => Done::Ended(kustomization, Err(failure(Step::Prune))),
         Purpose::Sweep => Done::Swept(Err(failure(Step::Prune))),
+        Purpose::Look(key) => Done::Looked(key, Vec::new()),
         Purpose::Other => Done::Forgotten,
     }
 }

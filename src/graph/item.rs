@@ -146,7 +146,8 @@ impl Item {
         match slot {
             Some((time, earlier)) => {
                 *time = at.min(*time);
-                if matches!(earlier, Trigger::Drift | Trigger::Interval) {
+                let weak = [Trigger::Drift, Trigger::Interval, Trigger::Health, Trigger::Verify];
+                if weak.contains(earlier) {
                     *earlier = trigger;
                 }
             }

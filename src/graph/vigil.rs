@@ -14,6 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Events of one second lead to one look.
 const COALESCE: Time = 1000;
 
+/// Pause after a look that got no answer.
+const AGAIN: Time = 5000;
+
 /// How long an object may be under way before a run looks for the cause.
 const UNDER_WAY: Time = 10_000;
 
@@ -33,6 +36,8 @@ pub enum Sight {
     UnderWay,
     /// It has failed.
     Failed,
+    /// There was no answer.
+    Unseen,
 }
 
 /// What is watched over, by Kustomization.
@@ -45,8 +50,9 @@ pub struct Vigil {
 struct Watch {
     /// Objects that an event spoke of, and those that were not well at the last look.
     ids: BTreeSet<ObjectId>,
-    /// When to look.
+    /// When to look, and whether a look is under way.
     due: Option<Time>,
+    looking: bool,
     /// Since when something is not well, and since when all is.
     ill: Option<Time>,
     calm: Option<Time>,
@@ -65,12 +71,17 @@ impl Vigil {
     /// A run has just looked at everything.
     pub fn ran(&mut self, key: &Key, now: Time) {
         let Some(watch) = self.watched.get_mut(key) else { return };
-        watch.ids.clear();
-        (watch.due, watch.ill, watch.calm) = (None, None, None);
+        // An event may have come since the run looked: what is due stays due.
+        (watch.ill, watch.calm) = (None, None);
         watch.recovered.retain(|at| now.saturating_sub(*at) < LATELY);
-        if watch.recovered.is_empty() {
+        if watch.recovered.is_empty() && watch.due.is_none() && !watch.looking {
             self.watched.remove(key);
         }
+    }
+
+    /// A Kustomization is gone.
+    pub fn forget(&mut self, key: &Key) {
+        self.watched.remove(key);
     }
 
     /// What is to be looked at now. `busy` is true for what a run is looking at.
@@ -80,11 +91,11 @@ impl Vigil {
             if watch.due.is_none_or(|due| due > now) {
                 continue;
             }
-            if busy(key) {
+            if busy(key) || watch.looking {
                 watch.due = Some(now + COALESCE);
                 continue;
             }
-            watch.due = None;
+            (watch.due, watch.looking) = (None, true);
             looks.push((key.clone(), watch.ids.iter().cloned().collect()));
         }
         looks
@@ -105,6 +116,7 @@ impl Vigil {
         now: Time,
     ) -> bool {
         let Some(watch) = self.watched.get_mut(key) else { return false };
+        watch.looking = false;
         for (id, sight) in sights {
             if *sight == Sight::Well && watch.due.is_none() {
                 watch.ids.remove(id);
@@ -113,6 +125,11 @@ impl Vigil {
         let soon = |watch: &mut Watch, at: Time| {
             watch.due = Some(watch.due.map_or(at, |before| before.min(at)));
         };
+        if sights.iter().any(|(_, sight)| *sight == Sight::Unseen) {
+            // Nothing is said on half of the answers.
+            soon(watch, now + AGAIN);
+            return false;
+        }
         if sights.iter().all(|(_, sight)| *sight == Sight::Well) {
             watch.ill = None;
             if ready {
@@ -195,12 +212,27 @@ mod tests {
     }
 
     #[test]
+    fn without_an_answer_nothing_is_said_and_one_look_is_under_way_at_a_time() {
+        let mut vigil = Vigil::default();
+        vigil.touch(&key(), &id("web"), 0);
+        assert_eq!(vigil.due(1000, |_| false).len(), 1);
+        vigil.touch(&key(), &id("web"), 1100);
+        assert_eq!(vigil.due(2100, |_| false), [], "one is under way");
+        assert!(!vigil.looked(&key(), &[(id("web"), Sight::Unseen)], false, 2200));
+        assert_eq!(vigil.wake(), Some(3100));
+        assert!(look(&mut vigil, 3100, Sight::Well, false));
+    }
+
+    #[test]
     fn a_run_in_progress_looks_for_itself() {
         let mut vigil = Vigil::default();
         vigil.touch(&key(), &id("web"), 0);
         assert_eq!(vigil.due(1000, |_| true), []);
         assert_eq!(vigil.wake(), Some(2000));
         vigil.ran(&key(), 1500);
+        assert_eq!(vigil.wake(), Some(2000), "an event may have come after its look");
+        assert!(!look(&mut vigil, 2000, Sight::Well, true));
+        vigil.ran(&key(), 2500);
         assert_eq!((vigil.wake(), vigil.watched.len()), (None, 0));
     }
 

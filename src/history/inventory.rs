@@ -52,18 +52,57 @@ impl History {
         self.shrink("record a deletion", owner, &[id])
     }
 
-    /// Drops objects that were let go on purpose.
+    /// Drops objects whose deletion the API server confirmed, or that are another's.
     pub fn forget(&self, owner: &str, ids: &[String]) -> Result<(), HistoryError> {
         let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
         self.shrink("let objects go", owner, &ids)
     }
 
-    /// Adds objects that were found in the cluster; one that is there already stays as it is.
-    pub fn enter(&self, owner: &str, found: &[Entry]) -> Result<(), HistoryError> {
+    /// Drops objects that are let go of on purpose, and remembers that: they keep the owner's
+    /// labels and must not be taken back.
+    pub fn release(&self, owner: &str, ids: &[String]) -> Result<(), HistoryError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.write("let objects go", Durability::Full, |db| {
+            let mut row =
+                db.prepare_cached("DELETE FROM inventory WHERE owner = ?1 AND id = ?2")?;
+            let mut note =
+                db.prepare_cached("INSERT OR IGNORE INTO released (owner, id) VALUES (?1, ?2)")?;
+            for id in ids {
+                row.execute([owner, id])?;
+                note.execute([owner, id])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Objects that were let go of on purpose, as owner and id.
+    pub fn released(&self) -> Result<Vec<(String, String)>, HistoryError> {
+        self.read("read what was let go", |db| {
+            let mut rows = db.prepare_cached("SELECT owner, id FROM released")?;
+            rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })
+    }
+
+    /// Adds objects that were found in the cluster; one that is there already stays as it is. A
+    /// note goes with them in the same transaction.
+    pub fn enter(
+        &self,
+        owner: &str,
+        found: &[Entry],
+        note: Option<(&str, &str)>,
+    ) -> Result<(), HistoryError> {
         if found.is_empty() {
             return Ok(());
         }
         self.write("enter objects that were found", Durability::Full, |db| {
+            if let Some((key, value)) = note {
+                db.execute(
+                    "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
+                    [key, value],
+                )?;
+            }
             let mut row = db.prepare_cached(
                 "INSERT OR IGNORE INTO inventory (owner, id, version) VALUES (?1, ?2, ?3)",
             )?;
@@ -132,7 +171,9 @@ impl History {
         }
         self.write("store digests", Durability::Normal, |db| {
             let mut row = db.prepare_cached(
-                "UPDATE inventory SET digest = ?3, uid = ?4 WHERE owner = ?1 AND id = ?2",
+                "UPDATE inventory SET digest = ?3, \
+                 uid = CASE WHEN ?4 IS NULL AND digest = ?3 THEN uid ELSE ?4 END \
+                 WHERE owner = ?1 AND id = ?2",
             )?;
             for found in digests {
                 row.execute(params![owner, found.id, found.digest, found.uid])?;

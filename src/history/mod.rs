@@ -161,14 +161,15 @@ impl History {
         }
     }
 
-    /// What is wrong with the place of the record though it still works. Makes the reserve again
-    /// when there is room; costs nothing while it is there.
+    /// What is wrong with the place of the record though it still works.
     pub fn trouble(&self) -> Option<&'static str> {
-        if self.spent.load(Ordering::Relaxed) {
-            self.spent.store(!reserve::keep(&self.directory), Ordering::Relaxed);
-        }
         let spent = self.spent.load(Ordering::Relaxed);
-        spent.then_some("the disk of the state directory is full and its reserve used up")
+        spent.then_some("the disk of the state directory is full, there is no reserve left")
+    }
+
+    /// Makes the reserve again when there is room; costs a look when it is there.
+    pub fn make_room(&self) {
+        self.spent.store(!reserve::keep(&self.directory), Ordering::Relaxed);
     }
 
     fn failed(&self, doing: &'static str, error: rusqlite::Error) -> HistoryError {

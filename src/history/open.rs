@@ -86,7 +86,7 @@ impl History {
         if !open.is_empty() {
             self.write("close interrupted runs", Durability::Full, |db| {
                 db.execute(
-                    "UPDATE inventory SET digest = NULL WHERE owner IN \
+                    "UPDATE inventory SET digest = NULL WHERE uid IS NULL AND owner IN \
                      (SELECT owner FROM run WHERE verdict IS NULL)",
                     [],
                 )?;

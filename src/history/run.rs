@@ -169,8 +169,11 @@ impl History {
                  ON CONFLICT (owner, id) DO UPDATE SET version = excluded.version \
                  WHERE version <> excluded.version",
             )?;
+            let mut taken =
+                db.prepare_cached("DELETE FROM released WHERE owner = ?1 AND id = ?2")?;
             for entry in union {
                 row.execute([&start.owner, &entry.id, &entry.version])?;
+                taken.execute([&start.owner, &entry.id])?;
             }
             Ok(id)
         })

@@ -12,13 +12,16 @@
 //!   `object_id` is Flux's inventory id, `origin` the file in Git. `diff` is masked and cut.
 //! * `inventory`: which owner has which object. `digest` is the keyed digest of the manifest as
 //!   last applied and `uid` the live object's; null when not known for certain.
+//! * `released`: objects that an owner let go of on purpose and that still carry its labels: they
+//!   are not taken back when they are found.
 //! * `applied`: the last revision that an owner brought in, with the digest of its inputs, when,
 //!   and the verdict of that run. It outlives the run's own row.
 //! * `meta`: single values, such as the uid of the cluster.
 
 use rusqlite::{Connection, TransactionBehavior};
 
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE run (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     owner        TEXT NOT NULL,
@@ -65,7 +68,14 @@ CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
     value TEXT NOT NULL
 ) WITHOUT ROWID;
-"];
+",
+    "CREATE TABLE released (
+    owner TEXT NOT NULL,
+    id    TEXT NOT NULL,
+    PRIMARY KEY (owner, id)
+) WITHOUT ROWID;
+",
+];
 
 /// The schema number that this program writes.
 pub(super) const CURRENT: i64 = MIGRATIONS.len() as i64;

@@ -40,7 +40,7 @@ impl Run<'_> {
         if orphan || !deletes(&self.job.kustomization) {
             let ids: Vec<ObjectId> = inventory.into_iter().map(|entry| entry.id).collect();
             let left = self.hand_over(ids).await?;
-            self.let_go(&left).await?;
+            self.release(&left).await?;
             return self.drop_policy().await;
         }
         let connection = self.connected()?;

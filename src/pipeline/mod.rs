@@ -37,7 +37,7 @@ pub use preview::{Preview, PreviewStep};
 pub use survey::Survey;
 
 use crate::flux::{Key, Kustomization};
-use crate::history::{History, Trigger};
+use crate::history::{History, HistoryError, Trigger};
 use crate::observe::{Event as Watched, Seen};
 use crate::plan::{self, Claims, Held, Owner};
 use crate::render::Renderer;
@@ -222,14 +222,14 @@ impl Pipeline {
         renderer: Renderer,
         history: History,
         host: HostSecrets,
-    ) -> Self {
+    ) -> Result<Self, HistoryError> {
         let mut claims = Claims::default();
-        // An unreadable database says nothing here, and was reported when it was opened.
-        for (owner, ids) in record::inventories(&history).unwrap_or_default() {
+        // Without all of the claims a prune could hit what another one wants.
+        for (owner, ids) in record::inventories(&history)? {
             claims.remember(&owner, ids);
         }
         let workers = Semaphore::new(settings.workers);
-        Pipeline {
+        Ok(Pipeline {
             settings,
             renderer,
             history: Arc::new(history),
@@ -247,7 +247,7 @@ impl Pipeline {
             policies: Mutex::default(),
             stopping: watch::channel(false).0,
             since: std::time::Instant::now(),
-        }
+        })
     }
 
     /// Milliseconds of a steady clock.
@@ -273,7 +273,8 @@ impl Pipeline {
             .iter_mut()
             .filter_map(|(owner, memory)| {
                 let news = memory.see(&seen.id, gate, version);
-                if news && deleted && plan::unfinished(&seen.metadata) {
+                let known = memory.objects.contains_key(&seen.id);
+                if known && deleted && plan::unfinished(&seen.metadata) {
                     memory.unfinished.insert(seen.id.clone());
                 }
                 news.then(|| (owner.clone(), memory.patience(&seen.id, now)))

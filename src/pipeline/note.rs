@@ -17,7 +17,7 @@ struct Line {
 }
 
 /// What a heal of an object that was gone is counted as.
-const WHOLE: &str = "the whole object, by deleting it,";
+const WHOLE: &str = "the object as a whole";
 
 impl Run<'_> {
     /// Notes one step that was carried out. `live` is the object as it was before.
@@ -82,7 +82,7 @@ impl Run<'_> {
         let now = self.pipeline.steady_ms();
         let mut fields: Vec<(String, Option<String>)> =
             lines.iter().map(|line| (line.field.clone(), line.writer.clone())).collect();
-        if step.action == Action::Create {
+        if step.action == Action::Create || fields.is_empty() {
             fields.push((WHOLE.to_owned(), None));
         }
         let mut memory = lock(&self.pipeline.memory);
@@ -104,7 +104,8 @@ impl Run<'_> {
                 gitopsd_kustomization = key,
                 gitopsd_revision = self.job.revision.id,
                 gitopsd_object = %id,
-                "{key}: {id}: {fight}"
+                "{key}: {id}: {}",
+                self.redactor.mask(&fight)
             );
         }
     }

@@ -22,6 +22,11 @@ fn key(owner: &Owner) -> String {
     format!("policy:{owner}")
 }
 
+/// The note that an owner's objects go with it.
+pub(super) fn goes(owner: &Owner) -> (String, &'static str) {
+    (key(owner), DELETE)
+}
+
 impl Run<'_> {
     /// Stores the policies of the children that a render declares; what is known already costs
     /// nothing.
@@ -70,22 +75,24 @@ impl Run<'_> {
 
 impl Pipeline {
     /// Kustomizations of the inventory that left Git while nobody was looking, as far as the
-    /// record knows them: all that `declared` does not name and whose objects go along.
+    /// record knows them: all that `declared` does not name; and how many it has in all.
     pub async fn departed(
         &self,
         declared: impl Fn(&Owner) -> bool + Send + 'static,
-    ) -> Result<Vec<Kustomization>, Failure> {
+    ) -> Result<(Vec<Kustomization>, usize), Failure> {
         let history = self.history.clone();
         let looked = tokio::task::spawn_blocking(move || {
             let mut found = Vec::new();
-            for owner in history.owners()? {
+            let owners = history.owners()?;
+            let known = owners.len();
+            for owner in owners {
                 let Some((namespace, name)) = owner.split_once('/') else { continue };
                 let owner = Owner { namespace: namespace.to_owned(), name: name.to_owned() };
                 if !declared(&owner) {
                     found.extend(stand_in(&history, &owner)?);
                 }
             }
-            Ok(found)
+            Ok((found, known))
         });
         looked.await.map_err(|_| lost())?.map_err(|error: HistoryError| unrecorded(&error))
     }

@@ -26,7 +26,7 @@ impl Run<'_> {
             // As in Flux: what is not pruned is let go of.
             let ids: Vec<ObjectId> = gone.into_iter().map(|entry| entry.id).collect();
             let left = self.hand_over(ids).await?;
-            return self.let_go(&left).await;
+            return self.release(&left).await;
         }
         let stranger = self.connection.as_ref().is_some_and(|c| c.stranger);
         if stranger || !wanted.answer.may_prune {
@@ -97,9 +97,10 @@ impl Run<'_> {
     /// Definitions and namespaces that have something in them which is not this owner's.
     pub(super) async fn occupied(&self, ids: &[ObjectId]) -> Result<BTreeSet<ObjectId>, Failure> {
         let connection = self.connected()?;
+        let going: BTreeSet<ObjectId> = ids.iter().cloned().collect();
         let mut occupied = BTreeSet::new();
         for id in ids.iter().filter(|id| may_hold(id)) {
-            let found = connection.applier.occupied(id, &self.owner).await;
+            let found = connection.applier.occupied(id, &self.owner, &going).await;
             if found.map_err(|error| cluster_failure(Step::Prune, &error).object(id))? {
                 occupied.insert(id.clone());
             }

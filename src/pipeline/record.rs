@@ -152,7 +152,17 @@ impl Run<'_> {
         self.database(move |history| history.hand_over(&owner, &heirs)).await
     }
 
-    /// Drops entries whose deletion is confirmed, or that are let go of.
+    /// Lets go of entries whose objects are to stay.
+    pub(super) async fn release(&self, ids: &[ObjectId]) -> Result<(), Failure> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let owner = self.owner.to_string();
+        let ids: Vec<String> = ids.iter().map(ObjectId::inventory).collect();
+        self.database(move |history| history.release(&owner, &ids)).await
+    }
+
+    /// Drops entries whose deletion is confirmed, or that are another's.
     pub(super) async fn let_go(&self, ids: &[ObjectId]) -> Result<(), Failure> {
         if ids.is_empty() {
             return Ok(());

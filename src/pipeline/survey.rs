@@ -5,13 +5,15 @@
 //! whose Kustomization is in force re-enter its inventory, where the next run finds them stale and
 //! the guard judges them. All others wait for a confirmation.
 //!
-//! One list of metadata for each kind that the server has, once for each connection.
+//! One list of metadata for each kind that the server has: after the start, after an outage and
+//! once a day. What belongs to Flux, is marked to be kept, or was let go of on purpose is no stray.
 
+use super::policy::goes;
 use super::record::{inventories, lost, unrecorded};
 use super::{Failure, Pipeline, Retry, Step, lock};
 use crate::cluster::{ClusterError, Resource, Select};
 use crate::history::Entry as Row;
-use crate::plan::{Entry, Owner, owned};
+use crate::plan::{Entry, Owner, of_flux, opted_out, owned};
 use crate::render::ObjectId;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -36,7 +38,9 @@ pub struct Survey {
 impl Pipeline {
     /// Lists every kind. Nothing is looked for in a cluster that others share with us, or that is
     /// not the one the history was made on.
-    pub async fn survey(&self) -> Result<Survey, Failure> {
+    ///
+    /// Of an owner that is not `declared`, what its inventory has is shown along with what is found.
+    pub async fn survey(&self, declared: &BTreeSet<Owner>) -> Result<Survey, Failure> {
         let mut survey = Survey::default();
         let Some(connection) = self.connection() else { return Ok(survey) };
         if connection.shared || connection.stranger {
@@ -64,7 +68,7 @@ impl Pipeline {
             match found {
                 Ok(items) => items.iter().for_each(|item| take(&mut survey, resource, item)),
                 // Its kind is gone, or cannot be listed after all.
-                Err(ClusterError::NotFound { .. }) if resource.group.is_empty() => {}
+                Err(ClusterError::NotFound { .. }) => {}
                 Err(error) if error.outage() => return Err(failed(error)),
                 Err(error) => survey.blind.push(format!("{}: {error}", resource.kind)),
             }
@@ -72,13 +76,42 @@ impl Pipeline {
         drop(lists);
         // What a run wrote or deleted meanwhile is in the inventory after, or was before.
         let known = &before | &self.known_objects().await?;
-        let claims = lock(&self.claims);
-        for (_, entries) in survey.found.iter_mut() {
-            entries.retain(|entry| !known.contains(&entry.id) && !claims.wanted(&entry.id));
+        let released = self.released().await?;
+        {
+            let claims = lock(&self.claims);
+            for (owner, entries) in survey.found.iter_mut() {
+                entries.retain(|entry| {
+                    let let_go = (owner.to_string(), entry.id.inventory());
+                    !known.contains(&entry.id)
+                        && !claims.wanted(&entry.id)
+                        && !released.contains(&let_go)
+                });
+            }
         }
-        drop(claims);
         survey.found.retain(|_, entries| !entries.is_empty());
+        for (owner, entries) in survey.found.iter_mut().filter(|(o, _)| !declared.contains(o)) {
+            entries.extend(self.rows(owner).await?);
+        }
         Ok(survey)
+    }
+
+    /// What owners let go of on purpose.
+    async fn released(&self) -> Result<BTreeSet<(String, String)>, Failure> {
+        let history = self.history.clone();
+        let released = tokio::task::spawn_blocking(move || history.released()).await;
+        let released = released.map_err(|_| lost())?.map_err(|error| unrecorded(&error))?;
+        Ok(released.into_iter().collect())
+    }
+
+    /// The inventory of one owner.
+    async fn rows(&self, owner: &Owner) -> Result<Vec<Entry>, Failure> {
+        let (history, name) = (self.history.clone(), owner.to_string());
+        let rows = tokio::task::spawn_blocking(move || history.inventory(&name)).await;
+        let rows = rows.map_err(|_| lost())?.map_err(|error| unrecorded(&error))?;
+        let entry = |row: Row| {
+            Some(Entry { id: ObjectId::parse_inventory(&row.id)?, version: row.version })
+        };
+        Ok(rows.into_iter().filter_map(entry).collect())
     }
 
     /// Every object of every inventory.
@@ -89,14 +122,20 @@ impl Pipeline {
         Ok(known.into_iter().flat_map(|(_, ids)| ids).map(|(id, _)| id).collect())
     }
 
-    /// Enters objects into an owner's inventory, as if it had applied them.
-    pub async fn enter(&self, owner: &Owner, entries: &[Entry]) -> Result<(), Failure> {
+    /// Enters objects into an owner's inventory, as if it had applied them. Of one that has `left`
+    /// it is noted that they are to go, should the end be cut short.
+    pub async fn enter(&self, owner: &Owner, entries: &[Entry], left: bool) -> Result<(), Failure> {
         let rows: Vec<Row> = entries
             .iter()
             .map(|entry| Row { id: entry.id.inventory(), version: entry.version.clone() })
             .collect();
         let (history, name) = (self.history.clone(), owner.to_string());
-        let stored = tokio::task::spawn_blocking(move || history.enter(&name, &rows)).await;
+        let note = left.then(|| goes(owner));
+        let stored = tokio::task::spawn_blocking(move || {
+            let note = note.as_ref().map(|(key, value)| (key.as_str(), *value));
+            history.enter(&name, &rows, note)
+        })
+        .await;
         stored.map_err(|_| lost())?.map_err(|error| unrecorded(&error))
     }
 }
@@ -105,7 +144,7 @@ impl Pipeline {
 fn take(survey: &mut Survey, resource: &Resource, item: &Value) {
     let Some(owner) = Owner::on(item) else { return };
     let going = item.pointer("/metadata/deletionTimestamp").is_some();
-    if going || !owned(item, &owner) {
+    if going || !owned(item, &owner) || of_flux(item) || opted_out(item).is_some() {
         return;
     }
     let entry = Entry { id: ObjectId::of(item), version: resource.version.clone() };

@@ -14,25 +14,27 @@ impl Pipeline {
         depends.map(|(owner, _)| owner.clone()).collect()
     }
 
-    /// The state of objects, by one GET each. Those that cannot be asked about are left out.
+    /// The state of objects, by one GET each; `None` where there was no answer. What Ready depends
+    /// on no longer is left out.
     pub async fn look(
         &self,
         owner: &Owner,
         ids: Vec<ObjectId>,
         expressions: &[HealthCheckExpr],
-    ) -> Vec<(ObjectId, Status)> {
-        let Some(connection) = self.connection() else { return Vec::new() };
+    ) -> Vec<(ObjectId, Option<Status>)> {
+        let connection = self.connection();
         let mut seen = Vec::new();
         for id in ids {
             let version = {
                 let memory = lock(&self.memory);
                 memory.get(owner).and_then(|memory| memory.targets.get(&id).cloned())
             };
-            // What Ready depends on no longer is no concern.
             let Some(version) = version else { continue };
-            if let Ok(verdict) = connection.observer.verdict(&id, &version, expressions).await {
-                seen.push((id, verdict.status));
-            }
+            let verdict = match &connection {
+                Some(found) => found.observer.verdict(&id, &version, expressions).await.ok(),
+                None => None,
+            };
+            seen.push((id, verdict.map(|verdict| verdict.status)));
         }
         seen
     }

@@ -172,6 +172,7 @@ impl Run<'_> {
         let id = &step.manifest.id;
         if plan::finite(&step.manifest)
             && step.action == Action::Create
+            && !self.connection.as_ref().is_some_and(|connection| connection.stranger)
             && !self.cut_short(id)
             && plan::vanished(&step, self.made_before(id).await?)
         {

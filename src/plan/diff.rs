@@ -56,10 +56,17 @@ pub fn differences(live: &Value, wanted: &Value, masked: bool) -> Vec<Difference
             "metadata" => {
                 for map in ["labels", "annotations"] {
                     let side = |object: &Value| {
-                        object.pointer(&format!("/metadata/{map}")).cloned().unwrap_or_default()
+                        let side = object.pointer(&format!("/metadata/{map}"));
+                        let mut side = side.cloned().unwrap_or_default();
+                        // kubectl's copy of the whole object, data of a Secret included.
+                        if let Some(side) = side.as_object_mut() {
+                            side.remove("kubectl.kubernetes.io/last-applied-configuration");
+                        }
+                        side
                     };
                     let path = format!("metadata.{map}");
-                    walk(&path, &side(live), &side(wanted), false, &mut found);
+                    let masked = masked && map == "annotations";
+                    walk(&path, &side(live), &side(wanted), masked, &mut found);
                 }
             }
             name => {

@@ -4,6 +4,7 @@
 //! no controller ownerReference. Labels alone lie: a labelled Service hands them to its Endpoints.
 
 use super::desired::{MANAGER, Owner};
+use crate::flux::{Class, classify, is_flux_group};
 use crate::render::{Manifest, ObjectId};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -52,6 +53,20 @@ pub fn owned(live: &Value, owner: &Owner) -> bool {
     }
     let managed = live.pointer("/metadata/managedFields").and_then(Value::as_array);
     managed.is_some_and(|entries| entries.iter().any(claims_owner_labels))
+}
+
+/// True for Flux's own objects and components, which are never deleted: a live Flux would take
+/// the workloads along. Works on metadata alone.
+pub fn of_flux(live: &Value) -> bool {
+    let text = |pointer| live.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let ours = |group: &str| is_flux_group(group) || group == "fluxcd.controlplane.io";
+    let group = text("/apiVersion").rsplit_once('/').map_or("", |(group, _)| group);
+    let defines = match text("/kind") {
+        // A CRD is called `PLURAL.GROUP`.
+        "CustomResourceDefinition" => text("/metadata/name").split_once('.').map(|(_, g)| g),
+        _ => None,
+    };
+    ours(group) || defines.is_some_and(ours) || matches!(classify(live), Class::SetAside(_))
 }
 
 /// True for our own Apply entry when it owns the owner-name label.
@@ -121,6 +136,20 @@ mod tests {
         let mut updated = live();
         updated["metadata"]["managedFields"][0]["operation"] = json!("Update");
         assert!(!owned(&updated, &owner()));
+    }
+
+    #[test]
+    fn what_belongs_to_flux_is_known_by_its_metadata() {
+        let object = |api: &str, kind: &str, name: &str| json!({"apiVersion": api, "kind": kind, "metadata": {"name": name}});
+        let crd = |name| object("apiextensions.k8s.io/v1", "CustomResourceDefinition", name);
+        assert!(of_flux(&object("helm.toolkit.fluxcd.io/v2", "HelmRelease", "web")));
+        assert!(of_flux(&object("fluxcd.controlplane.io/v1", "FluxInstance", "flux")));
+        assert!(of_flux(&crd("helmreleases.helm.toolkit.fluxcd.io")));
+        assert!(!of_flux(&crd("certificates.cert-manager.io")));
+        assert!(!of_flux(&object("apps/v1", "Deployment", "web")));
+        let mut controller = object("apps/v1", "Deployment", "helm-controller");
+        controller["metadata"]["labels"] = json!({"app.kubernetes.io/part-of": "flux"});
+        assert!(of_flux(&controller));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub use desired::{MANAGER, Owner, desired, label};
 pub use diff::{Difference, differences};
 pub use gate::Gate;
 pub use guard::{Guard, Held, Judged, delete_set, may_hold};
-pub use inventory::{Entry, opted_out, owned, stale};
+pub use inventory::{Entry, of_flux, opted_out, owned, stale};
 pub use order::{delete_order, early, stages};
 pub use trim::{Trimmed, scaled, scales, trim};
 pub use writer::{others, regained, taken, writer};

@@ -1,7 +1,7 @@
 //! A record, or a cluster, that is older than the other: nothing is lost, nothing stays over.
 
 use crate::bed::Repo;
-use crate::world::{App, World, mk_config_map, mk_deployment};
+use crate::world::{App, World, mk_config_map, mk_deployment, mk_kustomization};
 use serde_json::{Value, json};
 
 fn there(world: &World, name: &str) -> bool {
@@ -142,10 +142,8 @@ fn what_only_inherited_the_owner_labels_is_never_taken_for_ours() {
     world.start();
     world.settled();
     // A copy with the labels, by hand: it was never applied by us.
-    let labels = "    kustomize.toolkit.fluxcd.io/name: apps\n    \
-                  kustomize.toolkit.fluxcd.io/namespace: flux-system\n";
     let copy =
-        map(&world, "copied", "1").replace("\ndata:", &format!("\n  labels:\n{labels}data:"));
+        map(&world, "copied", "1").replace("\ndata:", &format!("\n  labels:\n{LABELS}data:"));
     world.cluster().apply(&copy);
     let slices = |world: &World| {
         let list = ["-n", &world.namespace, "get", "endpointslices", "-o", "name"];
@@ -164,4 +162,111 @@ fn what_only_inherited_the_owner_labels_is_never_taken_for_ours() {
     assert_eq!(slices(&world), before);
     assert!(there(&world, "copied"));
     assert_eq!(world.status()["held"], json!([]), "{}", world.log());
+}
+
+/// Owner labels as Flux and we write them.
+const LABELS: &str = "    kustomize.toolkit.fluxcd.io/name: apps\n    \
+                      kustomize.toolkit.fluxcd.io/namespace: flux-system\n";
+
+#[test]
+fn flux_objects_in_the_cluster_are_never_taken_for_strays() {
+    let mut world = World::alone();
+    let repo = three(&world);
+    let crd = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata:\n  \
+               name: helmreleases.helm.toolkit.fluxcd.io\n  labels:\n"
+        .to_owned()
+        + LABELS
+        + "spec:\n  group: helm.toolkit.fluxcd.io\n  scope: Namespaced\n  names: {kind: \
+           HelmRelease, plural: helmreleases}\n  versions:\n  - name: v2\n    served: true\n    \
+           storage: true\n    schema: {openAPIV3Schema: {type: object}}\n";
+    let release = format!(
+        "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata:\n  name: web\n  \
+         namespace: {}\n  labels:\n{LABELS}",
+        world.namespace
+    );
+    // As Flux's kustomize-controller applied them when it ran here.
+    let by = ["apply", "--server-side", "--field-manager=kustomize-controller", "-f", "-"];
+    for text in [&crd, &release] {
+        let mut output = world.cluster().kubectl_with_input(&by, text);
+        while !output.status.success() {
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            output = world.cluster().kubectl_with_input(&by, text);
+        }
+    }
+    world.start();
+    world.settled();
+    assert_eq!(world.stop(), Some(0));
+    let _ = std::fs::remove_file(world.path("state").join("history.db"));
+    std::fs::remove_dir_all(world.path("state/mirrors")).unwrap();
+    repo.remove("apps/apps/gone.yaml");
+    push(&repo, "one leaves while the database does");
+    world.start();
+    world.eventually("the search has been made", |world| !there(world, "gone"));
+    world.settled();
+    assert!(world.get("helmreleases.helm.toolkit.fluxcd.io", "web").is_some());
+    assert_eq!(world.status()["held"], json!([]));
+    let crds = world.get("customresourcedefinition", "helmreleases.helm.toolkit.fluxcd.io");
+    assert_eq!(crds.unwrap()["metadata"]["deletionTimestamp"], Value::Null);
+}
+
+#[test]
+fn what_was_let_go_of_is_not_taken_back() {
+    let mut world = World::alone();
+    let repo = three(&world);
+    let kustomization =
+        |prune: &str| mk_kustomization("apps", "./apps/apps", "").replace("prune: true", prune);
+    repo.write("clusters/my-cluster/apps.yaml", &kustomization("prune: false"));
+    push(&repo, "nothing is pruned");
+    world.start();
+    world.settled();
+    repo.remove("apps/apps/gone.yaml");
+    push(&repo, "one leaves and stays");
+    assert!(world.reconcile(), "{}", world.log());
+    world.settled();
+    // A restart looks for what no record knows.
+    assert_eq!(world.stop(), Some(0));
+    world.start();
+    world.settled();
+    repo.write("clusters/my-cluster/apps.yaml", &kustomization("prune: true"));
+    push(&repo, "from now on they are pruned");
+    assert!(world.reconcile(), "{}", world.log());
+    world.settled();
+    repo.remove("apps/apps/more.yaml");
+    push(&repo, "one leaves and goes");
+    assert!(world.reconcile(), "{}", world.log());
+    world.eventually("what leaves now goes", |world| !there(world, "more"));
+    world.settled();
+    assert!(there(&world, "gone"), "{}", world.log());
+    assert!(!world.log().contains("are back in it"), "{}", world.log());
+}
+
+#[test]
+fn most_kustomizations_gone_at_once_while_we_are_down_wait_for_a_word() {
+    let mut world = World::alone();
+    let repo = three(&world);
+    let names = ["one", "two"];
+    for name in names {
+        let files = [("map.yaml", map(&world, name, "1"))];
+        App { name, spec: "", files: &files }.write(&repo);
+    }
+    push(&repo, "two more");
+    world.start();
+    world.settled();
+    assert_eq!(world.stop(), Some(0));
+    std::fs::remove_dir_all(world.path("state/mirrors")).unwrap();
+    for name in names {
+        repo.remove(&format!("clusters/my-cluster/{name}.yaml"));
+    }
+    push(&repo, "most are gone");
+    world.start();
+    let held = |world: &World| world.status()["held"].as_array().cloned().unwrap_or_default();
+    world.eventually("both are held", |world| held(world).len() == 2);
+    assert!(names.iter().all(|name| there(&world, name)));
+    let first = held(&world)[0].clone();
+    assert!(first["reason"].as_str().unwrap().contains("2 of 3 Kustomizations"), "{first:#}");
+    world.ok(&["confirm", first["digest"].as_str().unwrap()]);
+    world.eventually("one word is enough", |world| {
+        names.iter().all(|name| !there(world, name)) && held(world).is_empty()
+    });
+    assert!(there(&world, "keep"));
 }
