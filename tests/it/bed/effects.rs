@@ -7,6 +7,7 @@
 
 use super::children::{dying, spawn};
 use super::tools;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -14,37 +15,56 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
+/// One effect, told by what it is: numbers over all of them would drift, for a mirror has more
+/// packs to flush with every fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// A shell pattern of its line in the log without sizes, `sync NAME` or `PATCH *NAME*`.
+    pub effect: String,
+    /// It is the Nth that the pattern fits; the first is 1.
+    pub nth: usize,
+}
+
+impl Point {
+    /// The first effect that a pattern fits.
+    pub fn first(effect: &str) -> Point {
+        Point { effect: effect.to_owned(), nth: 1 }
+    }
+}
+
 /// What is to happen at an effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Nothing: the effects are counted.
     Count,
-    /// Killed just before effect number N; the first is 1.
-    Kill(usize),
-    /// The first half of effect N is written, then killed.
-    Tear(usize),
-    /// From effect N on (0: from the start), and while the file `fault` is there, the disk answers with this error.
-    Fault(usize, &'static str),
-    /// The same from the first effect that reads so, `sync NAME`.
-    FaultOn(&'static str, &'static str),
+    /// Killed just before the effect.
+    Kill(Point),
+    /// The first half of the effect is written, then killed.
+    Tear(Point),
+    /// From the effect on, and while the file `fault` is there, the disk answers with this error.
+    Fault(Point, &'static str),
+    /// The same from the start.
+    Always(&'static str),
 }
 
 /// The supervisor's command line; the program and its arguments are to follow.
 ///
 /// `log` gets a line for each effect, see [`read`].
-pub fn supervise(root: &Path, log: &Path, fate: Fate, fault: &Path) -> Command {
+pub fn supervise(root: &Path, log: &Path, fate: &Fate, fault: &Path) -> Command {
     let mut command = dying(supervisor());
     command.arg("--root").arg(root).arg("--log").arg(log);
-    let when = |at: usize| ("--at", at.to_string());
     let order = match fate {
         Fate::Count => None,
-        Fate::Kill(at) => Some((when(at), "kill")),
-        Fate::Tear(at) => Some((when(at), "tear")),
-        Fate::Fault(at, error) => Some((when(at), error)),
-        Fate::FaultOn(effect, error) => Some((("--on", effect.to_owned()), error)),
+        Fate::Kill(at) => Some((Some(at), "kill")),
+        Fate::Tear(at) => Some((Some(at), "tear")),
+        Fate::Fault(at, error) => Some((Some(at), *error)),
+        Fate::Always(error) => Some((None, *error)),
     };
-    if let Some(((option, value), what)) = order {
-        command.args([option, &value, "--do", what]).arg("--while").arg(fault);
+    if let Some((at, what)) = order {
+        command.args(["--do", what]).arg("--while").arg(fault);
+        if let Some(Point { effect, nth }) = at {
+            command.args(["--on", effect, "--at", &nth.to_string()]);
+        }
     }
     command.arg("--");
     command
@@ -83,6 +103,40 @@ pub fn matters(effect: &str) -> bool {
         || (effect.starts_with("write ") && !effect.contains("/.tmp"))
 }
 
+/// What to call each effect of a log so that it is found again when the same is done once more.
+pub fn points(all: &[String]) -> Vec<Point> {
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    let point = |line: &String| {
+        let effect = pattern(line);
+        let nth = known.entry(effect.clone()).or_insert(0);
+        *nth += 1;
+        Point { effect, nth: *nth }
+    };
+    all.iter().map(point).collect()
+}
+
+/// A line of the log without sizes, queries and what is random or counted in names.
+fn pattern(line: &str) -> String {
+    let mut words = line.split(' ');
+    let (what, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (path, query) = path.split_once('?').map_or((path, ""), |(path, _)| (path, "*"));
+    let name = |part: &str| {
+        for prefix in [".tmp", ".state.json.", "git-"] {
+            if part.starts_with(prefix) {
+                return format!("{prefix}*");
+            }
+        }
+        match part.strip_prefix("pack-").and_then(|rest| rest.split_once('.')) {
+            Some((_, ending)) => format!("pack-*.{ending}"),
+            // Definitions are named for the round in one scenario.
+            None if part.ends_with(".test.invalid") => "*.test.invalid".to_owned(),
+            None => part.to_owned(),
+        }
+    };
+    let parts: Vec<String> = path.split('/').map(name).collect();
+    format!("{what} {}{query}", parts.join("/"))
+}
+
 fn supervisor() -> &'static Path {
     static PROGRAM: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, program) = PROGRAM.get_or_init(|| {
@@ -119,4 +173,29 @@ pub fn front(kubeconfig: &Path, dir: &Path) -> (PathBuf, Child) {
     let path = dir.join("kubeconfig.front");
     fs::write(&path, text).expect("ours to write");
     (path, child)
+}
+
+#[test]
+fn an_effect_has_the_same_name_when_it_is_made_again() {
+    let log = |mirror: u32, pack: &str, temporary: &str| -> Vec<String> {
+        let mirror = format!("mirrors/s/git-{mirror}/objects/pack");
+        let lines = [
+            format!("write {mirror}/.tmp{temporary} 165 @0"),
+            format!("sync {mirror}/pack-{pack}.idx"),
+            format!("sync {mirror}/pack-0a0b.idx"),
+            format!("rename .state.json.{temporary}"),
+            format!("PATCH /api/v1/namespaces/t/configmaps/a?fieldManager={temporary}"),
+        ];
+        lines.to_vec()
+    };
+    let point = |effect: &str, nth| Point { effect: effect.to_owned(), nth };
+    let wanted = vec![
+        point("write mirrors/s/git-*/objects/pack/.tmp*", 1),
+        point("sync mirrors/s/git-*/objects/pack/pack-*.idx", 1),
+        point("sync mirrors/s/git-*/objects/pack/pack-*.idx", 2),
+        point("rename .state.json.*", 1),
+        point("PATCH /api/v1/namespaces/t/configmaps/a*", 1),
+    ];
+    assert_eq!(points(&log(1, "58c7", "aB3dE9")), wanted);
+    assert_eq!(points(&log(12, "f0f0", "Zz0000")), wanted);
 }
