@@ -21,13 +21,15 @@ mod scenarios;
 
 use crate::bed::{Repo, effects};
 use crate::world::{PATIENCE, World, mk_config_map, mk_namespace};
-use effects::{Effects, Fate, Point};
+use effects::{Effects, Fate, Front, Point};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
-use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+/// How often it is looked whether something has come about.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What Git declares, and what the cluster must hold on account of it.
 #[derive(Clone, Debug, Default)]
@@ -35,8 +37,8 @@ struct Side {
     files: BTreeMap<String, String>,
     /// `Kind/name` of objects in the scenario's namespace, and the values that [`values`] picks.
     objects: BTreeMap<String, Value>,
-    /// `,KIND` of what is compared beside ConfigMaps, Secrets and Deployments.
-    kinds: String,
+    /// Kind and list of what is compared beside ConfigMaps, Secrets and Deployments.
+    beside: Option<(&'static str, String)>,
 }
 
 /// A small piece of history, forwards and backwards.
@@ -79,7 +81,7 @@ struct Bench {
     scenario: Scenario,
     world: World,
     repo: Repo,
-    front: Child,
+    front: Front,
     round: usize,
     side: Side,
     /// The commit of that side.
@@ -90,9 +92,6 @@ struct Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        // It dies with us in any case; so it does not outlive the scenario.
-        let _ = self.front.kill();
-        let _ = self.front.wait();
         if std::thread::panicking() {
             tell(&format!("{} FAILED {}", self.scenario.name, self.place));
         }
@@ -104,8 +103,8 @@ impl Bench {
     fn new(scenario: Scenario) -> Bench {
         let world = World::new();
         let kubeconfig = world.cluster().dir().join("users").join(&world.user);
-        let (kubeconfig, front) = effects::front(&kubeconfig, &world.path(""));
-        world.drop_in(&format!("kubeconfig: {}\n", kubeconfig.display()));
+        let front = Front::start(&kubeconfig, &world.path(""));
+        world.drop_in(&format!("kubeconfig: {}\n", front.kubeconfig.display()));
         world.cluster().apply(&mk_namespace(&world.namespace));
         world.cluster().apply(&mk_config_map(&world.namespace, "stranger", "not yours"));
         let extra = Repo::create(&world.git, "apps/extra");
@@ -169,7 +168,7 @@ impl Bench {
                 self.world.log(),
                 self.world.status()
             );
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(LOOK);
         }
     }
 
@@ -196,7 +195,7 @@ impl Bench {
                 break None;
             }
             assert!(began.elapsed() < PATIENCE, "{}\n{}", self.place, self.world.log());
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(LOOK);
         };
         self.world.stop();
         (effects::read(&log), code)

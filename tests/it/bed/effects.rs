@@ -2,14 +2,16 @@
 //!
 //! The supervisor is `effects.c`, compiled once for a run of the tests. It sees every system call
 //! that changes a file below one directory, and every request that changes something behind an API
-//! server, as long as that is asked in plain HTTP: [`front`] puts `kubectl proxy` before a control
+//! server, as long as that is asked in plain HTTP: [`Front`] puts `kubectl proxy` before a control
 //! plane for this.
 
 use super::children::{dying, spawn};
 use super::tools;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -154,25 +156,62 @@ fn supervisor() -> &'static Path {
     program
 }
 
-/// A kubeconfig that reaches a control plane in plain HTTP, with the rights of another one.
-pub fn front(kubeconfig: &Path, dir: &Path) -> (PathBuf, Child) {
-    let mut command = dying(tools::bin().join("kubectl"));
-    command.arg("--kubeconfig").arg(kubeconfig).args(["proxy", "--port=0"]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = spawn(command).expect("kubectl can be run");
-    let mut line = String::new();
-    let stdout = child.stdout.take().expect("stdout is piped");
-    BufReader::new(stdout).read_line(&mut line).expect("kubectl tells its port");
-    let address = line.trim().rsplit(' ').next().expect("`Starting to serve on HOST:PORT`");
-    let text = format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
-         clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}]\n\
-         contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
-         users: [{{name: u, user: {{}}}}]\n"
-    );
-    let path = dir.join("kubeconfig.front");
-    fs::write(&path, text).expect("ours to write");
-    (path, child)
+/// A control plane in plain HTTP, with the rights of one kubeconfig: `kubectl proxy`.
+pub struct Front {
+    /// Reaches it.
+    pub kubeconfig: PathBuf,
+    address: String,
+    child: Child,
+}
+
+impl Front {
+    /// Puts one before a control plane; its kubeconfig is written to `dir`.
+    pub fn start(kubeconfig: &Path, dir: &Path) -> Front {
+        let mut command = dying(tools::bin().join("kubectl"));
+        command.arg("--kubeconfig").arg(kubeconfig).args(["proxy", "--port=0"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = spawn(command).expect("kubectl can be run");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("kubectl tells its port");
+        let address = line.trim().rsplit(' ').next().expect("`Starting to serve on HOST:PORT`");
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+             clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}]\n\
+             contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
+             users: [{{name: u, user: {{}}}}]\n"
+        );
+        let kubeconfig = dir.join("kubeconfig.front");
+        fs::write(&kubeconfig, text).expect("ours to write");
+        Front { kubeconfig, address: address.to_owned(), child }
+    }
+
+    /// The items of a list, none if there is no such list; a tenth of what starting kubectl costs.
+    pub fn list(&self, path: &str) -> Vec<Value> {
+        let mut answer = Vec::new();
+        let asked = TcpStream::connect(&self.address).and_then(|mut stream| {
+            // 1.0: the answer comes in one piece and ends the connection.
+            let host = &self.address;
+            write!(
+                stream,
+                "GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/json\r\n\r\n"
+            )?;
+            stream.read_to_end(&mut answer)
+        });
+        asked.expect("kubectl proxy is running");
+        let head = answer.windows(4).position(|four| four == b"\r\n\r\n");
+        let body = head.map_or(&[][..], |end| &answer[end + 4..]);
+        let list: Value = serde_json::from_slice(body).unwrap_or_default();
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        // It dies with us in any case; so it does not outlive the scenario.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 #[test]

@@ -57,19 +57,23 @@ impl Bench {
 
     /// Everything in the namespace that somebody declared.
     pub(super) fn seen(&self) -> Seen {
-        let kinds = format!("configmap,secret,deployment{}", self.side.kinds);
-        let namespace = self.world.namespace.as_str();
-        let arguments = ["get", &kinds, "--namespace", namespace, "-o", "json"];
-        let output = self.world.cluster().kubectl(&arguments);
-        let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        let items = list["items"].as_array().cloned().unwrap_or_default();
-        let seen = items.iter().filter_map(|object| {
-            let name = object["metadata"]["name"].as_str()?;
-            let uid = object["metadata"]["uid"].as_str()?.to_owned();
-            let id = format!("{}/{name}", object["kind"].as_str()?);
-            (name != "kube-root-ca.crt").then(|| (id, (uid, values(object))))
-        });
-        seen.collect()
+        let namespace = &self.world.namespace;
+        let core = |kind, plural: &str| (kind, format!("/api/v1/namespaces/{namespace}/{plural}"));
+        let apps = format!("/apis/apps/v1/namespaces/{namespace}/deployments");
+        let lists =
+            [core("ConfigMap", "configmaps"), core("Secret", "secrets"), ("Deployment", apps)];
+        let mut seen = Seen::new();
+        for (kind, path) in lists.iter().chain(&self.side.beside) {
+            for object in self.front.list(path) {
+                let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
+                let name = text("/metadata/name").expect("every object has one");
+                let uid = text("/metadata/uid").expect("every object has one").to_owned();
+                if name != "kube-root-ca.crt" {
+                    seen.insert(format!("{kind}/{name}"), (uid, values(kind, &object)));
+                }
+            }
+        }
+        seen
     }
 
     /// Runs that the record has open, read from a copy of it: the daemon has it locked otherwise.
@@ -90,10 +94,10 @@ impl Bench {
 }
 
 /// The values of an object that its declaration sets.
-fn values(object: &Value) -> Value {
-    match object["kind"].as_str() {
-        Some("ConfigMap" | "Secret") => object["data"].clone(),
-        Some("Deployment") => object["spec"]["template"]["spec"]["containers"][0]["image"].clone(),
+fn values(kind: &str, object: &Value) -> Value {
+    match kind {
+        "ConfigMap" | "Secret" => object["data"].clone(),
+        "Deployment" => object["spec"]["template"]["spec"]["containers"][0]["image"].clone(),
         _ => object["spec"].clone(),
     }
 }

@@ -127,14 +127,20 @@ fn seal(namespace: &str) -> String {
     String::from_utf8(output.stdout).expect("sops prints UTF-8")
 }
 
+/// Where the widgets of a round are listed.
+fn widgets(world: &World, round: usize) -> (&'static str, String) {
+    let namespace = &world.namespace;
+    let group = format!("r{round}.{namespace}.test.invalid");
+    ("Widget", format!("/apis/{group}/v1/namespaces/{namespace}/widgets"))
+}
+
 #[test]
 fn an_object_of_a_new_kind_comes_with_its_definition() {
     let side = |world: &World, side: usize, round: usize| {
         if side == 0 {
             // What the round before has declared is to be gone.
-            let before = round.checked_sub(1);
-            let kind = |round| format!(",widgets.r{round}.{}.test.invalid", world.namespace);
-            return Side { kinds: before.map(kind).unwrap_or_default(), ..base(world) };
+            let beside = round.checked_sub(1).map(|before| widgets(world, before));
+            return Side { beside, ..base(world) };
         }
         let group = format!("r{round}.{}.test.invalid", world.namespace);
         let definition = format!(
@@ -155,7 +161,7 @@ fn an_object_of_a_new_kind_comes_with_its_definition() {
         side.files.insert("apps/app/definition.yaml".to_owned(), definition);
         side.files.insert("apps/app/widget.yaml".to_owned(), widget);
         side.objects.insert("Widget/w".to_owned(), json!({"size": 3}));
-        side.kinds = format!(",widgets.{group}");
+        side.beside = Some(widgets(world, round));
         side
     };
     cut(Scenario::new("definition and object", side)
