@@ -43,13 +43,15 @@ fn base(world: &World) -> Side {
     Side::default().app(world, "base", "", &[("base-1", "1"), ("base-2", "1"), ("base-3", "1")])
 }
 
+/// With a control plane of its own, where what is in no inventory is looked for as well.
 #[test]
 fn three_objects_of_a_new_kustomization_come_and_go() {
-    cut(Scenario::new("kustomization added, removed", |world, side, _| match side {
+    let scenario = Scenario::new("kustomization added, removed", |world, side, _| match side {
         0 => base(world),
         _ => base(world).app(world, "new", "", &[("a", "1"), ("b", "1"), ("c", "1")]),
     })
-    .cut_at(kill("PATCH */configmaps/b?*"), kill("DELETE */configmaps/b*")));
+    .cut_at(kill("PATCH */configmaps/b?*"), kill("DELETE */configmaps/b*"));
+    Bench::on(World::alone(), scenario).cut();
 }
 
 #[test]
