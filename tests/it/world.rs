@@ -179,9 +179,13 @@ impl World {
         let mut command = self.configured(dying(executable()));
         command.arg("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.daemon = Some(spawn(command).expect("the program is built"));
-        self.eventually("the socket answers", |world| {
-            world.run(&["status", "--json"]).status.code() != Some(69)
-        });
+        let began = Instant::now();
+        while self.run(&["status", "--json"]).status.code() == Some(69) {
+            let ended = self.ended();
+            assert!(ended.is_none(), "it ended at its start: {ended:?}\n{}", self.log());
+            assert!(began.elapsed() < PATIENCE, "the socket does not answer\n{}", self.log());
+            std::thread::sleep(LOOK);
+        }
     }
 
     /// Starts the daemon behind a supervisor's command line, without waiting for its socket.

@@ -2,7 +2,7 @@
  * what it asks an API server to change. At effect K it can kill the program, tear a write in two,
  * or let the disk be full, broken or read-only from there on.
  *
- *   effects --root DIR --log FILE [--at K|--on EFFECT --do kill|tear|ENOSPC|EIO|EROFS [--while FILE]]
+ *   effects --root DIR --log FILE [--on EFFECT] [--at K --do kill|tear|ENOSPC|EIO|EROFS [--while FILE]]
  *           -- PROGRAM ARG…
  *
  * It is a supervisor behind seccomp's user notification: the kernel asks it before each such
@@ -14,7 +14,7 @@
  * a request (plain HTTP only; reads and dry-runs are no effects). Its first line is `pid N`. A line
  * `cut` ends it when the program was killed here; `failed WHAT NAME` is a call that was refused.
  *
- * EFFECT is a line of the log without sizes: K is then the number of the first that reads so.
+ * EFFECT is a shell pattern of a line of the log without sizes: K then counts only what it fits.
  *
  * A full disk is one without room: what would make a file grow or appear fails, what is deleted
  * or cut off makes room again. With --while, faults last as long as that file is there.
@@ -23,6 +23,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <limits.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -54,7 +55,8 @@ static FILE *journal;
 static pid_t child;
 static enum fault fault;
 static int error;
-static long at, count;
+static long at, count, fits;
+static int due;
 static long long room;
 
 /* One system call of the program, as far as it is an effect. */
@@ -354,6 +356,14 @@ static const char *shown(const struct effect *e)
 	return e->what == REQUEST ? e->path : e->path + root_len + 1;
 }
 
+/* Whether an effect is the one that was asked for. */
+static int reads(const struct effect *e)
+{
+	char line[PATH_MAX + 32];
+	snprintf(line, sizeof line, "%s %s", e->name, shown(e));
+	return fnmatch(on, line, 0) == 0;
+}
+
 /* What the call answers: 0 to go on, an errno, or -1 for never. */
 static int decide(const struct seccomp_notif *asked)
 {
@@ -372,13 +382,12 @@ static int decide(const struct seccomp_notif *asked)
 		else
 			fprintf(journal, "%s %s\n", e.name, shown(&e));
 		fflush(journal);
-		if (on && !strncmp(on, e.name, strlen(e.name)) &&
-		    !strcmp(on + strlen(e.name) + 1, shown(&e))) {
-			at = count;
-			on = NULL;
-		}
+		if (on && reads(&e) && ++fits == at)
+			due = 1;
 	}
-	if ((fault == KILL || fault == TEAR) && is > 0 && count == at) {
+	if (!on && count >= at)
+		due = 1;
+	if ((fault == KILL || fault == TEAR) && is > 0 && due) {
 		if (fault == TEAR)
 			tear(&e);
 		kill(child, SIGKILL);
@@ -387,7 +396,7 @@ static int decide(const struct seccomp_notif *asked)
 		/* No answer to this call nor to any other thread's: nothing happens after the cut. */
 		return -1;
 	}
-	if (fault == FAIL && count >= at && refused(&e)) {
+	if (fault == FAIL && due && refused(&e)) {
 		fprintf(journal, "failed %s %s\n", e.name, shown(&e));
 		fflush(journal);
 		return error;
@@ -476,7 +485,7 @@ static void options(int argc, char **argv, char ***program)
 		else if (!strcmp(argv[i], "--at"))
 			at = atol(value);
 		else if (!strcmp(argv[i], "--on"))
-			on = value, at = LONG_MAX;
+			on = value;
 		else if (!strcmp(argv[i], "--while"))
 			lasting = value;
 		else if (!strcmp(argv[i], "--do")) {

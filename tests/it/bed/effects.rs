@@ -2,49 +2,71 @@
 //!
 //! The supervisor is `effects.c`, compiled once for a run of the tests. It sees every system call
 //! that changes a file below one directory, and every request that changes something behind an API
-//! server, as long as that is asked in plain HTTP: [`front`] puts `kubectl proxy` before a control
+//! server, as long as that is asked in plain HTTP: [`Front`] puts `kubectl proxy` before a control
 //! plane for this.
 
 use super::children::{dying, spawn};
 use super::tools;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use tempfile::TempDir;
 
+/// One effect, told by what it is: numbers over all of them would drift, for a mirror has more
+/// packs to flush with every fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// A shell pattern of its line in the log without sizes, `sync NAME` or `PATCH *NAME*`.
+    pub effect: String,
+    /// It is the Nth that the pattern fits; the first is 1.
+    pub nth: usize,
+}
+
+impl Point {
+    /// The first effect that a pattern fits.
+    pub fn first(effect: &str) -> Point {
+        Point { effect: effect.to_owned(), nth: 1 }
+    }
+}
+
 /// What is to happen at an effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// Nothing: the effects are counted.
     Count,
-    /// Killed just before effect number N; the first is 1.
-    Kill(usize),
-    /// The first half of effect N is written, then killed.
-    Tear(usize),
-    /// From effect N on (0: from the start), and while the file `fault` is there, the disk answers with this error.
-    Fault(usize, &'static str),
-    /// The same from the first effect that reads so, `sync NAME`.
-    FaultOn(&'static str, &'static str),
+    /// Killed just before the effect.
+    Kill(Point),
+    /// The first half of the effect is written, then killed.
+    Tear(Point),
+    /// From the effect on, and while the file `fault` is there, the disk answers with this error.
+    Fault(Point, &'static str),
+    /// The same from the start.
+    Always(&'static str),
 }
 
 /// The supervisor's command line; the program and its arguments are to follow.
 ///
 /// `log` gets a line for each effect, see [`read`].
-pub fn supervise(root: &Path, log: &Path, fate: Fate, fault: &Path) -> Command {
+pub fn supervise(root: &Path, log: &Path, fate: &Fate, fault: &Path) -> Command {
     let mut command = dying(supervisor());
     command.arg("--root").arg(root).arg("--log").arg(log);
-    let when = |at: usize| ("--at", at.to_string());
     let order = match fate {
         Fate::Count => None,
-        Fate::Kill(at) => Some((when(at), "kill")),
-        Fate::Tear(at) => Some((when(at), "tear")),
-        Fate::Fault(at, error) => Some((when(at), error)),
-        Fate::FaultOn(effect, error) => Some((("--on", effect.to_owned()), error)),
+        Fate::Kill(at) => Some((Some(at), "kill")),
+        Fate::Tear(at) => Some((Some(at), "tear")),
+        Fate::Fault(at, error) => Some((Some(at), *error)),
+        Fate::Always(error) => Some((None, *error)),
     };
-    if let Some(((option, value), what)) = order {
-        command.args([option, &value, "--do", what]).arg("--while").arg(fault);
+    if let Some((at, what)) = order {
+        command.args(["--do", what]).arg("--while").arg(fault);
+        if let Some(Point { effect, nth }) = at {
+            command.args(["--on", effect, "--at", &nth.to_string()]);
+        }
     }
     command.arg("--");
     command
@@ -83,6 +105,40 @@ pub fn matters(effect: &str) -> bool {
         || (effect.starts_with("write ") && !effect.contains("/.tmp"))
 }
 
+/// What to call each effect of a log so that it is found again when the same is done once more.
+pub fn points(all: &[String]) -> Vec<Point> {
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    let point = |line: &String| {
+        let effect = pattern(line);
+        let nth = known.entry(effect.clone()).or_insert(0);
+        *nth += 1;
+        Point { effect, nth: *nth }
+    };
+    all.iter().map(point).collect()
+}
+
+/// A line of the log without sizes, queries and what is random or counted in names.
+fn pattern(line: &str) -> String {
+    let mut words = line.split(' ');
+    let (what, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (path, query) = path.split_once('?').map_or((path, ""), |(path, _)| (path, "*"));
+    let name = |part: &str| {
+        for prefix in [".tmp", ".state.json.", "git-"] {
+            if part.starts_with(prefix) {
+                return format!("{prefix}*");
+            }
+        }
+        match part.strip_prefix("pack-").and_then(|rest| rest.split_once('.')) {
+            Some((_, ending)) => format!("pack-*.{ending}"),
+            // Definitions are named for the round in one scenario.
+            None if part.ends_with(".test.invalid") => "*.test.invalid".to_owned(),
+            None => part.to_owned(),
+        }
+    };
+    let parts: Vec<String> = path.split('/').map(name).collect();
+    format!("{what} {}{query}", parts.join("/"))
+}
+
 fn supervisor() -> &'static Path {
     static PROGRAM: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, program) = PROGRAM.get_or_init(|| {
@@ -100,23 +156,85 @@ fn supervisor() -> &'static Path {
     program
 }
 
-/// A kubeconfig that reaches a control plane in plain HTTP, with the rights of another one.
-pub fn front(kubeconfig: &Path, dir: &Path) -> (PathBuf, Child) {
-    let mut command = dying(tools::bin().join("kubectl"));
-    command.arg("--kubeconfig").arg(kubeconfig).args(["proxy", "--port=0"]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = spawn(command).expect("kubectl can be run");
-    let mut line = String::new();
-    let stdout = child.stdout.take().expect("stdout is piped");
-    BufReader::new(stdout).read_line(&mut line).expect("kubectl tells its port");
-    let address = line.trim().rsplit(' ').next().expect("`Starting to serve on HOST:PORT`");
-    let text = format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
-         clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}]\n\
-         contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
-         users: [{{name: u, user: {{}}}}]\n"
-    );
-    let path = dir.join("kubeconfig.front");
-    fs::write(&path, text).expect("ours to write");
-    (path, child)
+/// A control plane in plain HTTP, with the rights of one kubeconfig: `kubectl proxy`.
+pub struct Front {
+    /// Reaches it.
+    pub kubeconfig: PathBuf,
+    address: String,
+    child: Child,
+}
+
+impl Front {
+    /// Puts one before a control plane; its kubeconfig is written to `dir`.
+    pub fn start(kubeconfig: &Path, dir: &Path) -> Front {
+        let mut command = dying(tools::bin().join("kubectl"));
+        command.arg("--kubeconfig").arg(kubeconfig).args(["proxy", "--port=0"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = spawn(command).expect("kubectl can be run");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("stdout is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("kubectl tells its port");
+        let address = line.trim().rsplit(' ').next().expect("`Starting to serve on HOST:PORT`");
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+             clusters: [{{name: c, cluster: {{server: 'http://{address}'}}}}]\n\
+             contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
+             users: [{{name: u, user: {{}}}}]\n"
+        );
+        let kubeconfig = dir.join("kubeconfig.front");
+        fs::write(&kubeconfig, text).expect("ours to write");
+        Front { kubeconfig, address: address.to_owned(), child }
+    }
+
+    /// The items of a list, none if there is no such list; a tenth of what starting kubectl costs.
+    pub fn list(&self, path: &str) -> Vec<Value> {
+        let mut answer = Vec::new();
+        let asked = TcpStream::connect(&self.address).and_then(|mut stream| {
+            // 1.0: the answer comes in one piece and ends the connection.
+            let host = &self.address;
+            write!(
+                stream,
+                "GET {path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/json\r\n\r\n"
+            )?;
+            stream.read_to_end(&mut answer)
+        });
+        asked.expect("kubectl proxy is running");
+        let head = answer.windows(4).position(|four| four == b"\r\n\r\n");
+        let body = head.map_or(&[][..], |end| &answer[end + 4..]);
+        let list: Value = serde_json::from_slice(body).unwrap_or_default();
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        // It dies with us in any case; so it does not outlive the scenario.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn an_effect_has_the_same_name_when_it_is_made_again() {
+    let log = |mirror: u32, pack: &str, temporary: &str| -> Vec<String> {
+        let mirror = format!("mirrors/s/git-{mirror}/objects/pack");
+        let lines = [
+            format!("write {mirror}/.tmp{temporary} 165 @0"),
+            format!("sync {mirror}/pack-{pack}.idx"),
+            format!("sync {mirror}/pack-0a0b.idx"),
+            format!("rename .state.json.{temporary}"),
+            format!("PATCH /api/v1/namespaces/t/configmaps/a?fieldManager={temporary}"),
+        ];
+        lines.to_vec()
+    };
+    let point = |effect: &str, nth| Point { effect: effect.to_owned(), nth };
+    let wanted = vec![
+        point("write mirrors/s/git-*/objects/pack/.tmp*", 1),
+        point("sync mirrors/s/git-*/objects/pack/pack-*.idx", 1),
+        point("sync mirrors/s/git-*/objects/pack/pack-*.idx", 2),
+        point("rename .state.json.*", 1),
+        point("PATCH /api/v1/namespaces/t/configmaps/a*", 1),
+    ];
+    assert_eq!(points(&log(1, "58c7", "aB3dE9")), wanted);
+    assert_eq!(points(&log(12, "f0f0", "Zz0000")), wanted);
 }

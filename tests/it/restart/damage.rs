@@ -93,7 +93,20 @@ fn a_state_file_that_was_cut_stops_the_daemon_with_its_name_and_what_to_do() {
     bench.world.ok(&["suspend", &name]);
     bench.world.kill();
     let whole = fs::read(&file).expect("a suspend is stored");
-    fs::write(&file, &whole[..whole.len() / 2]).expect("ours to write");
+    refused(&mut bench, &whole[..whole.len() / 2]);
+    // As a product leaves it that cuts the file off before it writes.
+    refused(&mut bench, b"");
+    fs::write(&file, whole).expect("ours to write");
+    bench.world.start();
+    bench.world.eventually("still suspended", |world| {
+        let item = world.item(&format!("Kustomization/flux-system/{name}"));
+        item["suspended"] != json!(null)
+    });
+}
+
+/// The daemon does not start on such a `state.json`, and says what to do.
+fn refused(bench: &mut Bench, text: &[u8]) {
+    fs::write(bench.world.path("state/state.json"), text).expect("ours to write");
     let said = bench.world.log().len();
     bench.world.start_under(std::process::Command::new("env"));
     let began = Instant::now();
@@ -109,10 +122,4 @@ fn a_state_file_that_was_cut_stops_the_daemon_with_its_name_and_what_to_do() {
     for word in ["state.json", "correct the file, or remove it"] {
         assert!(told.contains(word), "{word}: {told}");
     }
-    fs::write(&file, whole).expect("ours to write");
-    bench.world.start();
-    bench.world.eventually("still suspended", |world| {
-        let item = world.item(&format!("Kustomization/flux-system/{name}"));
-        item["suspended"] != json!(null)
-    });
 }
