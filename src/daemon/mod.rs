@@ -77,6 +77,9 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
     })
 }
 
+/// What a watch saw, with the number of its connection.
+type Sighting = (u64, Notice);
+
 /// Everything the loop holds.
 struct Daemon {
     graph: Graph,
@@ -87,8 +90,8 @@ struct Daemon {
     ask: Ask,
     questions: mpsc::Receiver<Question>,
     links: (mpsc::Sender<Link>, mpsc::Receiver<Link>),
-    /// What the watches see, with the number of their connection.
-    sightings: (mpsc::Sender<(u64, Notice)>, mpsc::Receiver<(u64, Notice)>),
+    /// What the watches see.
+    sightings: (mpsc::Sender<Sighting>, mpsc::Receiver<Sighting>),
     commands: mpsc::Receiver<Command>,
     target: connect::Target,
     connecting: bool,

@@ -18,7 +18,7 @@ pub enum Done {
     /// A source was asked.
     Polled(Key, Result<Option<Revision>, Failure>),
     /// A Kustomization was run.
-    Ran(Key, Report),
+    Ran(Key, Box<Report>),
     /// A removed Kustomization was ended.
     Ended(Box<Kustomization>, Result<Ended, Failure>),
     /// What left Git, or is in no inventory, was looked for.
@@ -106,7 +106,9 @@ impl Workers {
         self.cancels.insert(key.clone(), sender);
         let pipeline = self.pipeline.clone();
         let purpose = Purpose::Run(key.clone(), job.revision.clone());
-        self.spawn(purpose, async move { Done::Ran(key, pipeline.reconcile(job, &ask).await) });
+        self.spawn(purpose, async move {
+            Done::Ran(key, Box::new(pipeline.reconcile(job, &ask).await))
+        });
     }
 
     /// Ends a Kustomization that left Git, after a run of it that is still under way.
@@ -215,8 +217,8 @@ impl Workers {
 }
 
 /// A run that ended before it began.
-fn failed(failure: Failure, revision: Revision) -> Report {
-    Report {
+fn failed(failure: Failure, revision: Revision) -> Box<Report> {
+    Box::new(Report {
         outcome: Outcome::Failed(failure),
         revision,
         objects: None,
@@ -226,7 +228,7 @@ fn failed(failure: Failure, revision: Revision) -> Report {
         held: Vec::new(),
         used: None,
         changes: 0,
-    }
+    })
 }
 
 /// A panic as the failure of its item: reported, and tried again at the retry interval.

@@ -20,7 +20,7 @@ pub enum Event {
     /// A Kustomization has rendered a revision and these are its work orders.
     Rendered(Key, WorkOrders),
     /// A run of a Kustomization ended.
-    Finished(Key, Report),
+    Finished(Key, Box<Report>),
     /// Somebody or something asks for a run, this many milliseconds from now.
     Request(Key, Trigger, Time),
     /// Stopped by the host (`Some(reason)`) or released (`None`).
@@ -268,7 +268,8 @@ impl Graph {
         effects
     }
 
-    fn finished(&mut self, key: &Key, report: Report, now: Time) -> Vec<Effect> {
+    fn finished(&mut self, key: &Key, report: Box<Report>, now: Time) -> Vec<Effect> {
+        let report = *report;
         // Also one that is leaving: another parent may take it up again.
         let known = match self.items.get_mut(key) {
             Some(item) => Some(item),

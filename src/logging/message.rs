@@ -234,7 +234,8 @@ const ENTRIES: [Entry; 32] = [
         "a4e29c55779b03956f8e88289efcf5a4",
         "A sealed file was edited without re-sealing",
         "Its values are authentic, but its MAC does not match: text outside the sealed values was changed.\n\
-         Seal it again with: sops --decrypt --in-place --ignore-mac FILE && sops --encrypt --in-place FILE\n\
+         See that the change is wanted, then set any cleartext key to what it is, which seals again:\n\
+         sops set --ignore-mac FILE '[\"kind\"]' '\"Secret\"'\n\
          To stop on this instead, set decryption.mac: enforce.",
     ),
     (

@@ -4,7 +4,10 @@
 //! render, substitute, plan, apply, prune, observe and record, and answers with a [`Report`].
 //! Between render and prune it tells the graph which work orders it found, through [`Ask`], and
 //! learns whether what left Git may be deleted yet. [`Pipeline::plan`] goes half the way and
-//! writes nothing: it is what `gitopsd diff` prints.
+//! writes nothing: it is what `gitopsd diff` prints. Between runs, [`Pipeline::seen`] and
+//! [`Pipeline::values_seen`] judge what a watch saw, [`Pipeline::look`] asks after health,
+//! [`Pipeline::departed`] and [`Pipeline::survey`] find what left Git unseen or stands in no
+//! inventory, and [`Pipeline::finalize`] ends what left.
 //!
 //! No step calls the next; what one learns for another is carried across here. Deciding is done by
 //! the pure files of `plan`, waiting and retrying by `graph`.

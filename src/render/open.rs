@@ -203,8 +203,9 @@ impl Opening {
             }
         };
         let message = format!(
-            "{cause}: changed since it was sealed; see that the change is wanted, then re-seal with \
-             `sops decrypt --ignore-mac -i {path} && sops encrypt -i {path}`"
+            "{cause}: changed since it was sealed; see that the change is wanted, then set any \
+             cleartext key to what it is, which seals the rest again: \
+             `sops set --ignore-mac {path} '[\"kind\"]' '\"Secret\"'`"
         );
         let (file, line) = (Some(path.to_owned()), None);
         match self.policy {

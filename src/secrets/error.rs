@@ -137,7 +137,7 @@ impl SecretsError {
             SecretsError::MissingKey { held, .. } | SecretsError::MissingGroups { held, .. }
                 if held.is_empty() =>
             {
-                "no age key is configured: import one with `gitopsd key`".to_owned()
+                "no age key is configured: name its file as decryption.ageKeyFile".to_owned()
             }
             SecretsError::MissingKey { held, .. } | SecretsError::MissingGroups { held, .. } => {
                 format!(

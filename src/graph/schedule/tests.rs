@@ -40,8 +40,8 @@ fn orders(revision: &str, work: Vec<Order>) -> WorkOrders {
     WorkOrders { revision: revision.into(), work, ..WorkOrders::default() }
 }
 
-fn report(outcome: Outcome, id: &str) -> Report {
-    Report {
+fn report(outcome: Outcome, id: &str) -> Box<Report> {
+    Box::new(Report {
         outcome,
         revision: revision(id),
         objects: Some(1),
@@ -51,14 +51,14 @@ fn report(outcome: Outcome, id: &str) -> Report {
         held: Vec::new(),
         used: None,
         changes: 0,
-    }
+    })
 }
 
-fn ready(id: &str) -> Report {
+fn ready(id: &str) -> Box<Report> {
     report(Outcome::Ready("Applied".into()), id)
 }
 
-fn failed(retry: Retry, id: &str) -> Report {
+fn failed(retry: Retry, id: &str) -> Box<Report> {
     let failure = Failure::new(crate::pipeline::Step::Render, "BuildFailed", "no").retry(retry);
     report(Outcome::Failed(failure), id)
 }
