@@ -1,5 +1,6 @@
 //! Why a step of a plan was not done.
 
+use super::refusal::refusal;
 use crate::cluster::ClusterError;
 use crate::plan::{Refusal, RefusalKind};
 use crate::render::ObjectId;
@@ -64,6 +65,25 @@ impl ApplyError {
     pub(super) fn cluster(id: &ObjectId, source: ClusterError) -> Self {
         ApplyError::Cluster { id: id.clone(), source: Box::new(source) }
     }
+
+    /// True when the trouble is the API server's and not this object's: it is away, busy or
+    /// broken, and going on with other objects would only repeat that.
+    pub fn outage(&self) -> bool {
+        match self {
+            ApplyError::Refused { refusal, .. } => refusal.kind == RefusalKind::Transient,
+            ApplyError::Cluster { source, .. } => refusal(source).kind == RefusalKind::Transient,
+            _ => false,
+        }
+    }
+
+    /// The cause without the object.
+    pub fn cause(&self) -> String {
+        let text = self.to_string();
+        let object = self.id().to_string();
+        let cause = text.strip_prefix(object.as_str()).unwrap_or(&text);
+        cause.trim_start_matches([':', ' ']).to_owned()
+    }
+
     /// The object in question.
     pub fn id(&self) -> &ObjectId {
         match self {

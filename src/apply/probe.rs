@@ -1,7 +1,7 @@
 //! Asks, without writing: is the object there, and what would it become?
 
-use super::Applier;
 use super::refusal::{own, refusal};
+use super::{Applier, ApplyError};
 use crate::cluster::{Apply, ClusterError, Resource, Select};
 use crate::plan::{self, MANAGER, Probe, Refusal, RefusalKind, Trimmed};
 use crate::render::{Manifest, ObjectId};
@@ -23,8 +23,12 @@ impl Applier {
     /// A cluster-scoped object loses a stray namespace; a namespaced one without a namespace is
     /// refused, as in Flux. The scope of a kind is taken from CRDs among the manifests first,
     /// since those are not in the cluster yet; a kind that nobody knows is left as it is, its
-    /// probe will say so. Returns the refusals.
-    pub async fn normalise(&self, manifests: &mut [Manifest]) -> Vec<(ObjectId, Refusal)> {
+    /// probe will say so. Returns the refusals. A scope that cannot be asked for is an error,
+    /// whatever the reason: ids would come out wrong, and claims and prunes with them.
+    pub async fn normalise(
+        &self,
+        manifests: &mut [Manifest],
+    ) -> Result<Vec<(ObjectId, Refusal)>, ApplyError> {
         let defined: HashMap<(String, String), bool> =
             manifests.iter().filter_map(|m| defined_scope(m.body())).collect();
         let mut refused = Vec::new();
@@ -36,10 +40,7 @@ impl Applier {
                 None => match self.cluster.resource(&manifest.api_version, &id.kind).await {
                     Ok(Some(resource)) => resource.namespaced,
                     Ok(None) => continue,
-                    Err(error) => {
-                        refused.push((id, refusal(&error)));
-                        continue;
-                    }
+                    Err(error) => return Err(ApplyError::cluster(&id, error)),
                 },
             };
             if namespaced && id.namespace.is_empty() {
@@ -57,7 +58,7 @@ impl Applier {
                 });
             }
         }
-        refused
+        Ok(refused)
     }
 
     /// Reads the live object of each manifest and asks for a dry-run of its apply, in the order

@@ -101,6 +101,9 @@ impl Applier {
     }
 
     /// Merges the entries of older managers into ours; once more when the object moved meanwhile.
+    ///
+    /// A 422 may be such a move too: the annotation that is to be removed is gone, which the
+    /// server notices before it compares the resourceVersion.
     async fn take_over(&self, resource: &Resource, step: &Step) -> Result<(), ApplyError> {
         let id = &step.manifest.id;
         let failed = |source| ApplyError::cluster(id, source);
@@ -118,13 +121,14 @@ impl Applier {
             match self.cluster.json_patch(resource, &live, &patch, MANAGER).await {
                 Ok(_) => return Ok(()),
                 Err(ClusterError::Conflict(why)) => last = Some(moved(id, &why)),
-                Err(error) => {
-                    return Err(ApplyError::refused(id, refusal(&error)));
+                Err(error @ ClusterError::Invalid { .. }) => {
+                    last = Some(ApplyError::refused(id, refusal(&error)));
                 }
+                Err(error) => return Err(ApplyError::refused(id, refusal(&error))),
             }
         }
-        // Invariant: the loop ends only after a conflict.
-        Err(last.expect("a conflict"))
+        // Invariant: the loop ends only after a refusal.
+        Err(last.expect("a refusal"))
     }
 
     /// Deletes the object that the plan saw, and waits until its name is free.

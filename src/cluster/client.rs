@@ -170,7 +170,7 @@ impl Cluster {
         let found = self.call(Call::get("/api/v1/namespaces/kube-system")).await?.body;
         let uid = found.pointer("/metadata/uid").and_then(Value::as_str);
         uid.map(str::to_owned)
-            .ok_or_else(|| ClusterError::Unreadable("kube-system has no uid".to_owned()))
+            .ok_or_else(|| ClusterError::Garbled("kube-system has no uid".to_owned()))
     }
 
     /// The server's version, such as `v1.33.4+k3s1`.
@@ -179,7 +179,7 @@ impl Cluster {
         let version = found.get("gitVersion").and_then(Value::as_str);
         version
             .map(str::to_owned)
-            .ok_or_else(|| ClusterError::Unreadable("/version has no gitVersion".to_owned()))
+            .ok_or_else(|| ClusterError::Garbled("/version has no gitVersion".to_owned()))
     }
 
     /// Succeeds when `/readyz` does; a failure names the checks that are not ready.
@@ -201,7 +201,7 @@ impl Cluster {
         let (bytes, warnings) = self.raw(&call).await?;
         // serde_json's message names a line and column, never content.
         let body = serde_json::from_slice(&bytes)
-            .map_err(|error| ClusterError::Unreadable(format!("{}: {error}", call.path)))?;
+            .map_err(|error| ClusterError::Garbled(format!("{}: {error}", call.path)))?;
         Ok(Success { body, warnings })
     }
 

@@ -118,6 +118,9 @@ impl Cluster {
             return Ok(None);
         }
         match self.call(Call::get(root(api_version))).await {
+            Ok(answer) if answer.body.get("resources").is_none() => {
+                return Err(ClusterError::Garbled(format!("{api_version}: no list of kinds")));
+            }
             Ok(answer) => version.kinds = read_list(api_version, &answer.body),
             Err(ClusterError::NotFound { .. }) => version.kinds.clear(),
             Err(error) => return Err(error),

@@ -86,7 +86,10 @@ pub enum ClusterError {
         /// The server's message.
         message: String,
     },
-    /// The answer is too large or no JSON.
+    /// The answer is not what the API answers: a proxy or a login page in between, or half of it.
+    #[error("the API server's answer is none of the API: {0}")]
+    Garbled(String),
+    /// The answer is too large, or from a server that is too old.
     #[error("the API server's answer cannot be read: {0}")]
     Unreadable(String),
 }
@@ -100,7 +103,8 @@ impl ClusterError {
             | ClusterError::Conflict(_)
             | ClusterError::Expired(_)
             | ClusterError::TooMany { .. }
-            | ClusterError::Server { .. } => true,
+            | ClusterError::Server { .. }
+            | ClusterError::Garbled(_) => true,
             ClusterError::BadKubeconfig(_)
             | ClusterError::Unauthorized(_)
             | ClusterError::Forbidden(_)
@@ -126,6 +130,7 @@ impl ClusterError {
             ClusterError::BadKubeconfig(_)
             | ClusterError::Unreachable(_)
             | ClusterError::Timeout { .. }
+            | ClusterError::Garbled(_)
             | ClusterError::Unreadable(_) => 0,
             ClusterError::Unauthorized(_) => 401,
             ClusterError::Forbidden(_) => 403,
@@ -150,6 +155,9 @@ impl ClusterError {
             }
             ClusterError::Unreachable(_) | ClusterError::Timeout { .. } => {
                 "is it running? see `systemctl status k3s` and `journalctl -u k3s`"
+            }
+            ClusterError::Garbled(_) => {
+                "does something else listen at the kubeconfig's address, a proxy for instance?"
             }
             ClusterError::Unauthorized(_) => {
                 "the client certificate or token has expired or belongs to another cluster: \
@@ -217,6 +225,8 @@ fn from_status(
             let seconds = retry_after.or(said).unwrap_or(1).clamp(1, 60);
             ClusterError::TooMany { message, retry_after: Duration::from_secs(seconds) }
         }
+        // The server gave up waiting, for itself or for our request.
+        408 => ClusterError::Server { status, message },
         400..=499 => ClusterError::Invalid { status, causes: causes(parsed, &clean), message },
         500 if is_typed_patch_error(&message) => {
             ClusterError::Invalid { status, causes: Vec::new(), message }
@@ -356,8 +366,10 @@ mod tests {
         let not_served =
             ClusterError::NotFound { message: "404 page not found".into(), kind: "".into() };
         assert_eq!(refused(404, None, b"404 page not found\n", None), not_served);
-        let empty = ClusterError::Server { status: 503, message: "HTTP status 503".into() };
-        assert_eq!(refused(503, None, b"", None), empty);
+        let empty =
+            |status| ClusterError::Server { status, message: format!("HTTP status {status}") };
+        assert_eq!(refused(503, None, b"", None), empty(503));
+        assert_eq!(refused(408, None, b"", None), empty(408), "nothing is wrong with the object");
     }
 
     #[test]

@@ -118,7 +118,7 @@ impl Cluster {
     ) -> Result<Vec<Value>, ClusterError> {
         let path = list_path(resource, select, limit, "");
         let mut page = self.call(Call::get(path)).await?.body;
-        Ok(items(resource, &mut page))
+        items(resource, &mut page)
     }
 
     /// Server-side apply. `body` names its object itself.
@@ -236,7 +236,7 @@ impl Cluster {
                     }
                     other => other?.body,
                 };
-                all.append(&mut items(resource, &mut page));
+                all.append(&mut items(resource, &mut page)?);
                 let text = |pointer| page.pointer(pointer).and_then(Value::as_str);
                 token = text("/metadata/continue").unwrap_or_default().to_owned();
                 if token.is_empty() {
@@ -263,9 +263,13 @@ fn list_path(resource: &Resource, select: Select<'_>, limit: usize, token: &str)
 }
 
 /// Takes the items out of a page; the server leaves out what the list says of all of them.
-fn items(resource: &Resource, page: &mut Value) -> Vec<Value> {
-    let Some(Value::Array(mut items)) = page.get_mut("items").map(Value::take) else {
-        return Vec::new();
+///
+/// An answer without items is no list: read as an empty one, it would say that all is gone.
+fn items(resource: &Resource, page: &mut Value) -> Result<Vec<Value>, ClusterError> {
+    let mut items = match page.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) => items,
+        Some(Value::Null) => Vec::new(),
+        _ => return Err(ClusterError::Garbled(format!("{}: no list", resource.plural))),
     };
     for item in &mut items {
         if let Some(object) = item.as_object_mut() {
@@ -273,7 +277,7 @@ fn items(resource: &Resource, page: &mut Value) -> Vec<Value> {
             object.insert("kind".to_owned(), json!(resource.kind));
         }
     }
-    items
+    Ok(items)
 }
 
 /// An object that is not there is an answer; a path that is not served is an error.
@@ -308,6 +312,26 @@ mod tests {
             list_path(&pods, select, 500, "next=="),
             "/api/v1/namespaces/prod/pods?limit=500&labelSelector=a%20in%20%28b%2Cc%29&continue=next%3D%3D"
         );
+    }
+
+    #[test]
+    fn an_answer_without_items_is_no_empty_list() {
+        let pods = Resource {
+            group: String::new(),
+            version: "v1".into(),
+            plural: "pods".into(),
+            kind: "Pod".into(),
+            namespaced: true,
+        };
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}});
+        for (mut page, expected) in [
+            (json!({"items": [{"metadata": {"name": "a"}}]}), Ok(vec![pod])),
+            (json!({"items": null}), Ok(vec![])),
+            (json!({}), Err(ClusterError::Garbled("pods: no list".into()))),
+        ] {
+            let read = items(&pods, &mut page).map(|read| json!(read));
+            assert_eq!(read, expected.map(|list| json!(list)));
+        }
     }
 
     #[test]

@@ -123,7 +123,7 @@ impl Watch {
 
 fn read(resource: &Resource, line: &[u8]) -> Result<WatchEvent, ClusterError> {
     let mut event: Value = serde_json::from_slice(line)
-        .map_err(|error| ClusterError::Unreadable(format!("an event: {error}")))?;
+        .map_err(|error| ClusterError::Garbled(format!("an event: {error}")))?;
     let kind = event.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut object = event.get_mut("object").map(Value::take).unwrap_or_default();
     if kind == "ERROR" {
@@ -142,7 +142,7 @@ fn read(resource: &Resource, line: &[u8]) -> Result<WatchEvent, ClusterError> {
             let version = object.pointer("/metadata/resourceVersion").and_then(Value::as_str);
             Ok(WatchEvent::Bookmark(version.unwrap_or_default().to_owned()))
         }
-        other => Err(ClusterError::Unreadable(format!("an event of type {other:?}"))),
+        other => Err(ClusterError::Garbled(format!("an event of type {other:?}"))),
     }
 }
 

@@ -109,7 +109,25 @@ pub fn cause(facts: &Facts) -> Option<Cause> {
         .into_iter()
         .next()
         .map(|candidate| candidate.cause)
+        .or_else(|| unobserved(&facts.object))
         .or_else(|| by_condition(&facts.object))
+}
+
+/// Nobody has taken up the last change of a workload: what its conditions say is of before.
+fn unobserved(object: &Value) -> Option<Cause> {
+    let id = ObjectId::of(object);
+    let number = |pointer| object.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+    let workload = matches!(id.kind.as_str(), "Deployment" | "StatefulSet" | "DaemonSet");
+    let behind = number("/status/observedGeneration") < number("/metadata/generation");
+    (id.group == "apps" && workload && behind).then(|| Cause {
+        sentence: "no controller has looked at it since it was changed".to_owned(),
+        hint: Some(
+            "kube-controller-manager should, a part of `k3s server`: does it run, and lead? see \
+             `journalctl -u k3s`"
+                .to_owned(),
+        ),
+        object: id,
+    })
 }
 
 /// The pods of the newest ReplicaSet if it has any, otherwise all; none that is being deleted.

@@ -6,10 +6,11 @@ use super::{
     Answer, Ask, Connection, Failure, Job, Outcome, Pipeline, Question, Report, Retry, Step,
     WorkOrders, lock,
 };
+use crate::apply::ApplyError;
 use crate::flux::{Kustomization, Object};
 use crate::history::{RunId, Trigger};
 use crate::logging::Message;
-use crate::plan::{Claim, Held, Owner, RefusalKind, desired, label};
+use crate::plan::{Claim, Held, Owner, desired, label};
 use crate::render::{Manifest, ObjectId, Redactor, RenderError, Rendered, Request};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -259,14 +260,9 @@ impl<'a> Run<'a> {
         mut manifests: Vec<Manifest>,
     ) -> Result<Vec<Manifest>, Failure> {
         if let Some(connection) = &self.connection {
-            // What is wrong with an object is said by its probe, with the same words; but while
-            // a scope cannot be asked for, ids would come out wrong.
-            let refused = connection.applier.normalise(&mut manifests).await;
-            if let Some((id, refusal)) =
-                refused.into_iter().find(|(_, refusal)| refusal.kind == RefusalKind::Transient)
-            {
-                let failure = Failure::new(Step::Plan, "ReconciliationFailed", refusal.message);
-                return Err(self.at_revision(failure.object(id).retry(Retry::Soon)));
+            // What is refused is said by its probe, with the same words.
+            if let Err(error) = connection.applier.normalise(&mut manifests).await {
+                return Err(self.unsorted(&manifests, &error));
             }
         }
         let mut wanted: BTreeMap<ObjectId, Claim> = BTreeMap::new();
@@ -298,6 +294,18 @@ impl<'a> Run<'a> {
             label(manifest, &labelled);
         }
         Ok(manifests)
+    }
+
+    /// A failure to learn the scope of a manifest's kind.
+    pub(super) fn unsorted(&self, manifests: &[Manifest], error: &ApplyError) -> Failure {
+        let manifest = manifests.iter().find(|manifest| manifest.id == *error.id());
+        let file = manifest.and_then(|m| m.origin.as_ref()).map(ToString::to_string);
+        let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
+        let failure = Failure::new(Step::Plan, "ReconciliationFailed", error.cause())
+            .object(error.id())
+            .file(file)
+            .hint(error.hint());
+        self.at_revision(failure.retry(retry))
     }
 
     /// Tells the graph what the render declares and learns whether pruning is safe.
@@ -373,6 +381,10 @@ impl<'a> Run<'a> {
         }
         let Some(first) = written.refusals.first() else { return Ok(()) };
         let mut failure = first.clone();
+        // What may pass is tried again soon, whatever else is wrong.
+        if written.refusals.iter().any(|refusal| refusal.retry == Retry::Soon) {
+            failure.retry = Retry::Soon;
+        }
         if let [_, others @ ..] = written.refusals.as_slice()
             && !others.is_empty()
         {

@@ -62,7 +62,9 @@ impl Run<'_> {
         let connection = self.connected()?;
         let request = self.request(false).await?;
         let (Sorted { plain: mut manifests, kept, .. }, _) = self.build(&request).await?;
-        connection.applier.normalise(&mut manifests).await;
+        if let Err(error) = connection.applier.normalise(&mut manifests).await {
+            return Err(self.unsorted(&manifests, &error));
+        }
         for manifest in &mut manifests {
             desired(manifest, &self.job.kustomization);
             self.claimed.push((manifest.id.inventory(), self.digest(manifest)));

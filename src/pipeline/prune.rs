@@ -76,7 +76,7 @@ impl Run<'_> {
                 Ok(outcome) => self.pruned(&id, outcome).await?,
                 Err(error) => {
                     let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
-                    let failure = Failure::new(Step::Prune, "PruneFailed", error.to_string())
+                    let failure = Failure::new(Step::Prune, "PruneFailed", error.cause())
                         .object(&id)
                         .hint(error.hint())
                         .retry(retry);

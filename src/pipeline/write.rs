@@ -136,7 +136,7 @@ impl Run<'_> {
                         }
                         Err(error) => {
                             let failure = self.apply_failure(&step.manifest, &error);
-                            if failure.retry == Retry::Soon {
+                            if error.outage() {
                                 return Err(failure);
                             }
                             written.refusals.push(failure);
@@ -149,7 +149,7 @@ impl Run<'_> {
         if wrote_definitions {
             connection.cluster.forget();
         }
-        self.watch(connection, &ids).await;
+        self.watch(connection, &ids).await?;
         let early = ids.iter().filter(|(id, _)| plan::early(id));
         let answers: Vec<Value> =
             early.filter_map(|(id, _)| written.answers.get(id).cloned()).collect();
@@ -264,15 +264,24 @@ impl Run<'_> {
         memory.made.retain(|id, _| kept.contains(id));
     }
 
-    /// Watches every kind that this Kustomization manages.
-    async fn watch(&self, connection: &Connection, ids: &[(ObjectId, String)]) {
+    /// Watches every kind that this Kustomization manages. A kind whose endpoint cannot be asked
+    /// for fails the run: its drift would not be seen.
+    async fn watch(
+        &self,
+        connection: &Connection,
+        ids: &[(ObjectId, String)],
+    ) -> Result<(), Failure> {
         let kinds: BTreeSet<(&str, &str)> =
             ids.iter().map(|(id, version)| (version.as_str(), id.kind.as_str())).collect();
         for (api_version, kind) in kinds {
-            if let Ok(Some(resource)) = connection.cluster.resource(api_version, kind).await {
+            let resource = connection.cluster.resource(api_version, kind).await;
+            let resource =
+                resource.map_err(|error| self.at_revision(cluster_failure(Step::Apply, &error)))?;
+            if let Some(resource) = resource {
                 connection.observer.watch(&resource);
             }
         }
+        Ok(())
     }
 
     /// An object on its way out is created again as soon as it is gone.
@@ -296,7 +305,7 @@ impl Run<'_> {
 
     fn apply_failure(&self, manifest: &Manifest, error: &crate::apply::ApplyError) -> Failure {
         let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
-        self.failure(Step::Apply, "ReconciliationFailed", error.to_string(), manifest)
+        self.failure(Step::Apply, "ReconciliationFailed", error.cause(), manifest)
             .hint(error.hint())
             .retry(retry)
     }

@@ -289,9 +289,9 @@ async fn missing_kinds_and_namespaces_are_told_apart() {
     none.edit(|body| {
         body["metadata"].as_object_mut().unwrap().remove("namespace");
     });
-    let refused = world.applier.normalise(std::slice::from_mut(&mut stray)).await;
+    let refused = world.applier.normalise(std::slice::from_mut(&mut stray)).await.unwrap();
     assert_eq!((refused, stray.id.to_string()), (vec![], "ClusterRole/r".to_owned()));
-    let refused = world.applier.normalise(std::slice::from_mut(&mut none)).await;
+    let refused = world.applier.normalise(std::slice::from_mut(&mut none)).await.unwrap();
     assert_eq!(refused.len(), 1);
     assert_eq!(refused[0].1.kind, RefusalKind::Invalid);
 }

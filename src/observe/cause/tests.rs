@@ -383,3 +383,20 @@ fn without_any_finding_the_objects_own_condition_speaks() {
         "",
     );
 }
+
+#[test]
+fn a_change_that_no_controller_has_taken_up_is_said_before_conditions_of_earlier() {
+    let condition = json!([{"type": "Progressing", "status": "False", "message": "of before"}]);
+    for (seen, expected) in [
+        (json!({}), true),
+        (json!({"observedGeneration": 1, "conditions": condition}), true),
+        (json!({"observedGeneration": 2}), false),
+    ] {
+        let mut object = workload("Deployment");
+        object["metadata"]["generation"] = json!(2);
+        object["status"] = seen;
+        let told = cause(&Facts { object, ..Facts::default() });
+        let said = told.is_some_and(|cause| cause.sentence.starts_with("no controller has looked"));
+        assert_eq!(said, expected);
+    }
+}

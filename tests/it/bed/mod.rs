@@ -5,7 +5,8 @@
 //! repositories over HTTP through `git http-backend`, with passwords, a private CA, a log of its
 //! requests and faults that can be switched; [`SshServer`] serves the same repositories through
 //! OpenSSH. [`Repo`] is a work tree that pushes to one of them, by hand or from
-//! `tests/examples/`. [`effects`] runs a program up to one of its effects. [`tools`] finds the
+//! `tests/examples/`. [`effects`] runs a program up to one of its effects, [`proxy`] answers requests
+//! to the API server with faults. [`tools`] finds the
 //! programs.
 //!
 //! Everything listens on loopback at a free port, lives in temporary directories, and dies with the
@@ -24,6 +25,7 @@ mod children;
 mod cluster;
 pub mod effects;
 mod git;
+pub mod proxy;
 mod repo;
 mod ssh;
 pub mod tools;
