@@ -7,14 +7,14 @@
 //! file, and must not be asked for in a hot loop. In both cases everything that is wanted keeps
 //! its uid.
 
+use crate::bed::Repo;
+use crate::bed::effects::Front;
 use crate::bed::proxy::{Fault, Pattern, Proxy, pattern};
-use crate::bed::{Repo, effects};
 use crate::world::{
     App, PATIENCE, World, mk_config_map, mk_deployment, mk_kustomization, mk_namespace,
 };
 use serde_json::{Value, json};
 use std::io::Write;
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// What the daemon asks for.
@@ -47,7 +47,7 @@ struct Bench {
     world: World,
     proxy: Proxy,
     repo: Repo,
-    front: Child,
+    _front: Front,
     round: usize,
     /// What is substituted into `a`.
     value: String,
@@ -59,9 +59,6 @@ struct Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        // It dies with us in any case; so it does not outlive the scenario.
-        let _ = self.front.kill();
-        let _ = self.front.wait();
         if std::thread::panicking() {
             tell(&format!("FAILED at {}", self.place));
         }
@@ -71,15 +68,14 @@ impl Drop for Bench {
 impl Bench {
     fn new() -> Bench {
         let world = World::new();
-        let kubeconfig = world.cluster().dir().join("users").join(&world.user);
-        let (front, child) = effects::front(&kubeconfig, &world.path(""));
-        let text = std::fs::read_to_string(&front).expect("it was just written");
+        let front = Front::start(&world.path("kubeconfig"), &world.path(""));
+        let text = std::fs::read_to_string(&front.kubeconfig).expect("it was just written");
         let (_, server) = text.split_once("server: 'http://").expect("it names its server");
         let (server, _) = server.split_once('\'').expect("in quotes");
         let proxy = Proxy::start(server);
         let text = text.replace(&format!("http://{server}"), &proxy.url());
-        std::fs::write(&front, text).expect("ours to write");
-        world.drop_in(&format!("kubeconfig: {}\n", front.display()));
+        std::fs::write(&front.kubeconfig, text).expect("ours to write");
+        world.drop_in(&format!("kubeconfig: {}\n", front.kubeconfig.display()));
         world.cluster().apply(&mk_namespace(&world.namespace));
         world.cluster().apply(&mk_namespace("flux-system"));
         let vars = mk_config_map("flux-system", &format!("vars-{}", world.namespace), "v");
@@ -103,7 +99,7 @@ impl Bench {
             world,
             proxy,
             repo,
-            front: child,
+            _front: front,
             round: 0,
             value: "v".to_owned(),
             uids,
