@@ -7,8 +7,8 @@ help:
 	@echo 'make demo       a cluster, Git and gitopsd on this machine, and the loop shown with timings'
 	@echo 'make test       everything that must hold: format, lints, docs, unit tests, tests on a real control plane'
 	@echo 'make test-full  the same and what takes longer'
-	@echo 'make bench      the figures'
-	@echo 'make deb        the Debian package'
+	@echo 'make bench      the figures, with kubectl apply of the same objects beside them'
+	@echo 'make deb        the Debian package (not yet)'
 
 demo:
 	@tests/demo/run.sh

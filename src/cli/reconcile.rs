@@ -213,6 +213,7 @@ mod tests {
             location: String::new(),
             source: None,
             origin: None,
+            parent: None,
             suspended: None,
             running,
             next_ms,

@@ -230,7 +230,7 @@ mod tests {
         assert!(problems.not_configured());
         assert_eq!(
             problems.to_string().replace(&format!("{}/", dir.path().display()), ""),
-            "config.yaml: root: not configured: run gitopsd init"
+            "config.yaml: root: not configured: name the repository as root.url, root.ref and root.path"
         );
         write(dir.path(), "config.yaml", "# only comments\nlimits: {workers: 2}\n");
         assert!(load_with(&main, &Handed::default()).expect_err("no root").not_configured());

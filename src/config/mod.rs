@@ -5,7 +5,7 @@
 //! replaced whole; a key set to `null` counts as not said. The result is a [`Config`], a struct of
 //! ready types for each consumer, or [`Problems`]: everything that is wrong in all files at once,
 //! each with file, line, key and remedy. No root at all is a problem of its own, so that a freshly
-//! installed unit can say `run gitopsd init` instead of failing.
+//! installed unit can say `name the repository as root.url, root.ref and root.path` instead of failing.
 //!
 //! In order: `load` finds and reads the files, `fragment` makes a tree in which every value knows
 //! its line and refuses unknown keys, `settings` (for the root section `root`) turns the

@@ -25,7 +25,9 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// No file names a root repository, or there is no file.
-    #[error("{file}: root: not configured: run gitopsd init")]
+    #[error(
+        "{file}: root: not configured: name the repository as root.url, root.ref and root.path"
+    )]
     NotConfigured {
         /// The main file.
         file: String,
@@ -103,7 +105,9 @@ impl Problem {
     /// The remedy alone, without the place.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Problem::NotConfigured { .. } => Some("run gitopsd init".to_owned()),
+            Problem::NotConfigured { .. } => {
+                Some("name the repository as root.url, root.ref and root.path".to_owned())
+            }
             Problem::Unreadable { fix, .. } | Problem::Syntax { fix, .. } => {
                 Some((*fix).to_owned())
             }

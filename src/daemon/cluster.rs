@@ -26,6 +26,7 @@ impl Daemon {
         match link {
             Link::Down(reason) => {
                 tracing::warn!(message_id = Message::ClusterUnreachable.id(), "{reason}");
+                self.pipeline.away(&reason);
                 self.publisher.cluster_down(reason);
             }
             Link::Lost { number, reason } => {
@@ -127,6 +128,7 @@ impl Daemon {
             return;
         }
         tracing::warn!(message_id = Message::ClusterUnreachable.id(), "{reason}");
+        self.pipeline.away(&reason);
         self.publisher.cluster_down(reason);
         self.pipeline.connect(None);
         if let Some(forwarding) = self.forwarding.take() {

@@ -47,6 +47,9 @@ pub struct ItemView {
     pub source: Option<String>,
     /// File in Git that declares it.
     pub origin: Option<String>,
+    /// The Kustomization that renders it, `namespace/name`; none for the root.
+    #[serde(default)]
+    pub parent: Option<String>,
     /// Stopped, and why.
     pub suspended: Option<String>,
     /// True while a run is under way.
@@ -101,6 +104,7 @@ impl ItemView {
             location,
             source,
             origin: item.origin.clone(),
+            parent: item.parent.as_ref().map(|key| format!("{}/{}", key.namespace, key.name)),
             suspended: item
                 .suspended
                 .clone()
@@ -142,7 +146,8 @@ impl Summary {
         let objects: usize = kustomizations.iter().map(|item| item.objects).sum();
         let mut line =
             format!("{ready}/{} Kustomizations ready, {objects} objects", kustomizations.len());
-        if let Some(root) = kustomizations.iter().find_map(|item| item.revision.as_ref()) {
+        let root = kustomizations.iter().find(|item| item.parent.is_none());
+        if let Some(root) = root.and_then(|item| item.revision.as_ref()) {
             line = format!("{}; {line}", short(root));
         }
         let wrong = self.items.iter().find(|item| item.ready == Ready::False && !item.fine());

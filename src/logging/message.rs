@@ -99,7 +99,7 @@ const ENTRIES: [Entry; 32] = [
         "471a84a0272f19a475f4d8a8fc02ff83",
         "No repository is configured",
         "gitopsd runs but has nothing to follow.\n\
-         Name the repository with: gitopsd init --repo URL --path PATH",
+         Name the repository in /etc/gitopsd/config.yaml: root.url, root.ref and root.path.",
     ),
     (
         Message::ConfigReloaded,

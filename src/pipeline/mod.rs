@@ -203,6 +203,8 @@ pub struct Pipeline {
     memory: Mutex<HashMap<Owner, Memory>>,
     connection: watch::Sender<Option<Arc<Connection>>>,
     workers: Semaphore,
+    /// Why there is no connection, as was told last.
+    away: Mutex<String>,
     confirmed: Mutex<Vec<String>>,
     sources: Mutex<HashMap<Key, poll::Mirror>>,
     heirs: Mutex<BTreeSet<Owner>>,
@@ -241,6 +243,7 @@ impl Pipeline {
             memory: Mutex::default(),
             connection: watch::channel(None).0,
             workers,
+            away: Mutex::default(),
             confirmed: Mutex::default(),
             sources: Mutex::default(),
             heirs: Mutex::default(),
@@ -310,6 +313,11 @@ impl Pipeline {
         // Without a watch they are as good as not read.
         lock(&self.values).clear();
         self.connection.send_replace(connection);
+    }
+
+    /// Tells runs why there is no connection.
+    pub fn away(&self, why: &str) {
+        why.clone_into(&mut lock(&self.away));
     }
 
     /// The connection, if there is one.

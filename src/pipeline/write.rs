@@ -63,8 +63,10 @@ impl Run<'_> {
 
     pub(super) fn connected(&self) -> Result<Arc<Connection>, Failure> {
         self.connection.clone().ok_or_else(|| {
-            let cause = "the API server is not reachable";
-            let hint = "systemctl status k3s; gitopsd goes on by itself once it answers";
+            let why = lock(&self.pipeline.away).clone();
+            let why = if why.is_empty() { why } else { format!(": {why}") };
+            let cause = format!("the API server is not reachable{why}");
+            let hint = "see that k3s runs and the kubeconfig is right; gitopsd goes on by itself";
             self.at_revision(
                 Failure::new(Step::Plan, "ReconciliationFailed", cause)
                     .hint(Some(hint.to_owned()))

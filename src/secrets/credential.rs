@@ -34,7 +34,8 @@ pub fn credential(id: &str, configured: Option<&Path>) -> Result<Option<Credenti
     read_credential(directory.as_deref(), id, configured)
 }
 
-/// Reads `directory/id`, else `configured`; `None` where neither exists or both are empty.
+/// Reads `directory/id`, else `configured`; `None` where there is no such credential, or an empty
+/// one, and nothing is configured.
 ///
 /// # Errors
 /// [`SecretsError::Credential`] for an id that is no file name, a file that cannot be read, one
@@ -55,7 +56,15 @@ pub fn read_credential(
         return Ok(Some(Credential { content, path: directory.join(id), warning: None }));
     }
     let Some(path) = configured else { return Ok(None) };
-    let Some((content, mode)) = read(path)? else { return Ok(None) };
+    let Some((content, mode)) = read(path)? else {
+        // Somebody counts on it: to go on without would fail later, and elsewhere.
+        let problem = match path.exists() {
+            true => "is empty",
+            false => "is not there",
+        };
+        let (path, problem) = (path.to_owned(), problem.to_owned());
+        return Err(SecretsError::Credential { path, problem });
+    };
     let warning = (mode & 0o077 != 0).then(|| {
         format!(
             "{} has mode {:04o} and holds key material: run chmod 0600 on it",
@@ -120,7 +129,7 @@ mod tests {
         assert_eq!(found("given", Some(&other)), Some((b"one".to_vec(), given, None)));
         assert_eq!(found("empty", Some(&other)), Some((b"two".to_vec(), other, None)));
         assert_eq!(found("empty", None), None);
-        assert_eq!(found("missing", Some(&dir.path().join("nowhere"))), None);
+        assert_eq!(found("missing", None), None);
     }
 
     #[test]
@@ -145,6 +154,8 @@ mod tests {
         };
         assert_eq!(problem("big", &path), "is larger than 1048576 bytes");
         assert_eq!(problem("dir", dir.path()), "is not a regular file");
+        assert_eq!(problem("gone", &dir.path().join("nowhere")), "is not there");
+        assert_eq!(problem("empty", &mk_file(dir.path(), "empty", b"", 0o600)), "is empty");
         assert_eq!(problem("../big", &path), "is not the name of a credential");
     }
 }

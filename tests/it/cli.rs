@@ -154,7 +154,10 @@ fn a_wrong_configuration_is_78_with_every_problem_and_its_line() {
     }
     let none = gitopsd(&["--config", text(&dir.path().join("none.yaml")), "run"]);
     assert_eq!(none.code, Some(78));
-    assert!(none.err.contains("run gitopsd init"), "{none:?}");
+    assert!(
+        none.err.contains("name the repository as root.url, root.ref and root.path"),
+        "{none:?}"
+    );
 }
 
 #[test]

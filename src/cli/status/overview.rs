@@ -162,6 +162,7 @@ mod tests {
             location: "./apps".into(),
             source: Some("flux-system/flux-system".into()),
             origin: None,
+            parent: None,
             suspended: None,
             running: true,
             next_ms: None,

@@ -204,7 +204,10 @@ fn the_example_is_valid_as_shipped_and_with_every_line_in_force() {
     let shipped = include_str!("../../../packaging/etc/gitopsd/config.yaml");
     assert_eq!(
         read(shipped),
-        Err(vec!["c.yaml: root: not configured: run gitopsd init".to_owned()])
+        Err(vec![
+            "c.yaml: root: not configured: name the repository as root.url, root.ref and root.path"
+                .to_owned()
+        ])
     );
     let in_force: String = shipped
         .lines()
