@@ -169,8 +169,12 @@ impl Bench {
         let requests = self.requests(asks);
         self.proxy.inject(&requests, times, fault.clone());
         if LINK.contains(&asks) && asks != Watch {
-            // A watch that cannot be opened again is an outage: the connection is made anew.
+            // A watch that cannot be opened again, and a server that does not tell its version
+            // either, are an outage: the connection is made anew.
             self.proxy.inject(&self.requests(Watch), 1, Fault::Reset);
+            if asks != Version {
+                self.proxy.inject(&self.requests(Version), 1, Fault::Reset);
+            }
         }
         if LINK.contains(&asks) {
             self.proxy.cut_off();

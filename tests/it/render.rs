@@ -351,7 +351,7 @@ async fn a_wrong_mac_is_a_warning_or_an_error_as_configured() {
     assert_eq!(listed(&rendered), ["Secret/t apps/secret.yaml:1 *"]);
     let told = warned(&rendered).join("\n");
     assert!(told.starts_with("apps/secret.yaml: its MAC is wrong"), "{told}");
-    assert!(told.contains("sops encrypt -i apps/secret.yaml"), "{told}");
+    assert!(told.contains("sops set --ignore-mac apps/secret.yaml"), "{told}");
 
     let enforce = Bench::with(|settings| {
         settings.engine = Some(tool("kubectl"));

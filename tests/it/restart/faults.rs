@@ -154,7 +154,7 @@ fn the_reserve_lets_a_run_on_a_full_disk_be_recorded_and_is_made_again() {
     bench.settled(1);
     assert!(!reserve.exists(), "given up");
     let line = bench.world.status()["line"].to_string();
-    assert!(line.contains("its reserve used up"), "{line}");
+    assert!(line.contains("there is no reserve left"), "{line}");
     let told = "bf87340ed3aa82e0bd2573e87809809c";
     assert!(bench.world.log().contains("reserve of 4 MiB"), "{told}: {}", bench.world.log());
     fs::remove_file(&fault).expect("ours to remove");
