@@ -23,5 +23,6 @@ mod sealed; // SOPS files, keys, and where plaintext never is
 mod source; // Git remotes of every kind
 mod story; // the main job as its user lives it
 mod wrong; // what is wrong in Git costs what it touches only
+mod told; // what systemd and a watching operator are told
 mod verbs; // the commands, and what an unchanged pass costs
 mod world; // a scenario in one line

@@ -226,6 +226,13 @@ impl World {
         self.daemon.as_ref().expect("the daemon was started").id()
     }
 
+    /// A verb that is not run yet.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut program = self.program();
+        program.args(arguments);
+        program
+    }
+
     /// Runs a verb.
     pub fn run(&self, arguments: &[&str]) -> Output {
         self.program().args(arguments).output().expect("the program is built")
