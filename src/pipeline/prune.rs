@@ -30,7 +30,8 @@ impl Run<'_> {
         }
         let stranger = self.connection.as_ref().is_some_and(|c| c.stranger);
         if stranger || !wanted.answer.may_prune {
-            self.prune_pending = true;
+            // In a stranger nothing comes of another run before somebody confirms it.
+            self.prune_pending = !stranger;
             self.warnings.push(if stranger {
                 "nothing is pruned: this is not the cluster that the history was made on; \
                  confirm it with: gitopsd confirm cluster"

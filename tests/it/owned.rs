@@ -472,3 +472,37 @@ fn a_parent_that_cannot_be_rendered_at_the_start_costs_its_children_nothing() {
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert!(there(&world, "a"), "nobody said that the child has left: {}", world.log());
 }
+
+#[test]
+fn in_a_cluster_that_the_history_does_not_know_nothing_is_pruned_before_a_word() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files = [
+        ("a.yaml", mk_config_map(&ns, "a", "1")),
+        ("b.yaml", mk_config_map(&ns, "b", "1")),
+        ("c.yaml", mk_config_map(&ns, "c", "1")),
+    ];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    assert_eq!(world.stop(), Some(0));
+    // As if the kubeconfig led to a cluster with another kube-system.
+    let database = rusqlite::Connection::open(world.path("state/history.db")).unwrap();
+    let changed = database.execute("UPDATE meta SET value = 'other' WHERE key = 'cluster'", []);
+    assert_eq!(changed.unwrap(), 1);
+    drop(database);
+    repo.remove("apps/apps/c.yaml");
+    repo.write("apps/apps/d.yaml", &mk_config_map(&ns, "d", "1"));
+    repo.commit("one leaves, one comes");
+    repo.push("main");
+    world.start();
+    world.eventually("what is new is applied", |world| there(world, "d"));
+    world.settled();
+    assert!(there(&world, "c"));
+    let message = world.status()["cluster"]["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("gitopsd confirm cluster"), "{message}");
+    world.ok(&["confirm", "cluster"]);
+    world.eventually("confirmed, it is pruned", |world| !there(world, "c"));
+    world.settled();
+    assert!(there(&world, "a") && there(&world, "d"));
+}
