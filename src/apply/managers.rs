@@ -5,10 +5,8 @@
 //! into one Apply entry of ours, as Flux does (`flux-semantics §4.7.4`). `kubectl-rollout` stays:
 //! a restart asked for by hand is carried along.
 
-use crate::plan::MANAGER;
+use crate::plan::{LAST_APPLIED, MANAGER, is_ours, is_taken};
 use serde_json::{Map, Value, json};
-
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// JSON patch that takes the fields of a live object over; empty when there is nothing to take.
 ///
@@ -50,24 +48,6 @@ pub(super) fn take_over(live: &Value) -> Vec<Value> {
         patch.push(json!({"op": "replace", "path": "/metadata/resourceVersion", "value": version}));
     }
     patch
-}
-
-fn text<'a>(entry: &'a Value, key: &str) -> &'a str {
-    entry.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn is_ours(entry: &Value) -> bool {
-    text(entry, "manager") == MANAGER
-        && text(entry, "operation") == "Apply"
-        && text(entry, "subresource").is_empty()
-}
-
-fn is_taken(entry: &Value) -> bool {
-    let (manager, update) = (text(entry, "manager"), text(entry, "operation") == "Update");
-    text(entry, "subresource").is_empty()
-        && ((manager.starts_with("kubectl") && manager != "kubectl-rollout")
-            || (manager == "before-first-apply" && update)
-            || (manager == MANAGER && update))
 }
 
 /// Union of two field sets: a set is a tree of objects.

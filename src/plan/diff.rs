@@ -13,6 +13,9 @@ const SHOWN: usize = 200;
 /// Most differences kept of one object: enough for a person, bounded for the database.
 const KEPT: usize = 100;
 
+/// Annotation with kubectl's copy of the whole object, the data of a Secret included.
+pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
 /// One field that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
@@ -58,9 +61,8 @@ pub fn differences(live: &Value, wanted: &Value, masked: bool) -> Vec<Difference
                     let side = |object: &Value| {
                         let side = object.pointer(&format!("/metadata/{map}"));
                         let mut side = side.cloned().unwrap_or_default();
-                        // kubectl's copy of the whole object, data of a Secret included.
                         if let Some(side) = side.as_object_mut() {
-                            side.remove("kubectl.kubernetes.io/last-applied-configuration");
+                            side.remove(LAST_APPLIED);
                         }
                         side
                     };

@@ -5,7 +5,7 @@
 //! other managers' fields leave it alone. An unchanged gate costs no request; a changed one only
 //! nominates the object, a dry-run judges it.
 
-use super::desired::MANAGER;
+use super::writer::{is_ours, is_taken};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -42,15 +42,9 @@ impl Gate {
     }
 }
 
+/// `kubectl rollout restart` is not drift: its value is carried along.
 fn counts(entry: &Value) -> bool {
-    let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
-    // `kubectl rollout restart` is not drift: its value is carried along.
-    let manager = text("manager");
-    text("subresource").is_empty() && manager != "kubectl-rollout" && taken_over_or_ours(manager)
-}
-
-fn taken_over_or_ours(manager: &str) -> bool {
-    manager == MANAGER || manager == "before-first-apply" || manager.starts_with("kubectl")
+    is_ours(entry) || is_taken(entry)
 }
 
 #[cfg(test)]

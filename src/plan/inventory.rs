@@ -3,7 +3,8 @@
 //! *Ours* = the owner labels match **and** our Apply entry owns those label fields **and** there is
 //! no controller ownerReference. Labels alone lie: a labelled Service hands them to its Endpoints.
 
-use super::desired::{MANAGER, Owner};
+use super::desired::Owner;
+use super::writer::is_ours;
 use crate::flux::{Class, classify, is_flux_group};
 use crate::render::{Manifest, ObjectId};
 use serde_json::Value;
@@ -71,10 +72,7 @@ pub fn of_flux(live: &Value) -> bool {
 
 /// True for our own Apply entry when it owns the owner-name label.
 fn claims_owner_labels(entry: &Value) -> bool {
-    let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
-    text("manager") == MANAGER
-        && text("operation") == "Apply"
-        && text("subresource").is_empty()
+    is_ours(entry)
         && entry
             .pointer("/fieldsV1/f:metadata/f:labels")
             .and_then(|labels| labels.get(format!("f:{}", Owner::NAME_LABEL)))

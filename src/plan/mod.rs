@@ -29,13 +29,13 @@ pub use coming::Coming;
 pub use contest::Contest;
 pub use decide::{GOING, VANISHED, decide, finite, unfinished, vanished};
 pub use desired::{MANAGER, Owner, desired, label};
-pub use diff::{Difference, differences};
+pub use diff::{Difference, LAST_APPLIED, differences};
 pub use gate::Gate;
 pub use guard::{Guard, Held, Judged, delete_set, may_hold};
 pub use inventory::{Entry, of_flux, opted_out, owned, stale};
 pub use order::{delete_order, early, stages};
 pub use trim::{Trimmed, scaled, scales, trim};
-pub use writer::{others, regained, taken, writer};
+pub use writer::{is_ours, is_taken, others, regained, taken, writer};
 
 use crate::render::Manifest;
 use serde_json::Value;

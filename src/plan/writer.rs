@@ -73,7 +73,7 @@ pub fn regained(live: &Value, wanted: &Value) -> Vec<String> {
 
 /// True for an entry that we take over (`flux-semantics §4.7.4`): kubectl's, what was there before
 /// the first apply, and updates under our own name. `kubectl rollout restart` is carried along.
-pub(super) fn is_taken(entry: &Value) -> bool {
+pub fn is_taken(entry: &Value) -> bool {
     let (manager, update) = (text(entry, "manager"), text(entry, "operation") == "Update");
     text(entry, "subresource").is_empty()
         && ((manager.starts_with("kubectl") && manager != "kubectl-rollout")
@@ -89,7 +89,8 @@ pub(super) fn text<'a>(entry: &'a Value, key: &str) -> &'a str {
     entry.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn is_ours(entry: &Value) -> bool {
+/// True for our own Apply entry.
+pub fn is_ours(entry: &Value) -> bool {
     text(entry, "manager") == MANAGER
         && text(entry, "operation") == "Apply"
         && text(entry, "subresource").is_empty()
