@@ -298,38 +298,34 @@ fn serialise(value: &impl serde::Serialize) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_list_names_its_selectors_encoded() {
-        let pods = Resource {
+    fn pods() -> Resource {
+        Resource {
             group: String::new(),
             version: "v1".into(),
             plural: "pods".into(),
             kind: "Pod".into(),
             namespaced: true,
-        };
+        }
+    }
+
+    #[test]
+    fn a_list_names_its_selectors_encoded() {
         let select = Select { namespace: Some("prod"), labels: "a in (b,c)", fields: "" };
         assert_eq!(
-            list_path(&pods, select, 500, "next=="),
+            list_path(&pods(), select, 500, "next=="),
             "/api/v1/namespaces/prod/pods?limit=500&labelSelector=a%20in%20%28b%2Cc%29&continue=next%3D%3D"
         );
     }
 
     #[test]
     fn an_answer_without_items_is_no_empty_list() {
-        let pods = Resource {
-            group: String::new(),
-            version: "v1".into(),
-            plural: "pods".into(),
-            kind: "Pod".into(),
-            namespaced: true,
-        };
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}});
         for (mut page, expected) in [
             (json!({"items": [{"metadata": {"name": "a"}}]}), Ok(vec![pod])),
             (json!({"items": null}), Ok(vec![])),
             (json!({}), Err(ClusterError::Garbled("pods: no list".into()))),
         ] {
-            let read = items(&pods, &mut page).map(|read| json!(read));
+            let read = items(&pods(), &mut page).map(|read| json!(read));
             assert_eq!(read, expected.map(|list| json!(list)));
         }
     }

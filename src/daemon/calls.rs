@@ -15,6 +15,9 @@ use tokio::sync::oneshot;
 
 type Reply<T> = oneshot::Sender<Result<T, Refused>>;
 
+/// What a decision reaches, and when it is on the disk, if it goes there.
+type Decided = Result<(Vec<Key>, Option<Stored>), Refused>;
+
 impl Daemon {
     pub(super) fn call(&mut self, command: Command) {
         // A caller that has gone away needs no answer: sending to it may fail.
@@ -24,31 +27,29 @@ impl Daemon {
                 let _ = reply.send(answer);
             }
             Command::Diff { name, reply } => self.diff(name.as_deref(), reply),
-            Command::Suspend { name, until_ms, reason, by, reply } => match self.one(&name) {
-                Err(refused) => drop(reply.send(Err(refused))),
-                Ok(key) => {
+            Command::Suspend { name, until_ms, reason, by, reply } => {
+                let decided = self.one(&name).map(|key| {
                     let (reason, since_ms) = (Some(reason), now_ms());
                     let suspend = Suspend { until_ms, reason, by, since_ms };
                     let (shown, stored) = self.state.suspend(&key, suspend);
                     tracing::info!(message_id = Message::Suspended.id(), "{key} suspended {shown}");
                     self.handle(Event::Suspend(key.clone(), Some(shown)));
-                    once_stored(stored, vec![key], reply);
-                }
-            },
-            Command::Resume { name, by, reply } => match self.one(&name) {
-                Err(refused) => drop(reply.send(Err(refused))),
-                Ok(key) => {
+                    (vec![key], Some(stored))
+                });
+                once_stored(decided, reply);
+            }
+            Command::Resume { name, by, reply } => {
+                let decided = self.one(&name).map(|key| {
                     let stored = self.state.resume(&key);
                     tracing::info!(message_id = Message::Resumed.id(), "{key} resumed by {by}");
                     self.handle(Event::Suspend(key.clone(), None));
-                    once_stored(stored, vec![key], reply);
-                }
-            },
-            Command::Confirm { digest, by, reply } => match self.confirm(&digest, &by) {
-                Ok((keys, Some(stored))) => once_stored(stored, keys, reply),
-                Ok((keys, None)) => drop(reply.send(Ok(accepted(&keys)))),
-                Err(refused) => drop(reply.send(Err(refused))),
-            },
+                    (vec![key], Some(stored))
+                });
+                once_stored(decided, reply);
+            }
+            Command::Confirm { digest, by, reply } => {
+                once_stored(self.confirm(&digest, &by), reply);
+            }
         }
     }
 
@@ -100,8 +101,7 @@ impl Daemon {
         self.job(key, Trigger::Interval, &source, revision)
     }
 
-    /// What a confirmation reaches, and when it is on the disk, if it goes there.
-    fn confirm(&mut self, digest: &str, by: &str) -> Result<(Vec<Key>, Option<Stored>), Refused> {
+    fn confirm(&mut self, digest: &str, by: &str) -> Decided {
         if digest == "cluster" {
             let Some(connection) = self.pipeline.connection() else {
                 return Err(Refused::new(409, "the API server is not reachable", None));
@@ -178,17 +178,21 @@ fn accepted(keys: &[Key]) -> Accepted {
     Accepted { keys: keys.iter().map(ToString::to_string).collect() }
 }
 
-/// Answers when a decision is on the disk. It is in force in any case.
-fn once_stored(stored: Stored, keys: Vec<Key>, reply: Reply<Accepted>) {
+/// Answers a decision when it is on the disk, if it goes there. It is in force in any case.
+fn once_stored(decided: Decided, reply: Reply<Accepted>) {
     tokio::spawn(async move {
         let lost = |cause: &str, hint| {
             let message = format!("in force, but only until gitopsd stops: {cause}");
             Refused::new(500, &message, hint)
         };
-        let answer = match stored.await {
-            Ok(Ok(())) => Ok(accepted(&keys)),
-            Ok(Err(error)) => Err(lost(&error.to_string(), error.hint())),
-            Err(_) => Err(lost("it was not stored", None)),
+        let answer = match decided {
+            Err(refused) => Err(refused),
+            Ok((keys, None)) => Ok(accepted(&keys)),
+            Ok((keys, Some(stored))) => match stored.await {
+                Ok(Ok(())) => Ok(accepted(&keys)),
+                Ok(Err(error)) => Err(lost(&error.to_string(), error.hint())),
+                Err(_) => Err(lost("it was not stored", None)),
+            },
         };
         // A caller that has gone away needs no answer.
         let _ = reply.send(answer);

@@ -124,6 +124,8 @@ impl Publisher {
         }
         let before = self.status.borrow().clone();
         let mut document = Document {
+            version: before.version,
+            serial: before.serial,
             daemon: DaemonView { render_children: beside.children, ..before.daemon.clone() },
             ready: summary.fine() && self.cluster.connected,
             cluster: self.cluster.clone(),
@@ -131,7 +133,6 @@ impl Publisher {
             held: held(graph, &beside.parted),
             suspended: beside.suspended,
             summary,
-            ..(*before).clone()
         };
         if document == *before {
             return line;

@@ -1,11 +1,12 @@
 //! Which objects each Kustomization owns, and what each was left as.
 //!
-//! Rows are added by [`History::begin`] and [`History::enter`], change hands by [`History::hand_over`], and leave by
-//! [`History::gone`] or [`History::forget`] only, all flushed to the disk before they return.
+//! Rows are added by [`History::begin`] and [`History::enter`], change hands by
+//! [`History::hand_over`], and leave by [`History::gone`], [`History::forget`] or
+//! [`History::release`] only, all flushed to the disk before they return.
 
 use super::error::HistoryError;
 use super::{Durability, History};
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 /// One object of an inventory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -65,15 +66,12 @@ impl History {
             return Ok(());
         }
         self.write("let objects go", Durability::Full, |db| {
-            let mut row =
-                db.prepare_cached("DELETE FROM inventory WHERE owner = ?1 AND id = ?2")?;
             let mut note =
                 db.prepare_cached("INSERT OR IGNORE INTO released (owner, id) VALUES (?1, ?2)")?;
             for id in ids {
-                row.execute([owner, id])?;
                 note.execute([owner, id])?;
             }
-            Ok(())
+            drop_rows(db, owner, ids.iter().map(String::as_str))
         })
     }
 
@@ -124,13 +122,10 @@ impl History {
                 "INSERT OR IGNORE INTO inventory (owner, id, version) \
                  SELECT ?3, id, version FROM inventory WHERE owner = ?1 AND id = ?2",
             )?;
-            let mut row =
-                db.prepare_cached("DELETE FROM inventory WHERE owner = ?1 AND id = ?2")?;
             for (id, to) in heirs {
                 heir.execute([owner, id, to])?;
-                row.execute([owner, id])?;
             }
-            Ok(())
+            drop_rows(db, owner, heirs.iter().map(|(id, _)| id.as_str()))
         })
     }
 
@@ -138,14 +133,7 @@ impl History {
         if ids.is_empty() {
             return Ok(());
         }
-        self.write(doing, Durability::Full, |db| {
-            let mut row =
-                db.prepare_cached("DELETE FROM inventory WHERE owner = ?1 AND id = ?2")?;
-            for id in ids {
-                row.execute([owner, id])?;
-            }
-            Ok(())
-        })
+        self.write(doing, Durability::Full, |db| drop_rows(db, owner, ids.iter().copied()))
     }
 
     /// What the objects of an owner were left as, ordered by id.
@@ -181,4 +169,16 @@ impl History {
             Ok(())
         })
     }
+}
+
+fn drop_rows<'a>(
+    db: &Connection,
+    owner: &str,
+    ids: impl Iterator<Item = &'a str>,
+) -> rusqlite::Result<()> {
+    let mut row = db.prepare_cached("DELETE FROM inventory WHERE owner = ?1 AND id = ?2")?;
+    for id in ids {
+        row.execute([owner, id])?;
+    }
+    Ok(())
 }
