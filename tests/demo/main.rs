@@ -80,19 +80,7 @@ fn begin(page: &Page) -> Story {
     page.took(began.elapsed(), format!("control plane answers at {}", world.cluster().server()));
 
     let began = Instant::now();
-    let url = world.git.url();
-    let config = world.flux_config();
-    config.load_example("flux-config", &url);
-    // Two minutes of patience with a bad image are more than a demo has.
-    let dev = "clusters/my-cluster/blaster/10-blaster-kustomization.yaml";
-    config.replace(dev, "timeout: 2m", "timeout: 8s");
-    config.commit("the cluster");
-    config.push("main");
-    let app = Repo::create(&world.git, "games/blaster");
-    app.load_example("games/blaster", &url);
-    app.commit("the game");
-    app.push("main");
-    app.push("develop");
+    let (config, app) = world.examples("8s");
     page.took(began.elapsed(), "served over HTTP:");
     page.say(format!(
         "         {}  (what runs in the cluster)",

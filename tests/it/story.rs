@@ -1,34 +1,16 @@
 //! The main job as its user lives it: the example repositories on a control plane of their own.
 
-use crate::bed::{Repo, SECRETS};
+use crate::bed::SECRETS;
 use crate::world::{World, mk_config_map};
 use std::fs;
 use std::path::Path;
-
-/// Both example repositories, pushed.
-fn examples(world: &World) -> (Repo, Repo) {
-    let url = world.git.url();
-    let config = world.flux_config();
-    config.load_example("flux-config", &url);
-    // Two minutes of patience with a bad image are more than a test has.
-    let dev = "clusters/my-cluster/blaster/10-blaster-kustomization.yaml";
-    config.replace(dev, "timeout: 2m", "timeout: 15s");
-    config.commit("the cluster");
-    config.push("main");
-    let app = Repo::create(&world.git, "games/blaster");
-    app.load_example("games/blaster", &url);
-    app.commit("the game");
-    app.push("main");
-    app.push("develop");
-    (config, app)
-}
 
 /// From an empty cluster to a healthy one, a push deployed, a deletion pruned, a bad commit
 /// explained; and no plaintext of the sealed files anywhere but in the cluster.
 #[test]
 fn a_flux_config_repository_becomes_a_healthy_cluster_and_follows_git() {
     let mut world = World::alone();
-    let (config, app) = examples(&world);
+    let (config, app) = world.examples("15s");
     world.start();
     world.settled();
     let cluster = world.cluster();

@@ -134,6 +134,24 @@ impl World {
         repo
     }
 
+    /// Both example repositories, pushed. Two minutes of patience with a bad image are more than
+    /// a test or a demo has: dev has as much as is said.
+    pub fn examples(&self, patience: &str) -> (Repo, Repo) {
+        let url = self.git.url();
+        let config = self.flux_config();
+        config.load_example("flux-config", &url);
+        let dev = "clusters/my-cluster/blaster/10-blaster-kustomization.yaml";
+        config.replace(dev, "timeout: 2m", &format!("timeout: {patience}"));
+        config.commit("the cluster");
+        config.push("main");
+        let app = Repo::create(&self.git, "games/blaster");
+        app.load_example("games/blaster", &url);
+        app.commit("the game");
+        app.push("main");
+        app.push("develop");
+        (config, app)
+    }
+
     /// Key of a Kustomization in namespace `flux-system`, and whether it is ready.
     pub fn is_ready(&self, name: &str) -> bool {
         self.item(&format!("Kustomization/flux-system/{name}"))["ready"] == "True"
