@@ -27,7 +27,7 @@ pub use boot::{DaemonError, entry, host_secrets, prepare};
 
 use crate::api::Command;
 use crate::config::Config;
-use crate::flux::{Key, Kind};
+use crate::flux::Key;
 use crate::graph::{Effect, Event, Graph, Item, Phase, Time, Vigil};
 use crate::history::Trigger;
 use crate::logging::Message;
@@ -324,7 +324,7 @@ impl Daemon {
     fn done(&mut self, done: Done) {
         self.take_in(done);
         for owner in self.pipeline.heirs() {
-            let key = Key::new(Kind::Kustomization, owner.namespace, owner.name);
+            let key = owner.key();
             self.handle(Event::Request(key, Trigger::Prune, 0));
         }
     }
@@ -400,11 +400,11 @@ impl Daemon {
             self.touched(&seen.id);
         }
         for owner in self.pipeline.values_seen(seen) {
-            let key = Key::new(Kind::Kustomization, owner.namespace, owner.name);
+            let key = owner.key();
             self.handle(Event::Request(key, Trigger::Values, 0));
         }
         for (owner, patience) in self.pipeline.seen(seen) {
-            let key = Key::new(Kind::Kustomization, owner.namespace, owner.name);
+            let key = owner.key();
             let running = |item: &Item| matches!(item.phase, Phase::Running { .. });
             if self.graph.item(&key).is_some_and(running) {
                 // Most likely its own write, whose answer it has not read yet.
@@ -417,7 +417,7 @@ impl Daemon {
 
     /// What moved during a run and is not explained by its writes is judged by another run.
     fn moved(&mut self, key: &Key) {
-        let owner = Owner { namespace: key.namespace.clone(), name: key.name.clone() };
+        let owner = Owner::at(key);
         let ready = |item: &Item| item.condition.status == crate::graph::Ready::True;
         let patience = if self.moved.remove(key) {
             self.pipeline.nominated(&owner)

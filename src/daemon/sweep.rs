@@ -1,7 +1,8 @@
 //! What left Git while nobody was looking, and what is ours in no inventory.
 //!
 //! Both are looked for once it is sure what is in Git: at the start, after an outage, once a day,
-//! and after an end that failed. The lists are made by a worker, so that the loop never waits for a disk.
+//! and after an end that failed. The lists are made by a worker, so that the loop never waits for a
+//! disk.
 
 use super::Daemon;
 use crate::flux::{Key, Kind, Kustomization};
@@ -9,7 +10,7 @@ use crate::graph::{Effect, Event};
 use crate::history::Trigger;
 use crate::logging::Message;
 use crate::pipeline::{Failure, Pipeline, Survey, former};
-use crate::plan::{Entry, Held, Owner, delete_set};
+use crate::plan::{Entry, Held, Owner, cascade, delete_set};
 use crate::render::ObjectId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -94,16 +95,15 @@ impl Daemon {
             return;
         }
         self.sweep = Sweep::Running(false);
-        let owner = |key: &Key| Owner { namespace: key.namespace.clone(), name: key.name.clone() };
         let known = self.graph.items().map(|(key, _)| key).chain(self.parted.keys());
         let known = known.chain(self.workers.ends());
-        let declared = known.filter(|key| key.kind == Kind::Kustomization).map(owner).collect();
+        let declared = known.filter(|key| key.kind == Kind::Kustomization).map(Owner::at).collect();
         self.workers.sweep(declared);
     }
 
     /// Takes in what a sweep found.
     pub(super) fn swept(&mut self, swept: Result<Swept, Failure>) {
-        let again = self.sweep == Sweep::Running(true);
+        let again = std::mem::replace(&mut self.sweep, Sweep::Done) == Sweep::Running(true);
         let found = match swept {
             Ok(found) => found,
             Err(failure) => {
@@ -115,9 +115,7 @@ impl Daemon {
         let blind = found.survey.blind.join("; ");
         if again {
             self.sweep = Sweep::Wanted;
-        } else if blind.is_empty() {
-            self.sweep = Sweep::Done;
-        } else {
+        } else if !blind.is_empty() {
             self.sweep_later();
         }
         if !blind.is_empty() && blind != self.blind {
@@ -130,9 +128,11 @@ impl Daemon {
         let gone = |key: &Key| self.graph.item(key).is_none() && !self.parted.contains_key(key);
         let departed: Vec<Kustomization> =
             found.departed.into_iter().filter(|kustomization| gone(&kustomization.key())).collect();
-        let many = departed.len() >= 2 && departed.len() * 2 > found.known;
-        if many {
-            self.hold_departed(departed, found.known);
+        let known = found.known;
+        let reason = |gone| format!("{gone} of {known} Kustomizations are not in Git any more");
+        let keys: Vec<Key> = departed.iter().map(Kustomization::key).collect();
+        if let Some(held) = cascade(&keys, known, reason) {
+            self.hold_departed(departed, held);
         } else {
             for kustomization in departed {
                 tracing::info!("{} left Git while gitopsd was not running", kustomization.key());
@@ -148,9 +148,7 @@ impl Daemon {
 
     /// Another sweep, after a pause that doubles from one to the next.
     pub(super) fn sweep_later(&mut self) {
-        if let Sweep::Running(again) = &mut self.sweep
-            && self.workers.sweeping()
-        {
+        if let Sweep::Running(again) = &mut self.sweep {
             *again = true;
             return;
         }
@@ -160,26 +158,15 @@ impl Daemon {
 
     /// Holds the end of most of what the record knows: a new entry, a wrong path or an emptied
     /// repository looks like that, and was perhaps held already when the daemon stopped.
-    fn hold_departed(&mut self, departed: Vec<Kustomization>, known: usize) {
-        let ids: Vec<ObjectId> = departed
-            .iter()
-            .map(|kustomization| ObjectId {
-                namespace: kustomization.namespace.clone(),
-                name: kustomization.name.clone(),
-                group: "kustomize.toolkit.fluxcd.io".to_owned(),
-                kind: Kind::Kustomization.as_str().to_owned(),
-            })
-            .collect();
-        let digest = delete_set(&ids);
-        let reason = format!("{} of {known} Kustomizations are not in Git any more", ids.len());
+    fn hold_departed(&mut self, departed: Vec<Kustomization>, held: Held) {
+        let Held { reason, digest, .. } = &held;
         tracing::warn!(
             message_id = Message::PruneHeld.id(),
             "held: {reason}; to delete what they own: gitopsd confirm {digest}"
         );
         for kustomization in departed {
             let key = kustomization.key();
-            let held = Held { digest: digest.clone(), ids: ids.clone(), reason: reason.clone() };
-            self.hold_parted(key, kustomization, vec![held], Vec::new());
+            self.hold_parted(key, kustomization, vec![held.clone()], Vec::new());
         }
     }
 
@@ -203,7 +190,7 @@ impl Daemon {
 
     /// Objects with an owner's labels that no inventory knows.
     fn found(&mut self, owner: Owner, entries: Vec<Entry>) {
-        let key = Key::new(Kind::Kustomization, &owner.namespace, &owner.name);
+        let key = owner.key();
         let count = entries.len();
         if let Some(kustomization) = self.graph.kustomization(&key) {
             tracing::warn!(

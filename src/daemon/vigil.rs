@@ -1,7 +1,7 @@
 //! The loop's side of health after the run: events in, looks out, runs asked for.
 
 use super::Daemon;
-use crate::flux::{Key, Kind};
+use crate::flux::Key;
 use crate::graph::{Event, Item, Phase, Ready, Sight};
 use crate::history::Trigger;
 use crate::observe::Status;
@@ -13,7 +13,7 @@ impl Daemon {
     pub(super) fn touched(&mut self, id: &ObjectId) {
         let now = self.now();
         for owner in self.pipeline.depends(id) {
-            let key = Key::new(Kind::Kustomization, owner.namespace, owner.name);
+            let key = owner.key();
             if self.graph.item(&key).is_some_and(Item::active) {
                 self.vigil.touch(&key, id, now);
             }
@@ -52,7 +52,7 @@ impl Daemon {
         let news = self.vigil.looked(key, &sights, ready, self.now());
         // Where something else is wrong a run will come for that.
         if news && (ready || ill) {
-            let owner = Owner { namespace: key.namespace.clone(), name: key.name.clone() };
+            let owner = Owner::at(key);
             self.pipeline.unwell(&owner);
             self.handle(Event::Request(key.clone(), Trigger::Health, 0));
         }

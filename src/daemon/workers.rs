@@ -136,11 +136,6 @@ impl Workers {
         self.ending.iter().chain(self.waiting.keys())
     }
 
-    /// Whether a sweep is under way.
-    pub fn sweeping(&self) -> bool {
-        self.purposes.values().any(|purpose| matches!(purpose, Purpose::Sweep))
-    }
-
     /// Looks for what left Git, or is in no inventory.
     pub fn sweep(&mut self, declared: BTreeSet<Owner>) {
         let pipeline = self.pipeline.clone();

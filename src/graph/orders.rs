@@ -4,8 +4,7 @@ use super::{Effect, Graph, Item, Notices, Time};
 use crate::flux::{Key, Kind, Object};
 use crate::history::Trigger;
 use crate::pipeline::{Order, Problem, WorkOrders, deletes, keeps};
-use crate::plan::{Held, delete_set};
-use crate::render::ObjectId;
+use crate::plan::cascade;
 
 impl Graph {
     /// Registers what a Kustomization's render declares. Answers what must be ended.
@@ -68,28 +67,17 @@ impl Graph {
         }
     }
 
-    /// Holds the end of several Kustomizations at once: an entry that became empty, or lost most
-    /// of what it had, looks like an accident. One that leaves Git by itself is intent.
+    /// Holds the end of several Kustomizations at once.
     fn hold_cascade(&mut self, parent: &Key, had: usize) {
-        let ids: Vec<ObjectId> = self
-            .leaving
-            .iter()
-            .filter(|(key, item)| {
-                item.parent.as_ref() == Some(parent) && key.kind == Kind::Kustomization
-            })
-            .map(|(key, _)| ObjectId {
-                namespace: key.namespace.clone(),
-                name: key.name.clone(),
-                group: "kustomize.toolkit.fluxcd.io".to_owned(),
-                kind: key.kind.as_str().to_owned(),
-            })
-            .collect();
-        if ids.len() < 2 || (ids.len() * 2 <= had) {
-            return;
+        let child = |key: &Key, item: &Item| {
+            item.parent.as_ref() == Some(parent) && key.kind == Kind::Kustomization
+        };
+        let gone = self.leaving.iter().filter(|(key, item)| child(key, item));
+        let gone: Vec<Key> = gone.map(|(key, _)| key.clone()).collect();
+        let reason = |gone| format!("{parent} lost {gone} of its {had} children at once");
+        if let Some(held) = cascade(&gone, had, reason) {
+            self.cascades.insert(parent.clone(), held);
         }
-        let digest = delete_set(&ids);
-        let reason = format!("{parent} lost {} of its {had} children at once", ids.len());
-        self.cascades.insert(parent.clone(), Held { digest, ids, reason });
     }
 
     /// Lets a held cascade go ahead.

@@ -6,7 +6,6 @@
 
 use super::kustomization::Run;
 use super::orders::{deletes, keeps};
-use super::record::{lost, unrecorded};
 use super::{Failure, Order, Pipeline, WorkOrders, lock};
 use crate::flux::{Kustomization, Object};
 use crate::history::{History, HistoryError};
@@ -31,8 +30,10 @@ impl Run<'_> {
     /// Stores the policies of the children that a render declares; what is known already costs
     /// nothing.
     pub(super) async fn keep_policies(&self, orders: &WorkOrders) -> Result<(), Failure> {
+        let inherited = lock(&self.pipeline.policies).get(&key(&self.owner)).cloned();
+        let spared = inherited.as_deref() == Some(ORPHAN);
         let mut news: Vec<(String, String)> =
-            orders.work.iter().filter_map(|order| self.policy_of(order)).collect();
+            orders.work.iter().filter_map(|order| self.policy_of(order, spared)).collect();
         {
             let known = lock(&self.pipeline.policies);
             news.retain(|(key, policy)| known.get(key) != Some(policy));
@@ -47,17 +48,16 @@ impl Run<'_> {
     }
 
     /// A child goes with its objects only if both it and this parent say so: later nobody can
-    /// tell which of the two left.
-    fn policy_of(&self, order: &Order) -> Option<(String, String)> {
+    /// tell which of the two left. A parent that is `spared` itself spares its children.
+    fn policy_of(&self, order: &Order, spared: bool) -> Option<(String, String)> {
         let Object::Kustomization(child) = &order.object else { return None };
         let parent = &self.job.kustomization;
-        let inherited = lock(&self.pipeline.policies).get(&key(&self.owner)).cloned();
         let goes = deletes(child)
             && !keeps(&order.object, &order.manifest)
             && parent.prune
             // The root is the host's: it never leaves.
             && (self.job.root || deletes(parent))
-            && inherited.as_deref() != Some(ORPHAN);
+            && !spared;
         let policy = if goes { DELETE } else { ORPHAN };
         Some((key(&Owner::of(child)), policy.to_owned()))
     }
@@ -80,21 +80,18 @@ impl Pipeline {
         &self,
         declared: impl Fn(&Owner) -> bool + Send + 'static,
     ) -> Result<(Vec<Kustomization>, usize), Failure> {
-        let history = self.history.clone();
-        let looked = tokio::task::spawn_blocking(move || {
+        self.database(move |history| {
             let mut found = Vec::new();
             let owners = history.owners()?;
             let known = owners.len();
-            for owner in owners {
-                let Some((namespace, name)) = owner.split_once('/') else { continue };
-                let owner = Owner { namespace: namespace.to_owned(), name: name.to_owned() };
+            for owner in owners.iter().filter_map(|owner| Owner::parse(owner)) {
                 if !declared(&owner) {
-                    found.extend(stand_in(&history, &owner)?);
+                    found.extend(stand_in(history, &owner)?);
                 }
             }
             Ok((found, known))
-        });
-        looked.await.map_err(|_| lost())?.map_err(|error: HistoryError| unrecorded(&error))
+        })
+        .await
     }
 }
 

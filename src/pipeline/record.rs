@@ -1,7 +1,7 @@
 //! Writes history on a blocking thread: the loop never waits for a disk.
 
 use super::kustomization::{Run, Wanted};
-use super::{Failure, Outcome, Retry, Step, lock};
+use super::{Failure, Outcome, Pipeline, Retry, Step, lock};
 use crate::history::{
     Applied, Change, Entry as Row, Finish, History, HistoryError, ObjectDigest, RunId, Start,
     Verdict,
@@ -29,24 +29,48 @@ pub(super) fn inventories(history: &History) -> Result<Vec<Known>, HistoryError>
             .into_iter()
             .filter_map(|row| Some((ObjectId::parse_inventory(&row.id)?, row.digest)))
             .collect();
-        if let Some((namespace, name)) = owner.split_once('/') {
-            let owner = Owner { namespace: namespace.to_owned(), name: name.to_owned() };
+        if let Some(owner) = Owner::parse(&owner) {
             known.push((owner, ids));
         }
     }
     Ok(known)
 }
 
-/// A database that did not take what it was given.
-pub(super) fn unrecorded(error: &HistoryError) -> Failure {
-    let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
-    Failure::new(Step::Record, "RecordFailed", error.to_string()).hint(error.hint()).retry(retry)
+/// A row of an inventory as the database has it.
+pub(super) fn row(entry: &Entry) -> Row {
+    Row { id: entry.id.inventory(), version: entry.version.clone() }
 }
 
-/// A call on the database that ended in a panic.
-pub(super) fn lost() -> Failure {
-    let cause = "the database thread ended unexpectedly";
-    Failure::new(Step::Record, "RecordFailed", cause).retry(Retry::Soon)
+impl Pipeline {
+    /// Runs one call on the database, on a thread that may block.
+    pub(super) async fn database<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&History) -> Result<T, HistoryError> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let history = self.history.clone();
+        let failed = |cause: String| Failure::new(Step::Record, "RecordFailed", cause);
+        match tokio::task::spawn_blocking(move || call(&history)).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
+                Err(failed(error.to_string()).hint(error.hint()).retry(retry))
+            }
+            Err(_) => {
+                let cause = "the database thread ended unexpectedly".to_owned();
+                Err(failed(cause).retry(Retry::Soon))
+            }
+        }
+    }
+
+    /// The inventory of an owner as stored.
+    pub(super) async fn inventory(&self, owner: &Owner) -> Result<Vec<Entry>, Failure> {
+        let owner = owner.to_string();
+        let rows = self.database(move |history| history.inventory(&owner)).await?;
+        let entries = rows.into_iter().filter_map(|row| {
+            Some(Entry { id: ObjectId::parse_inventory(&row.id)?, version: row.version })
+        });
+        Ok(entries.collect())
+    }
 }
 
 /// Meta key of the uid of `kube-system`.
@@ -58,14 +82,7 @@ impl Run<'_> {
         &self,
         call: impl FnOnce(&History) -> Result<T, HistoryError> + Send + 'static,
     ) -> Result<T, Failure> {
-        let history = self.pipeline.history.clone();
-        let done = tokio::task::spawn_blocking(move || call(&history)).await;
-        let failure = match done {
-            Ok(Ok(value)) => return Ok(value),
-            Ok(Err(error)) => unrecorded(&error),
-            Err(_) => lost(),
-        };
-        Err(self.at_revision(failure))
+        self.pipeline.database(call).await.map_err(|failure| self.at_revision(failure))
     }
 
     /// Stores the run and the union of old and new inventory, before the first write.
@@ -81,14 +98,8 @@ impl Run<'_> {
             subject: self.redactor.mask(&self.job.revision.subject),
             started_ms: self.started_ms,
         };
-        let union: Vec<Row> = wanted
-            .manifests
-            .iter()
-            .map(|manifest| {
-                let entry = Entry::of(manifest);
-                Row { id: entry.id.inventory(), version: entry.version }
-            })
-            .collect();
+        let union: Vec<Row> =
+            wanted.manifests.iter().map(|manifest| row(&Entry::of(manifest))).collect();
         let run = self.database(move |history| history.begin(&start, &union)).await?;
         self.record = Some(run);
         Ok(run)
@@ -108,12 +119,8 @@ impl Run<'_> {
 
     /// The inventory as stored.
     pub(super) async fn inventory(&self) -> Result<Vec<Entry>, Failure> {
-        let owner = self.owner.to_string();
-        let rows = self.database(move |history| history.inventory(&owner)).await?;
-        let entries = rows.into_iter().filter_map(|row| {
-            Some(Entry { id: ObjectId::parse_inventory(&row.id)?, version: row.version })
-        });
-        Ok(entries.collect())
+        let found = self.pipeline.inventory(&self.owner).await;
+        found.map_err(|failure| self.at_revision(failure))
     }
 
     /// Whether this very claim has made its object before, in this process or an earlier one: then

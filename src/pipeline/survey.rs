@@ -9,7 +9,7 @@
 //! once a day. What belongs to Flux, is marked to be kept, or was let go of on purpose is no stray.
 
 use super::policy::goes;
-use super::record::{inventories, lost, unrecorded};
+use super::record::{inventories, row};
 use super::{Failure, Pipeline, Retry, Step, lock};
 use crate::cluster::{ClusterError, Resource, Select};
 use crate::history::Entry as Row;
@@ -76,7 +76,8 @@ impl Pipeline {
         drop(lists);
         // What a run wrote or deleted meanwhile is in the inventory after, or was before.
         let known = &before | &self.known_objects().await?;
-        let released = self.released().await?;
+        let released = self.database(|history| history.released()).await?;
+        let released: BTreeSet<(String, String)> = released.into_iter().collect();
         {
             let claims = lock(&self.claims);
             for (owner, entries) in survey.found.iter_mut() {
@@ -90,53 +91,27 @@ impl Pipeline {
         }
         survey.found.retain(|_, entries| !entries.is_empty());
         for (owner, entries) in survey.found.iter_mut().filter(|(o, _)| !declared.contains(o)) {
-            entries.extend(self.rows(owner).await?);
+            entries.extend(self.inventory(owner).await?);
         }
         Ok(survey)
     }
 
-    /// What owners let go of on purpose.
-    async fn released(&self) -> Result<BTreeSet<(String, String)>, Failure> {
-        let history = self.history.clone();
-        let released = tokio::task::spawn_blocking(move || history.released()).await;
-        let released = released.map_err(|_| lost())?.map_err(|error| unrecorded(&error))?;
-        Ok(released.into_iter().collect())
-    }
-
-    /// The inventory of one owner.
-    async fn rows(&self, owner: &Owner) -> Result<Vec<Entry>, Failure> {
-        let (history, name) = (self.history.clone(), owner.to_string());
-        let rows = tokio::task::spawn_blocking(move || history.inventory(&name)).await;
-        let rows = rows.map_err(|_| lost())?.map_err(|error| unrecorded(&error))?;
-        let entry = |row: Row| {
-            Some(Entry { id: ObjectId::parse_inventory(&row.id)?, version: row.version })
-        };
-        Ok(rows.into_iter().filter_map(entry).collect())
-    }
-
     /// Every object of every inventory.
     async fn known_objects(&self) -> Result<BTreeSet<ObjectId>, Failure> {
-        let history = self.history.clone();
-        let known = tokio::task::spawn_blocking(move || inventories(&history)).await;
-        let known = known.map_err(|_| lost())?.map_err(|error| unrecorded(&error))?;
+        let known = self.database(inventories).await?;
         Ok(known.into_iter().flat_map(|(_, ids)| ids).map(|(id, _)| id).collect())
     }
 
     /// Enters objects into an owner's inventory, as if it had applied them. Of one that has `left`
     /// it is noted that they are to go, should the end be cut short.
     pub async fn enter(&self, owner: &Owner, entries: &[Entry], left: bool) -> Result<(), Failure> {
-        let rows: Vec<Row> = entries
-            .iter()
-            .map(|entry| Row { id: entry.id.inventory(), version: entry.version.clone() })
-            .collect();
-        let (history, name) = (self.history.clone(), owner.to_string());
-        let note = left.then(|| goes(owner));
-        let stored = tokio::task::spawn_blocking(move || {
+        let rows: Vec<Row> = entries.iter().map(row).collect();
+        let (name, note) = (owner.to_string(), left.then(|| goes(owner)));
+        self.database(move |history| {
             let note = note.as_ref().map(|(key, value)| (key.as_str(), *value));
             history.enter(&name, &rows, note)
         })
-        .await;
-        stored.map_err(|_| lost())?.map_err(|error| unrecorded(&error))
+        .await
     }
 }
 

@@ -5,7 +5,7 @@
 //! cluster for ever is left out with a notice.
 
 use super::trim::{place, without_bundle};
-use crate::flux::Kustomization;
+use crate::flux::{Key, Kind, Kustomization};
 use crate::render::Manifest;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -32,6 +32,22 @@ impl Owner {
     /// The owner that a Kustomization is.
     pub fn of(kustomization: &Kustomization) -> Self {
         Owner { namespace: kustomization.namespace.clone(), name: kustomization.name.clone() }
+    }
+
+    /// The owner that a Kustomization's key names.
+    pub fn at(key: &Key) -> Self {
+        Owner { namespace: key.namespace.clone(), name: key.name.clone() }
+    }
+
+    /// The owner that is printed as `namespace/name`.
+    pub fn parse(printed: &str) -> Option<Self> {
+        let (namespace, name) = printed.split_once('/')?;
+        Some(Owner { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+
+    /// Its key.
+    pub fn key(&self) -> Key {
+        Key::new(Kind::Kustomization, &self.namespace, &self.name)
     }
 
     /// The owner that an object's labels name.

@@ -3,6 +3,7 @@
 //! Only deletions are held, the rest of the plan runs. A confirmation names the digest of the
 //! delete set, so that it covers what was shown and nothing else.
 
+use crate::flux::Key;
 use crate::render::ObjectId;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
@@ -58,6 +59,23 @@ pub fn delete_set(ids: &[ObjectId]) -> String {
     names.sort();
     let digest = Sha256::digest(names.join("\n"));
     digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The end of several Kustomizations at once, held: an entry that became empty, or lost most of
+/// the `of` that it had, looks like an accident. One that leaves by itself, or a few of many, is
+/// intent: `None`. The reason is told from their number.
+pub fn cascade(gone: &[Key], of: usize, reason: impl Fn(usize) -> String) -> Option<Held> {
+    if gone.len() < 2 || gone.len() * 2 <= of {
+        return None;
+    }
+    let id = |key: &Key| ObjectId {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        group: "kustomize.toolkit.fluxcd.io".to_owned(),
+        kind: key.kind.as_str().to_owned(),
+    };
+    let ids: Vec<ObjectId> = gone.iter().map(id).collect();
+    Some(Held { digest: delete_set(&ids), reason: reason(ids.len()), ids })
 }
 
 impl Guard {
