@@ -32,44 +32,6 @@ die() {
     exit 1
 }
 
-# Debian packages, each with a command or file that proves it.
-packages() {
-    local missing=()
-    local pair
-    for pair in git:git age:age ssh:openssh-client /usr/sbin/sshd:openssh-server \
-        setpriv:util-linux flock:util-linux gcc:gcc sha256sum:coreutils \
-        /etc/ssl/certs/ca-certificates.crt:ca-certificates /usr/include/stdlib.h:libc6-dev; do
-        case $pair in
-        /*) [ -e "${pair%%:*}" ] || missing+=("${pair##*:}") ;;
-        *) command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}") ;;
-        esac
-    done
-    [ ${#missing[@]} -gt 0 ] || return 0
-
-    local become=()
-    if [ "$(id -u)" != 0 ]; then
-        become=(sudo -n)
-        sudo -n true 2>/dev/null || die "these packages are missing: apt-get install ${missing[*]}"
-    fi
-    command -v apt-get >/dev/null || die "these packages are missing, and this is no Debian: ${missing[*]}"
-    say "installing ${missing[*]}: the tests need them and this machine lacks them"
-    # openssh-server must not open a port on this machine: only its program is wanted.
-    local policy=/usr/sbin/policy-rc.d made=
-    if [ ! -e $policy ]; then
-        printf '#!/bin/sh\nexit 101\n' | "${become[@]}" tee $policy >/dev/null
-        "${become[@]}" chmod 755 $policy
-        made=yes
-    fi
-    local ok=0
-    {
-        "${become[@]}" apt-get -qq update &&
-            "${become[@]}" env DEBIAN_FRONTEND=noninteractive \
-                apt-get -qq install -y --no-install-recommends "${missing[@]}"
-    } >&2 || ok=$?
-    [ -z "$made" ] || "${become[@]}" rm -f $policy
-    [ $ok = 0 ] || die "apt-get could not install ${missing[*]}"
-}
-
 # build NAME COMMAND…: runs a build with a sign of life every 30 s; its output is shown if it fails.
 build() {
     local name=$1 begun=$SECONDS rc=0
@@ -116,7 +78,9 @@ links() {
     done
 }
 
-packages
+"$here/packages.sh" git:git age:age ssh:openssh-client /usr/sbin/sshd:openssh-server \
+    setpriv:util-linux flock:util-linux gcc:gcc sha256sum:coreutils \
+    /etc/ssl/certs/ca-certificates.crt:ca-certificates /usr/include/stdlib.h:libc6-dev
 
 cache=${GITOPSD_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gitopsd-test}
 key=$({

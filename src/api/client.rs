@@ -1,8 +1,8 @@
 //! The verbs' side: one request for each connection, bounded in time and size.
 
 use super::document::{
-    Accepted, ConfirmAsk, Document, Fault, ReconcileAsk, ResumeAsk, RunDetail, RunView, SuspendAsk,
-    VERSION,
+    Accepted, ConfirmAsk, Document, Fault, ReconcileAsk, ReloadAsk, ResumeAsk, RunDetail, RunView,
+    SuspendAsk, VERSION,
 };
 use crate::pipeline::Preview;
 use http::{Method, Request, StatusCode, header};
@@ -164,6 +164,12 @@ impl Client {
     /// Lets held deletions go ahead.
     pub async fn confirm(&self, ask: &ConfirmAsk) -> Result<Accepted, ApiError> {
         self.post("/v1/confirm", ask).await
+    }
+
+    /// Hands over credentials, and has the configuration read again. The answer names no key when
+    /// nothing has changed; otherwise the daemon starts anew a moment later.
+    pub async fn reload(&self, ask: &ReloadAsk) -> Result<Accepted, ApiError> {
+        self.post("/v1/reload", ask).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ApiError> {

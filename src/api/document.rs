@@ -6,6 +6,7 @@
 use crate::graph::Summary;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use zeroize::Zeroize;
 
 /// Version of everything under `/v1/`.
 pub const VERSION: u32 = 1;
@@ -157,6 +158,46 @@ pub struct ResumeAsk {
 pub struct ConfirmAsk {
     /// Digest of a delete set, as `status` names it.
     pub digest: String,
+}
+
+/// Body of `POST /v1/reload`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadAsk {
+    /// Credentials by id as they are now on the host, in base64; an empty one is no longer there.
+    /// An id that is not named stays as it is.
+    #[serde(default)]
+    pub credentials: BTreeMap<String, Handed>,
+}
+
+/// A credential on its way from root's helper to the daemon, over a socket that only root may
+/// write commands to. It is never printed.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Handed(String);
+
+impl Handed {
+    /// Wraps base64.
+    pub fn new(base64: String) -> Self {
+        Handed(base64)
+    }
+
+    /// The base64.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl std::fmt::Debug for Handed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(not shown)")
+    }
 }
 
 /// Answer to every command that was taken.

@@ -4,7 +4,9 @@
 //! below a few MiB, and the verbs connect anew each time. Headers within [`HEADERS`], answers
 //! within [`ANSWER`], long polls within [`POLL`].
 
-use super::document::{Accepted, ConfirmAsk, Document, Fault, ReconcileAsk, ResumeAsk, SuspendAsk};
+use super::document::{
+    Accepted, ConfirmAsk, Document, Fault, ReconcileAsk, ReloadAsk, ResumeAsk, SuspendAsk,
+};
 use super::past;
 use super::peer::{Peer, Right};
 use crate::history::History;
@@ -31,6 +33,9 @@ use tokio::time::timeout;
 const CONNECTIONS: usize = 32;
 /// Largest request body: commands are a few hundred bytes.
 const BODY: usize = 64 << 10;
+/// The same for a reload: seven credentials, of which a kubeconfig with its 3 KiB is the largest
+/// that anybody has seen. Only root may send one.
+const CREDENTIALS: usize = 1 << 20;
 /// Time for the request's headers.
 const HEADERS: Duration = Duration::from_secs(5);
 /// Time for an answer; a `diff` of everything asks the API server once for each object.
@@ -90,6 +95,15 @@ pub enum Command {
     Resume {
         /// Which.
         name: String,
+        /// Who asks.
+        by: String,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Accepted, Refused>>,
+    },
+    /// Read the configuration again, with these credentials.
+    Reload {
+        /// What the helper hands over.
+        ask: ReloadAsk,
         /// Who asks.
         by: String,
         /// Where the answer goes.
@@ -209,6 +223,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/suspend", post(suspend))
         .route("/v1/resume", post(resume))
         .route("/v1/confirm", post(confirm))
+        .route("/v1/reload", post(reload).layer(DefaultBodyLimit::max(CREDENTIALS)))
         .fallback(|| async { Refused::new(404, "no such path", None) })
         .method_not_allowed_fallback(|| async { Refused::new(405, "no such method", None) })
         .layer(from_fn(guard))
@@ -331,6 +346,15 @@ async fn confirm(
 ) -> Answer<Accepted> {
     let (digest, by) = (ask.digest, peer.name);
     put(&shared, |reply| Command::Confirm { digest, by, reply }).await
+}
+
+async fn reload(
+    State(shared): State<Shared>,
+    Extension(peer): Extension<Peer>,
+    Body(ask): Body<ReloadAsk>,
+) -> Answer<Accepted> {
+    let by = peer.name;
+    put(&shared, |reply| Command::Reload { ask, by, reply }).await
 }
 
 /// Puts a question to the loop and waits for what it says.

@@ -19,7 +19,9 @@ mod completions;
 mod confirm;
 mod diff;
 mod history;
+mod man;
 mod reconcile;
+mod reload;
 mod resume;
 mod run;
 mod status;
@@ -119,7 +121,9 @@ enum Verb {
     History(history::Args),
     Suspend(suspend::Args),
     Resume(resume::Args),
+    Reload(reload::Args),
     Completions(completions::Args),
+    Man(man::Args),
 }
 
 /// What all verbs share.
@@ -168,6 +172,8 @@ impl Cli {
             Verb::History(args) => block_on(history::run(&context, &args)),
             Verb::Suspend(args) => block_on(suspend::run(&context, args)),
             Verb::Resume(args) => block_on(resume::run(&context, args)),
+            Verb::Reload(args) => block_on(reload::run(&context, &args)),
+            Verb::Man(args) => man::run(&args),
             Verb::Completions(args) => completions::run(&context, &args),
         };
         done.unwrap_or_else(|error| report(&context.terminal, &error))

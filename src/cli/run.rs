@@ -1,12 +1,13 @@
 //! `gitopsd run`: the daemon.
 
 use super::{Context, Exit};
-use crate::config;
-use crate::daemon::{self, DaemonError};
+use crate::config::{self, Config};
+use crate::daemon::{self, DaemonError, Ending};
 use crate::logging::{self, Target};
 
 const EXAMPLES: &str = "EXAMPLES
   systemctl start gitopsd                    as the package does it
+  gitopsd run --check                        would it start? reads, and touches nothing
   gitopsd run --config ./config.yaml         in a terminal, until Ctrl-C
 
 EXIT CODES
@@ -16,23 +17,41 @@ EXIT CODES
 /// Run the daemon in the foreground
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {}
+pub struct Args {
+    /// Only read the configuration, the keys and the credentials, and say what is wrong
+    #[arg(long)]
+    check: bool,
+}
 
 /// Runs until a signal ends it.
-pub fn run(context: &Context, _args: &Args) -> anyhow::Result<Exit> {
+pub fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    let supervised = std::env::var_os("NOTIFY_SOCKET").is_some();
     let config = match config::load(&context.config) {
         Ok(config) => config,
+        Err(problems) if problems.not_configured() && supervised && !args.check => {
+            // Fresh from the package: no failure, but nothing to do either.
+            logging::init(Target::Auto)?;
+            daemon::wait()?;
+            return Ok(Exit::Ok);
+        }
         Err(problems) => {
             context.terminal.note(&problems.to_string());
             return Ok(Exit::Config);
         }
     };
+    if args.check {
+        return Ok(check(context, &config));
+    }
     if let Err(error) = logging::init(Target::Auto) {
         context.terminal.error(&error.to_string());
         error.hint().iter().for_each(|hint| context.terminal.note(hint));
         return Ok(if error.retry() { Exit::Problems } else { Exit::Config });
     }
-    let Err(error) = daemon::run(&config) else { return Ok(Exit::Ok) };
+    let error = match daemon::run(&config, &context.config) {
+        Ok(Ending::Stopped) => return Ok(Exit::Ok),
+        Ok(Ending::Restart(credentials)) => daemon::restart(&credentials),
+        Err(error) => error,
+    };
     // To the journal as well, with everything else that is known of this start.
     match error.hint() {
         Some(hint) => tracing::error!("{error}; {hint}"),
@@ -42,4 +61,17 @@ pub fn run(context: &Context, _args: &Args) -> anyhow::Result<Exit> {
         DaemonError::Credentials(_) | DaemonError::Secrets(_) => Exit::Config,
         _ => Exit::Problems,
     })
+}
+
+/// What a start would find wrong with the keys and credentials; the configuration was read.
+fn check(context: &Context, config: &Config) -> Exit {
+    crate::net::install_crypto();
+    match daemon::host_secrets(config) {
+        Ok(_) => Exit::Ok,
+        Err(error) => {
+            context.terminal.error(&error.to_string());
+            error.hint().iter().for_each(|hint| context.terminal.note(hint));
+            Exit::Config
+        }
+    }
 }

@@ -158,6 +158,21 @@ pub fn entry(config: &Config) -> Root {
     root(&config.root.url, reference, &config.root.path, config.root.interval)
 }
 
+/// The secret files that a configuration names: what they hold is part of a start. The kubeconfig
+/// is not, as it is read again at each connection.
+pub(super) fn secret_files(config: &Config) -> impl Iterator<Item = &Path> {
+    let of = &config.root.credentials;
+    let git = [
+        &of.password_file,
+        &of.bearer_token_file,
+        &of.identity_file,
+        &of.known_hosts_file,
+        &of.ca_file,
+    ];
+    let age = config.decryption.age_key_file.as_deref();
+    git.into_iter().filter_map(|path| path.as_deref()).chain(age)
+}
+
 /// Reads what the host holds, from systemd's credentials or the configured files.
 pub fn host_secrets(config: &Config) -> Result<HostSecrets, DaemonError> {
     let mut keyring = Keyring::empty();

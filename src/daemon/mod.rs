@@ -18,14 +18,19 @@ mod cluster;
 mod connect;
 mod host;
 mod publish;
+mod reload;
+mod starts;
 mod sweep;
 mod systemd;
 mod vigil;
+mod wait;
 mod workers;
 
 pub use boot::{DaemonError, entry, host_secrets, prepare};
+pub use reload::restart;
+pub use wait::wait;
 
-use crate::api::Command;
+use crate::api::{Command, ReloadAsk};
 use crate::config::Config;
 use crate::flux::Key;
 use crate::graph::{Effect, Event, Graph, Item, Phase, Time, Vigil};
@@ -38,7 +43,10 @@ use boot::Parts;
 use connect::Link;
 use host::HostState;
 use publish::{Beside, Publisher};
+use reload::{Basis, Origin};
+use starts::Starts;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use sweep::{Parted, Sweep};
@@ -58,8 +66,22 @@ const ROOM: Duration = Duration::from_secs(20);
 /// full queue only slows the forwarding down.
 const SIGHTINGS: usize = 1024;
 
-/// Runs the daemon until it is told to stop.
-pub fn run(config: &Config) -> Result<(), DaemonError> {
+/// How the daemon ended in good order.
+#[derive(Debug)]
+pub enum Ending {
+    /// It was told to stop.
+    Stopped,
+    /// It is to start anew with the credentials in this directory, see [`restart`].
+    Restart(PathBuf),
+}
+
+/// Runs the daemon until it is told to stop. `path` is the main file that `config` was read from.
+pub fn run(config: &Config, path: &Path) -> Result<Ending, DaemonError> {
+    let runtime_dir = config.directories.runtime.clone();
+    let starts = Starts::begin(&runtime_dir);
+    let origin =
+        Origin { config: path.to_owned(), basis: Basis::of(config), runtime: runtime_dir.clone() };
+    reload::sweep(&runtime_dir);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("gitopsd")
@@ -68,12 +90,13 @@ pub fn run(config: &Config) -> Result<(), DaemonError> {
         .map_err(DaemonError::Runtime)?;
     runtime.block_on(async {
         let parts = prepare(config)?;
-        let mut daemon = Daemon::new(parts)?;
-        daemon.turn().await;
-        daemon.end().await;
+        let mut daemon = Daemon::new(parts, origin)?;
+        let ending = daemon.turn().await;
+        daemon.end(&ending).await;
         // Suspends and confirmations that are still on their way to the disk.
         let _ = tokio::time::timeout(STOP, daemon.state.close()).await;
-        Ok(())
+        starts.end();
+        Ok(ending)
     })
 }
 
@@ -93,6 +116,9 @@ struct Daemon {
     /// What the watches see.
     sightings: (mpsc::Sender<Sighting>, mpsc::Receiver<Sighting>),
     commands: mpsc::Receiver<Command>,
+    /// Credentials to start anew with, tried and found good.
+    restarts: (mpsc::Sender<PathBuf>, mpsc::Receiver<PathBuf>),
+    origin: Origin,
     target: connect::Target,
     connecting: bool,
     /// Forwards what the present connection's watches see.
@@ -124,7 +150,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn new(parts: Parts) -> Result<Self, DaemonError> {
+    fn new(parts: Parts, origin: Origin) -> Result<Self, DaemonError> {
         let (questions, asked) = mpsc::channel(64);
         let started = Instant::now();
         let mut graph = Graph::new(parts.root, 0);
@@ -152,6 +178,8 @@ impl Daemon {
             links: mpsc::channel(4),
             sightings: mpsc::channel(SIGHTINGS),
             commands: called,
+            restarts: mpsc::channel(1),
+            origin,
             target: parts.target,
             connecting: false,
             forwarding: None,
@@ -177,8 +205,8 @@ impl Daemon {
         })
     }
 
-    /// Goes round until a signal ends it.
-    async fn turn(&mut self) {
+    /// Goes round until a signal or a reload ends it.
+    async fn turn(&mut self) -> Ending {
         self.connect();
         self.publish();
         self.manager.ready();
@@ -214,20 +242,25 @@ impl Daemon {
                 Some(command) = self.commands.recv() => self.call(command),
                 () = tokio::time::sleep_until(wake.into()) => {}
                 _ = watchdog.tick() => self.manager.alive(),
-                _ = self.terminate.0.recv() => return,
-                _ = self.terminate.1.recv() => return,
+                Some(credentials) = self.restarts.1.recv() => return Ending::Restart(credentials),
+                _ = self.terminate.0.recv() => return Ending::Stopped,
+                _ = self.terminate.1.recv() => return Ending::Stopped,
                 _ = self.terminate.2.recv() => {
-                    tracing::info!("reloading is not supported yet: systemctl restart gitopsd");
+                    let nobody = tokio::sync::oneshot::channel().0;
+                    self.reload(ReloadAsk::default(), "SIGHUP".to_owned(), nobody);
                 }
             }
         }
     }
 
     /// Ends in good order: the object in hand is finished, nothing new is begun.
-    async fn end(&mut self) {
+    async fn end(&mut self, ending: &Ending) {
         self.ending = true;
-        self.manager.stopping();
-        self.manager.status("stopping: finishing the object in hand");
+        match ending {
+            Ending::Stopped => self.manager.stopping(),
+            Ending::Restart(_) => self.manager.reloading(),
+        }
+        self.manager.status("finishing the object in hand");
         self.pipeline.stop();
         self.workers.cancel_all();
         let deadline = tokio::time::Instant::now() + STOP;
@@ -239,7 +272,9 @@ impl Daemon {
             }
         }
         self.stop.send_replace(true);
-        tracing::info!(message_id = Message::Stopped.id(), "gitopsd stopped");
+        if matches!(ending, Ending::Stopped) {
+            tracing::info!(message_id = Message::Stopped.id(), "gitopsd stopped");
+        }
     }
 
     fn now(&self) -> Time {

@@ -1,0 +1,95 @@
+//! `gitopsd reload`: has the daemon take a changed configuration or changed credentials.
+
+use super::{Context, EXIT_CODES, Exit};
+use crate::api::{Client, Handed, ReloadAsk};
+use anyhow::Context as _;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use zeroize::Zeroizing;
+
+const EXAMPLES: &str = "EXAMPLES
+  systemctl reload gitopsd     as the package does it: with every credential of the unit
+  gitopsd reload               the configuration, and the files that it names
+  gitopsd reload --credential kubeconfig=/etc/rancher/k3s/k3s.yaml";
+
+/// How long the daemon may take to come back: it finishes the object in hand, 30 s at most.
+const BACK: Duration = Duration::from_secs(60);
+
+/// systemd's limit for one credential.
+const LARGEST: u64 = 1 << 20;
+
+/// Have the daemon read its configuration and credentials again
+///
+/// What is new is tried first: when something is wrong with it, what was in force stays in force.
+/// When nothing has changed, nothing happens.
+#[derive(Debug, clap::Args)]
+#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct Args {
+    /// Hand over a credential of the unit as it is now on the host; a missing file counts as none
+    #[arg(long, value_name = "ID=FILE", value_parser = pair)]
+    credential: Vec<(String, PathBuf)>,
+}
+
+fn pair(said: &str) -> Result<(String, PathBuf), String> {
+    let (id, file) = said.split_once('=').ok_or("write ID=FILE")?;
+    Ok((id.to_owned(), file.into()))
+}
+
+/// Asks, and waits until the daemon is back.
+pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    let mut ask = ReloadAsk::default();
+    for (id, file) in &args.credential {
+        let bytes = read(file).with_context(|| format!("{id}: {}", file.display()))?;
+        ask.credentials.insert(id.clone(), Handed::new(STANDARD.encode(&*bytes)));
+    }
+    let client = context.client();
+    let before = client.status(None).await?.daemon;
+    let accepted = client.reload(&ask).await?;
+    let changed = !accepted.keys.is_empty();
+    if changed {
+        back(&client, before.started_ms).await?;
+    }
+    if context.terminal.is_json() {
+        context.terminal.json(&serde_json::json!({ "changed": changed }))?;
+    } else if changed {
+        context.terminal.out("gitopsd runs with the new configuration and credentials")?;
+    } else {
+        context.terminal.out("nothing has changed")?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// A credential as it is now; nothing where there is no file.
+fn read(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Zeroizing::default()),
+        Err(error) => return Err(error.into()),
+    };
+    anyhow::ensure!(file.metadata()?.is_file(), "is not a regular file");
+    let mut bytes = Zeroizing::new(Vec::with_capacity(16 << 10));
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    anyhow::ensure!(bytes.len() as u64 <= LARGEST, "is larger than {LARGEST} bytes");
+    Ok(bytes)
+}
+
+/// Waits until a daemon answers that was started later.
+async fn back(client: &Client, before: i64) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match client.status(None).await {
+            Ok(document) if document.daemon.started_ms > before => return Ok(()),
+            Err(error) if !error.retry() => return Err(error.into()),
+            _ => {}
+        }
+        anyhow::ensure!(
+            begun.elapsed() < BACK,
+            "gitopsd did not come back within {} s; see journalctl -u gitopsd",
+            BACK.as_secs()
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
