@@ -22,7 +22,11 @@ done
 cache=${GITOPSD_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gitopsd-test}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
 # The paths of this machine stay out of the binary, and two machines make the same one.
-export RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=/crates"
+remap=--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}/registry/src=/crates
+case " ${RUSTFLAGS:-} " in
+*" $remap "*) ;; # sourced by a script that was called by one that did
+*) export RUSTFLAGS="${RUSTFLAGS:+$RUSTFLAGS }$remap" ;;
+esac
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 
 # The control plane and its friends; GITOPSD_TEST_BIN says where they are.

@@ -176,18 +176,33 @@ impl Cli {
             Verb::Man(args) => man::run(&args),
             Verb::Completions(args) => completions::run(&context, &args),
         };
-        done.unwrap_or_else(|error| report(&context.terminal, &error))
+        done.unwrap_or_else(|error| report(&context, &error))
     }
 }
 
 /// Prints an error with what to do about it.
-fn report(terminal: &Terminal, error: &anyhow::Error) -> Exit {
+fn report(context: &Context, error: &anyhow::Error) -> Exit {
+    let terminal = &context.terminal;
     let gone = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
     if error.downcast_ref::<std::io::Error>().is_some_and(gone) {
         return Exit::Ok;
     }
     terminal.error(&format!("{error:#}"));
     let Some(api) = error.downcast_ref::<ApiError>() else { return Exit::Problems };
+    // A daemon that is not there most likely has a reason that its configuration tells.
+    if api.unreachable() && context.socket.is_none() {
+        match crate::config::load(&context.config) {
+            Err(problems) if problems.not_configured() => {
+                terminal.note("not configured: run gitopsd init");
+                return Exit::Unreachable;
+            }
+            Err(problems) if !problems.unreadable() => {
+                terminal.note(&problems.to_string());
+                return Exit::Config;
+            }
+            _ => {}
+        }
+    }
     if let Some(hint) = api.hint() {
         terminal.note(&hint);
     }

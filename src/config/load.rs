@@ -1,8 +1,8 @@
 //! Finds the files, reads them within limits, merges them, and gathers what systemd handed over.
 //!
 //! Only configuration files are opened here. Credentials are looked at for their size alone: the
-//! unit gives each an empty default, so that a missing one does not fail the unit, and an empty
-//! file therefore means "not given".
+//! unit gives each a line feed as its default (systemd 252 takes no empty one), so that a missing
+//! one does not fail the unit, and a file of one byte therefore means "not given".
 
 use super::fragment::{self, Node};
 use super::problem::{Problem, Problems};
@@ -157,7 +157,7 @@ fn handed(env: impl Fn(&str) -> Option<PathBuf>) -> Handed {
         let given = |id: &str| {
             let path = directory.join(id);
             let size = fs::metadata(&path).ok()?.len();
-            (size > 0).then(|| (id.to_owned(), path))
+            (size > 1).then(|| (id.to_owned(), path))
         };
         CREDENTIALS.iter().filter_map(|(id, _)| given(id)).collect()
     });
@@ -251,11 +251,11 @@ mod tests {
     }
 
     #[test]
-    fn systemd_supplies_directories_and_credentials_that_are_not_empty() {
+    fn systemd_supplies_directories_and_credentials_that_are_more_than_a_line_feed() {
         let dir = tempfile::tempdir().expect("temp dir");
         let main = write(dir.path(), "config.yaml", ROOT);
-        let kubeconfig = write(dir.path(), "credentials/kubeconfig", "x");
-        write(dir.path(), "credentials/age-key", "");
+        let kubeconfig = write(dir.path(), "credentials/kubeconfig", "apiVersion: v1");
+        write(dir.path(), "credentials/age-key", "\n");
         let handed = handed(|name| match name {
             "STATE_DIRECTORY" => Some("/srv/state:/srv/other".into()),
             "CREDENTIALS_DIRECTORY" => Some(dir.path().join("credentials")),

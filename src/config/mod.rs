@@ -13,7 +13,7 @@
 //!
 //! Three defaults come from systemd: `$STATE_DIRECTORY`, `$RUNTIME_DIRECTORY`, and for each secret
 //! file that the configuration does not name, the credential of that purpose in
-//! `$CREDENTIALS_DIRECTORY` when it is there and not empty (see [`CREDENTIALS`]).
+//! `$CREDENTIALS_DIRECTORY` when it is there and holds more than a line feed (see [`CREDENTIALS`]).
 //!
 //! This folder builds nothing and reads no secret: credential and key files are named here and
 //! opened by whoever needs them. A secret itself has no key in the file.

@@ -128,6 +128,11 @@ impl Problems {
     pub fn not_configured(&self) -> bool {
         matches!(self.0.as_slice(), [Problem::NotConfigured { .. }])
     }
+
+    /// True when a file is not ours to read: then nothing is known about what it says.
+    pub fn unreadable(&self) -> bool {
+        self.0.iter().any(|problem| matches!(problem, Problem::Unreadable { .. }))
+    }
 }
 
 impl fmt::Display for Problems {

@@ -7,6 +7,7 @@
 use crate::cluster::{Cluster, ClusterError, Limits, Select};
 use crate::pipeline::Connection;
 use serde_json::Value;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,8 +89,13 @@ async fn attempt(target: &Target) -> Result<Link, String> {
     if size > KUBECONFIG {
         return Err(format!("kubeconfig {path} has {size} bytes, more than {KUBECONFIG}"));
     }
-    let bytes =
-        tokio::fs::read(&target.kubeconfig).await.map_err(|e| format!("kubeconfig {path}: {e}"))?;
+    let bytes = tokio::fs::read(&target.kubeconfig).await.map_err(|error| match error.kind() {
+        // k3s keeps it for root; the unit's helper hands it over.
+        ErrorKind::PermissionDenied => {
+            format!("kubeconfig {path}: {error}; hand it over: systemctl reload gitopsd")
+        }
+        _ => format!("kubeconfig {path}: {error}"),
+    })?;
     let said = |error: ClusterError| match error.hint() {
         Some(hint) => format!("{error}; {hint}"),
         None => error.to_string(),

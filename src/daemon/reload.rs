@@ -53,7 +53,7 @@ impl Basis {
     }
 }
 
-/// The credentials by id; those that are missing or empty are left out.
+/// The credentials by id; those that are missing or blank, that is not given, are left out.
 type Credentials = BTreeMap<String, Zeroizing<Vec<u8>>>;
 
 fn present() -> Credentials {
@@ -172,7 +172,7 @@ fn prepare(origin: &Origin, handed: Credentials) -> std::io::Result<(PathBuf, bo
     let before = present();
     let mut after = before.clone();
     for (id, bytes) in handed {
-        if bytes.is_empty() {
+        if bytes.trim_ascii().is_empty() {
             after.remove(&id)
         } else {
             after.insert(id, bytes)

@@ -1,7 +1,8 @@
 //! Key material handed to the unit: systemd's credentials directory first, a configured path else.
 //!
-//! A missing `LoadCredential=` path fails the unit on systemd 252, so each credential has an empty
-//! `SetCredential=` of the same id; an empty file therefore means "not given". Files are read whole
+//! A missing `LoadCredential=` path fails the unit on systemd 252, so each credential has a
+//! `SetCredential=` of the same id, which that version wants to hold something: it is a line feed.
+//! A file of nothing but white space therefore means "not given". Files are read whole
 //! under a limit, and a key file that others on the host can read comes back with a warning.
 
 use super::{Plaintext, SecretsError};
@@ -97,7 +98,7 @@ fn read(path: &Path) -> Result<Option<(Plaintext, u32)>, SecretsError> {
     if content.len() as u64 > MAX_CREDENTIAL {
         return Err(failed(format!("is larger than {MAX_CREDENTIAL} bytes")));
     }
-    if content.is_empty() {
+    if content.trim_ascii().is_empty() {
         return Ok(None);
     }
     Ok(Some((content.into(), metadata.permissions().mode())))
@@ -118,7 +119,7 @@ mod tests {
     fn systemd_comes_first_and_an_empty_credential_counts_as_absent() {
         let dir = tempfile::tempdir().expect("temp dir");
         let given = mk_file(dir.path(), "given", b"one", 0o440);
-        mk_file(dir.path(), "empty", b"", 0o400);
+        mk_file(dir.path(), "empty", b"\n", 0o400);
         let other = mk_file(dir.path(), "other", b"two", 0o600);
 
         let found = |id: &str, configured: Option<&Path>| {

@@ -1,0 +1,155 @@
+# From the package to a box that follows Git.
+
+CASES+=(
+    the_package_is_sound
+    a_bare_install_waits_and_says_what_to_do
+    a_box_is_set_up_and_everything_becomes_healthy
+    members_of_the_group_look_and_only_root_acts
+)
+
+the_package_is_sound() {
+    lintian --fail-on error,warning --tag-display-limit 0 "$deb" 2>"$work/lintian"
+    # This kernel has no AppArmor: the parser is all that can judge the profile.
+    apparmor_parser --skip-kernel-load --skip-cache packaging/etc/apparmor.d/usr.bin.gitopsd
+    local needs
+    needs=$(dpkg-deb -f "$deb" Depends)
+    [ "$needs" = "${needs//[^ ,.0-9a-z()>=+-]/}" ]
+    for word in $(printf '%s' "$needs" | sed 's/([^)]*)//g; s/,/ /g'); do
+        case $word in
+        ca-certificates | systemd | libc6 | libgcc-s1) ;; # libc6 itself depends on libgcc-s1
+        *) die "depends on $word" ;;
+        esac
+    done
+    dpkg-deb --fsys-tarfile "$deb" | tar -xO ./usr/bin/gitopsd >"$work/binary"
+    not grep -aqF "$HOME/" "$work/binary"
+    not holds .symtab readelf -S "$work/binary"
+}
+
+a_bare_install_waits_and_says_what_to_do() {
+    inside apt-get -q install -y "/opt/deb/${deb##*/}" >"$work/apt" 2>&1
+    eventually 20 'the unit waits' holds 'not configured: run gitopsd init' inside systemctl status gitopsd
+    inside systemctl is-enabled -q gitopsd.service gitopsd-kubeconfig.path
+    inside systemctl is-active -q gitopsd.service gitopsd-kubeconfig.path
+    [ "$(inside systemctl show -P NRestarts gitopsd)" = 0 ]
+    [ "$(inside systemctl --failed --quiet)" = '' ]
+    # Nothing is half there: user, directories, pages, completions, catalog.
+    script <<'I'
+id gitopsd >/dev/null
+[ "$(stat -c '%a %U' /etc/gitopsd/credentials)" = '700 root' ]
+man -w 8 gitopsd gitopsd-status gitopsd-reload >/dev/null
+man 5 gitopsd.config | grep -q 'Unknown keys are refused'
+man --warnings 8 gitopsd >/dev/null 2>/tmp/warnings
+not grep . /tmp/warnings
+journalctl --list-catalog | grep -q 'No repository is configured'
+bash -c '. /usr/share/bash-completion/completions/gitopsd; complete -p gitopsd' >/dev/null
+systemd-analyze verify gitopsd.service gitopsd-kubeconfig.path 2>/tmp/verify || true
+not grep -i gitopsd /tmp/verify
+I
+    # A person who looks is told what to do, by every way of looking.
+    holds 'not configured: run gitopsd init' inside gitopsd status
+    not inside gitopsd status 2>/dev/null
+    local rating
+    rating=$(inside systemd-analyze security gitopsd --no-pager | sed -n 's/.*exposure level for gitopsd.service: \([0-9.]*\).*/\1/p')
+    awk -v rating="$rating" 'BEGIN { exit !(rating != "" && rating <= 2.0) }' || die "rated $rating"
+    say "    systemd-analyze security rates the unit $rating"
+}
+
+# The example repositories, on a Git server of this machine.
+git_server() {
+    local repos=$work/repos name
+    rm -rf "$repos"
+    mkdir -p "$repos" "$root/srv/git/infra" "$root/srv/git/games"
+    inside useradd --create-home --shell /usr/bin/git-shell git
+    for name in flux-config games/blaster; do
+        mkdir -p "$repos/${name%/*}"
+        cp -a "tests/examples/$name" "$repos/$name"
+    done
+    # Every source over ssh, with the deploy key of this host.
+    grep -rlF 'http://git.test.invalid' "$repos" | while read -r name; do
+        sed -i -e '/^  secretRef:$/,+1d' \
+            -e 's#^  url: http://git.test.invalid/\(.*\)#&\n  secretRef:\n    name: flux-system#' \
+            -e 's#http://git.test.invalid/#ssh://git@127.0.0.1/srv/git/#' "$name"
+    done
+    publish flux-config infra/flux-config main
+    publish games/blaster games/blaster main develop
+    inside chown -R git:git /srv/git
+    script <<'I'
+ssh-keygen -q -t ed25519 -N '' -C 'gitopsd deploy key' -f /root/deploy
+install -d -o git -g git -m 0700 /home/git/.ssh
+install -o git -g git -m 0600 /root/deploy.pub /home/git/.ssh/authorized_keys
+I
+    inside systemctl start ssh
+}
+
+# publish REPO PATH BRANCH…: makes the bare repository.
+publish() {
+    local tree=$work/repos/$1 path=$2
+    shift 2
+    git -C "$tree" -c init.defaultBranch=main init -q
+    commit "$tree" 'first'
+    git init -q --bare --initial-branch=main "$root/srv/git/$path.git"
+    local branch
+    for branch; do
+        git -C "$tree" push -q "$root/srv/git/$path.git" "HEAD:refs/heads/$branch"
+    done
+}
+
+# commit TREE SUBJECT
+commit() {
+    git -C "$1" add -A
+    git -C "$1" -c user.name=Someone -c user.email=someone@example.org commit -q -m "$2"
+}
+
+# push SUBJECT: commits what changed in flux-config, and pushes it.
+push() {
+    commit "$work/repos/flux-config" "$1"
+    git -C "$work/repos/flux-config" push -q "$root/srv/git/infra/flux-config.git" HEAD:refs/heads/main
+    inside chown -R git:git /srv/git/infra
+}
+
+# ready: every Kustomization is.
+ready() {
+    inside gitopsd status >/dev/null
+}
+
+a_box_is_set_up_and_everything_becomes_healthy() {
+    inside systemctl enable -q --now k3s
+    git_server
+    install -m 0400 tests/examples/age.key "$root/root/age.key"
+    script <<'I'
+install -m 0400 /root/age.key /etc/gitopsd/credentials/age-key
+install -m 0400 /root/deploy /etc/gitopsd/credentials/git-identity
+ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null >/etc/gitopsd/credentials/git-known-hosts
+cat >/etc/gitopsd/config.d/50-init.yaml <<'Y'
+root:
+  url: ssh://git@127.0.0.1/srv/git/infra/flux-config.git
+  ref:
+    branch: main
+  path: clusters/my-cluster
+  interval: 10s
+Y
+gitopsd check
+systemctl restart gitopsd
+I
+    eventually 120 'all is ready' ready
+    holds 'Kustomizations ready' inside systemctl status gitopsd
+    # The sealed Secret was opened, in the sandbox of the unit, by the renderer that k3s brings.
+    holds 'DATABASE_PASSWORD' inside kubectl -n blaster get secret blaster-env-dev -o yaml
+    [ "$(inside systemctl show -P NRestarts gitopsd)" = 0 ]
+}
+
+members_of_the_group_look_and_only_root_acts() {
+    script <<'I'
+useradd --create-home --groups gitopsd watcher
+useradd --create-home stranger
+as() { setpriv --reuid="$1" --regid="$1" --init-groups "${@:2}"; }
+as watcher gitopsd status >/dev/null
+as watcher gitopsd history >/dev/null
+not as watcher gitopsd reconcile 2>/tmp/denied
+grep -q 'use sudo' /tmp/denied
+not as stranger gitopsd status 2>/tmp/denied
+grep -q 'join group gitopsd or use sudo' /tmp/denied
+not as watcher cat /etc/gitopsd/credentials/age-key 2>/dev/null
+not as watcher ls /var/lib/gitopsd 2>/dev/null
+I
+}
