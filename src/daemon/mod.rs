@@ -372,6 +372,7 @@ impl Daemon {
                 match &result {
                     Ok(Some(revision)) => tracing::info!(
                         message_id = Message::SourceFetched.id(),
+                        gitopsd_source = %key,
                         gitopsd_revision = revision.id,
                         "{key}: fetched {} by {}: {}",
                         revision.id,
@@ -379,7 +380,11 @@ impl Daemon {
                         revision.subject
                     ),
                     Err(failure) if self.publisher.news(&key, failure) => {
-                        tracing::warn!(message_id = Message::SourceFailed.id(), "{key}: {failure}")
+                        tracing::warn!(
+                            message_id = Message::SourceFailed.id(),
+                            gitopsd_source = %key,
+                            "{key}: {failure}"
+                        )
                     }
                     _ => {}
                 }

@@ -104,8 +104,9 @@ fn lines() -> Box<dyn Layer<registry::Registry> + Send + Sync> {
         .with_ansi(terminal && !no_colour)
         .with_target(false)
         .fmt_fields(debug_fn(write_field));
-    // A service manager or a file has its own clock.
-    if terminal { layer.boxed() } else { layer.without_time().boxed() }
+    // A service manager has its own clock.
+    let stamped = std::env::var_os("INVOCATION_ID").is_some();
+    if stamped { layer.without_time().boxed() } else { layer.boxed() }
 }
 
 /// `text gitopsd_run=7` reads `text run=7`. tracing puts the message first.
@@ -113,10 +114,11 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std
     match field.name() {
         "message_id" => Ok(()),
         "message" => write!(writer, "{}", printable(&format!("{value:?}"))),
-        name => {
-            let name = name.strip_prefix("gitopsd_").unwrap_or(name);
-            write!(writer, " {name}={}", printable(&format!("{value:?}")))
-        }
+        _ if format!("{value:?}") == "\"\"" => Ok(()),
+        "gitopsd_run" => write!(writer, " run={}", printable(&format!("{value:?}"))),
+        // For machines, in the journal; the text says the same.
+        name if name.starts_with("gitopsd_") => Ok(()),
+        name => write!(writer, " {name}={}", printable(&format!("{value:?}"))),
     }
 }
 
@@ -199,7 +201,7 @@ mod tests {
             tracing::info!(target: "some_library", "quiet");
             tracing::warn!(target: "some_library", "loud");
         });
-        assert_eq!(text, " INFO configured \u{fffd}[2J object=Service/a/b run=7\n WARN loud\n");
+        assert_eq!(text, " INFO configured \u{fffd}[2J run=7\n WARN loud\n");
     }
 
     #[test]

@@ -455,23 +455,31 @@ impl<'a> Run<'a> {
             .collect()
     }
 
+    /// The run's name in the history; none while nothing had to be written.
+    pub(super) fn run_id(&self) -> String {
+        self.record.map(|run| run.to_string()).unwrap_or_default()
+    }
+
     fn log(&self, outcome: &Outcome) {
         let key = self.job.kustomization.key().to_string();
         let revision = &self.job.revision.id;
-        let run = self.record.map(|run| run.to_string()).unwrap_or_default();
+        let run = self.run_id();
         let millis: u64 = self.timings.iter().map(|(_, micros)| micros).sum::<u64>() / 1000;
         match outcome {
             Outcome::Ready(message) if self.changes > 0 => tracing::info!(
-                message_id = Message::Applied.id(),
+                message_id = Message::RunSucceeded.id(),
                 gitopsd_kustomization = key,
+                gitopsd_source = %self.job.kustomization.source,
                 gitopsd_revision = revision,
                 gitopsd_run = run,
-                "{key}: {message}, {} changes in {millis} ms",
-                self.changes
+                "{key}: {message}, {} {} in {millis} ms",
+                self.changes,
+                if self.changes == 1 { "change" } else { "changes" }
             ),
             Outcome::Failed(failure) => tracing::error!(
                 message_id = Message::RunFailed.id(),
                 gitopsd_kustomization = key,
+                gitopsd_source = %self.job.kustomization.source,
                 gitopsd_revision = revision,
                 gitopsd_run = run,
                 gitopsd_object = failure.object.clone().unwrap_or_default(),

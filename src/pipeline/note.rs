@@ -52,9 +52,12 @@ impl Run<'_> {
         self.changes += 1;
         if healed {
             self.heal(step, &lines, &told);
-        } else if let Some(memory) = lock(&self.pipeline.memory).get_mut(&self.owner) {
-            // A new manifest ends a fight.
-            memory.contests.remove(&step.manifest.id);
+        } else {
+            self.tell(step, verb);
+            if let Some(memory) = lock(&self.pipeline.memory).get_mut(&self.owner) {
+                // A new manifest ends a fight.
+                memory.contests.remove(&step.manifest.id);
+            }
         }
         self.change(Change {
             object: step.manifest.id.to_string(),
@@ -64,6 +67,25 @@ impl Run<'_> {
             origin: step.manifest.origin.as_ref().map(ToString::to_string),
         })
         .await
+    }
+
+    /// One line of the journal: what was done to which object, and the file that asked for it.
+    fn tell(&self, step: &plan::Step, verb: Verb) {
+        let key = self.job.kustomization.key().to_string();
+        let id = self.redactor.mask(&step.manifest.id.to_string());
+        let origin = step.manifest.origin.as_ref().map(|origin| format!(" ({origin})"));
+        tracing::info!(
+            message_id = Message::Applied.id(),
+            gitopsd_kustomization = key,
+            gitopsd_source = %self.job.kustomization.source,
+            gitopsd_revision = self.job.revision.id,
+            gitopsd_object = id,
+            gitopsd_run = self.run_id(),
+            gitopsd_action = verb.as_str(),
+            "{key}: {id} {}{}",
+            verb.as_str(),
+            origin.unwrap_or_default()
+        );
     }
 
     /// True when the object was as this manifest wants it before, or a watch brought us here.
@@ -95,6 +117,8 @@ impl Run<'_> {
             gitopsd_kustomization = key,
             gitopsd_revision = self.job.revision.id,
             gitopsd_object = %id,
+            gitopsd_run = self.run_id(),
+            gitopsd_action = Verb::Healed.as_str(),
             "{key}: {id} healed: {}",
             told.replace('\n', "; ")
         );

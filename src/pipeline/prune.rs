@@ -152,7 +152,10 @@ impl Run<'_> {
                     message_id = Message::Pruned.id(),
                     gitopsd_kustomization = key,
                     gitopsd_revision = self.job.revision.id,
+                    gitopsd_source = %self.job.kustomization.source,
                     gitopsd_object = %id,
+                    gitopsd_run = self.run_id(),
+                    gitopsd_action = Verb::Deleted.as_str(),
                     "{key}: {id} deleted, it left Git"
                 );
             }

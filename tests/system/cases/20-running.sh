@@ -1,0 +1,176 @@
+# A box in its days: k3s, the network and the configuration come and go.
+
+CASES+=(
+    the_journal_tells_each_event_once_with_its_fields
+    a_kubeconfig_that_k3s_writes_anew_is_handed_over
+    a_wrong_configuration_is_refused_at_reload_and_a_right_one_taken
+    a_credential_is_handed_over_at_reload
+    k3s_may_be_away_for_a_while_without_noise
+    a_wedged_loop_is_restarted_by_systemd
+    a_reboot_without_a_network_keeps_to_the_last_revision_and_heals
+)
+
+# journal_has FIELD=VALUE…: an entry of ours with these fields.
+journal_has() {
+    [ -n "$(inside journalctl -q -u gitopsd -o json "$@" | head -n 1)" ]
+}
+
+the_journal_tells_each_event_once_with_its_fields() {
+    local run
+    run=$(inside gitopsd history --json blaster | sed -n 's/.*"run": "\([^"]*\)".*/\1/p' | head -n 1)
+    [ -n "$run" ]
+    inside journalctl -q -u gitopsd -o json >"$work/journal"
+    python3 - "$work/journal" packaging/usr/lib/systemd/catalog/gitopsd.catalog <<'P'
+import collections, json, re, sys
+entries = [json.loads(line) for line in open(sys.argv[1])]
+catalog = dict(re.findall(r"^-- ([0-9a-f]{32})\nSubject: (.*)$", open(sys.argv[2]).read(), re.M))
+ours = [e for e in entries if e.get("SYSLOG_IDENTIFIER") == "gitopsd" and "MESSAGE_ID" in e]
+kinds = collections.Counter(catalog[e["MESSAGE_ID"]] for e in ours)
+def some(field): assert any(field in e for e in ours), f"no entry has {field}"
+for field in ["GITOPSD_KUSTOMIZATION", "GITOPSD_SOURCE", "GITOPSD_REVISION", "GITOPSD_OBJECT", "GITOPSD_RUN", "GITOPSD_ACTION"]:
+    some(field)
+for subject in ["gitopsd is ready", "No repository is configured", "A source has a new revision"]:
+    assert kinds[subject], f"{subject}: {dict(kinds)}"
+# The same event is never logged twice: one object changes once in one run.
+lines = collections.Counter((e["MESSAGE"], e.get("GITOPSD_RUN"), e["_PID"]) for e in ours if e.get("GITOPSD_OBJECT"))
+twice = [line for line, n in lines.items() if n > 1]
+assert not twice, twice
+bad = [e["MESSAGE"] for e in entries if int(e.get("PRIORITY", 6)) <= 3]
+assert not bad, bad
+print(f"    {len(entries)} lines, of {len(kinds)} kinds", file=sys.stderr)
+P
+    # journalctl -x explains them.
+    holds 'See what it does with' inside journalctl -x -u gitopsd
+}
+
+a_kubeconfig_that_k3s_writes_anew_is_handed_over() {
+    local before after main
+    before=$(inside sha256sum /etc/rancher/k3s/k3s.yaml)
+    main=$(inside systemctl show -P MainPID gitopsd)
+    inside systemctl restart k3s
+    after=$(inside sha256sum /etc/rancher/k3s/k3s.yaml)
+    [ "$before" != "$after" ]
+    eventually 90 'all is ready again' ready
+    # Same process, same start of the unit, no failed run.
+    [ "$(inside systemctl show -P MainPID gitopsd)" = "$main" ]
+    [ "$(inside systemctl show -P NRestarts gitopsd)" = 0 ]
+    healed 'after the restart of k3s'
+    # What is handed over unchanged starts nothing anew.
+    holds 'nothing has changed' inside gitopsd reload --credential kubeconfig=/etc/rancher/k3s/k3s.yaml
+}
+
+# healed WHEN: somebody edits, and the daemon undoes it.
+healed() {
+    inside kubectl -n blaster scale deployment blaster-dev --replicas=7 >/dev/null
+    eventually 30 "drift is healed $1" unscaled
+}
+
+unscaled() {
+    [ "$(inside kubectl -n blaster get deployment blaster-dev -o 'jsonpath={.spec.replicas}')" != 7 ]
+}
+
+a_wrong_configuration_is_refused_at_reload_and_a_right_one_taken() {
+    local main
+    main=$(inside systemctl show -P MainPID gitopsd)
+    script <<'I'
+printf 'limits:\n  workers: many\n  color: blue\n' >/etc/gitopsd/config.d/90-test.yaml
+not systemctl reload gitopsd 2>/dev/null
+journalctl -q -u gitopsd -n 30 >/tmp/said
+grep -q '90-test.yaml:2: limits.workers' /tmp/said
+grep -q '90-test.yaml:3: limits.color' /tmp/said
+journalctl -q -u gitopsd MESSAGE_ID=25e37f7760b4be7b1411d92b566be1ea | grep -q 'stays in force'
+systemctl is-active -q gitopsd
+gitopsd status >/dev/null
+printf 'limits:\n  workers: 3\n' >/etc/gitopsd/config.d/90-test.yaml
+systemctl reload gitopsd
+I
+    eventually 60 'all is ready again' ready
+    [ "$(inside systemctl show -P MainPID gitopsd)" = "$main" ]
+    [ "$(inside cat "/proc/$main/comm")" = gitopsd ]
+    holds 'config' inside journalctl -q -u gitopsd MESSAGE_ID=a7b3bf8de5dd80698147857f3879e7e6
+    # Nothing has changed since: nothing happens.
+    local started
+    started=$(inside gitopsd status --json | grep started_ms)
+    inside systemctl reload gitopsd
+    [ "$(inside gitopsd status --json | grep started_ms)" = "$started" ]
+    inside rm /etc/gitopsd/config.d/90-test.yaml
+    inside systemctl reload gitopsd
+    eventually 60 'all is ready again' ready
+}
+
+a_credential_is_handed_over_at_reload() {
+    script <<'I'
+cp -p /etc/gitopsd/credentials/age-key /root/age-key.kept
+rm /etc/gitopsd/credentials/age-key
+systemctl reload gitopsd
+I
+    sleep 1
+    inside gitopsd reconcile --with-source >/dev/null 2>&1 || true
+    not ready
+    holds 'age' inside gitopsd status
+    script <<'I'
+mv /root/age-key.kept /etc/gitopsd/credentials/age-key
+systemctl reload gitopsd
+I
+    inside gitopsd reconcile >/dev/null 2>&1 || true
+    eventually 60 'all is ready again' ready
+    # On a tmpfs, for its user alone, and nowhere else.
+    script <<'I'
+cd /run/gitopsd
+[ "$(stat -c '%a %U' credentials-*/age-key)" = '400 gitopsd' ]
+[ "$(findmnt -no FSTYPE -T /run/gitopsd)" = tmpfs ]
+[ "$(ls -d credentials-* | wc -l)" = 1 ]
+not grep -rqaF "$(grep -o 'AGE-SECRET-KEY-1[A-Z0-9]*' /etc/gitopsd/credentials/age-key)" /var/lib/gitopsd /var/log/journal
+I
+}
+
+k3s_may_be_away_for_a_while_without_noise() {
+    local before
+    inside systemctl stop k3s
+    eventually 30 'the outage is told' not ready
+    sleep 5
+    before=$(inside journalctl -q -u gitopsd | wc -l)
+    sleep 20
+    local after
+    after=$(inside journalctl -q -u gitopsd | wc -l)
+    [ "$((after - before))" -le 2 ] || die "$((after - before)) lines in 20 s without k3s"
+    holds 'API server' inside systemctl status gitopsd
+    inside systemctl start k3s
+    eventually 90 'all is ready again' ready
+    [ "$(inside systemctl show -P NRestarts gitopsd)" = 0 ]
+}
+
+a_wedged_loop_is_restarted_by_systemd() {
+    script <<'I'
+mkdir -p /run/systemd/system/gitopsd.service.d
+printf '[Service]\nWatchdogSec=3s\n' >/run/systemd/system/gitopsd.service.d/90-test.conf
+systemctl daemon-reload
+systemctl restart gitopsd
+I
+    eventually 60 'all is ready' ready
+    # A process that is stopped does nothing, as a loop that hangs.
+    inside bash -c 'kill -STOP "$(systemctl show -P MainPID gitopsd)"'
+    eventually 30 'systemd restarts it' holds 1 inside systemctl show -P NRestarts gitopsd
+    holds 'Watchdog timeout' inside journalctl -q -u gitopsd
+    eventually 60 'all is ready again' ready
+    script <<'I'
+rm /run/systemd/system/gitopsd.service.d/90-test.conf
+systemctl daemon-reload
+systemctl restart gitopsd
+I
+    eventually 60 'all is ready' ready
+}
+
+a_reboot_without_a_network_keeps_to_the_last_revision_and_heals() {
+    inside systemctl disable -q ssh
+    machine_stop
+    machine_boot
+    not inside systemctl is-active -q ssh
+    eventually 120 'the API server answers' inside kubectl get --raw /readyz
+    eventually 60 'the last revision is in force' holds 'main@' inside systemctl status gitopsd
+    healed 'without the Git server'
+    holds 'refused' inside gitopsd status
+    inside systemctl enable -q --now ssh
+    inside gitopsd reconcile --with-source >/dev/null 2>&1 || true
+    eventually 90 'all is ready again' ready
+}
