@@ -2,7 +2,8 @@
 
 use crate::api::{ClusterView, DaemonView, Document, HeldView, SuspendView};
 use crate::flux::Key;
-use crate::graph::{Graph, Ready};
+use crate::graph::{Graph, Ready, UnsupportedView};
+use crate::logging::Message;
 use crate::pipeline::{Connection, Failure, FluxHealth};
 use crate::plan::Held;
 use std::collections::{BTreeMap, HashMap};
@@ -138,6 +139,17 @@ impl Publisher {
             return line;
         }
         document.serial += 1;
+        for new in &document.summary.unsupported {
+            if !before.summary.unsupported.contains(new) {
+                let UnsupportedView { kind, namespace, name, field } = new;
+                let what = if field.is_empty() { String::new() } else { format!(": {field}") };
+                tracing::warn!(
+                    message_id = Message::Unsupported.id(),
+                    gitopsd_object = format!("{kind}/{namespace}/{name}"),
+                    "{kind}/{namespace}/{name}{what} is not supported yet and not acted upon"
+                );
+            }
+        }
         let states: HashMap<String, FluxHealth> = document
             .summary
             .items

@@ -19,7 +19,7 @@ mod vigil;
 
 pub use item::{Condition, Item, Phase, Ready, Time};
 pub use schedule::{Effect, Event};
-pub use summary::{ItemView, Summary};
+pub use summary::{ItemView, Summary, UnsupportedView};
 pub use vigil::{Sight, Vigil};
 
 use crate::flux::{GitRepository, Key, Kind, Kustomization, Object, Root, Unsupported};

@@ -23,8 +23,6 @@ pub enum Message {
     SourceFetched,
     /// A source could not be fetched.
     SourceFailed,
-    /// A run began.
-    RunStarted,
     /// A run ended well.
     RunSucceeded,
     /// A run failed.
@@ -79,7 +77,7 @@ pub enum Message {
 type Entry = (Message, &'static str, &'static str, &'static str);
 
 /// The explanations, in the order of the enum. `@FIELD@` is filled in by journalctl.
-const ENTRIES: [Entry; 32] = [
+const ENTRIES: [Entry; 31] = [
     (
         Message::Started,
         "7e93cb33bbc7eb1859404495e9145625",
@@ -129,13 +127,6 @@ const ENTRIES: [Entry; 32] = [
         "The last good revision stays in force and drift is still healed.\n\
          The line above names the cause: network, credentials, host key, certificate or a missing ref.\n\
          Try again at once with: gitopsd reconcile --with-source",
-    ),
-    (
-        Message::RunStarted,
-        "b0aed2201d609f1cfa0d9ef6360a464d",
-        "A run of @GITOPSD_KUSTOMIZATION@ began",
-        "Run @GITOPSD_RUN@ brings the cluster to @GITOPSD_REVISION@.\n\
-         See what it does with: gitopsd history show @GITOPSD_RUN@",
     ),
     (
         Message::RunSucceeded,

@@ -1,5 +1,6 @@
 //! The steps of one run, in their order.
 
+use super::memory::Memory;
 use super::orders::{Sorted, sort};
 use super::write::{STOPPING, Written};
 use super::{
@@ -11,7 +12,9 @@ use crate::flux::{Kustomization, Object};
 use crate::history::{RunId, Trigger};
 use crate::logging::Message;
 use crate::plan::{Claim, Held, Owner, desired, label};
-use crate::render::{Manifest, ObjectId, Redactor, RenderError, Rendered, Request};
+use crate::render::{
+    Manifest, ObjectId, Redactor, RenderError, Rendered, Request, Warning, WarningKind,
+};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::collections::{BTreeMap, BTreeSet};
@@ -233,7 +236,7 @@ impl<'a> Run<'a> {
             rendered.map_err(|e| self.render_failure(e))?;
         self.redactor.merge(&redactor);
         for warning in warnings {
-            self.warnings.push(warning.to_string());
+            self.warn(&warning);
         }
         let manifests: Vec<Manifest> =
             manifests.iter().cloned().map(|manifest| self.guarded(manifest)).collect();
@@ -397,6 +400,28 @@ impl<'a> Run<'a> {
         Err(failure)
     }
 
+    /// Keeps a warning for `status`, and tells the journal when it is new.
+    fn warn(&mut self, warning: &Warning) {
+        let text = warning.to_string();
+        let told = |memory: &Memory| memory.warnings.contains(&self.redactor.mask(&text));
+        if !lock(&self.pipeline.memory).get(&self.owner).is_some_and(told) {
+            let key = self.job.kustomization.key().to_string();
+            let id = match warning.kind {
+                WarningKind::Mac => Message::MacWrong.id(),
+                WarningKind::PlaintextSecret => Message::PlaintextSecret.id(),
+            };
+            tracing::warn!(
+                message_id = id,
+                gitopsd_kustomization = key,
+                gitopsd_source = %self.job.kustomization.source,
+                gitopsd_revision = self.job.revision.id,
+                "{key}: {}",
+                self.redactor.mask(&text)
+            );
+        }
+        self.warnings.push(text);
+    }
+
     fn remember_ready(&self, wanted: &Wanted) {
         let mut memory = lock(&self.pipeline.memory);
         let memory = memory.entry(self.owner.clone()).or_default();
@@ -476,8 +501,15 @@ impl<'a> Run<'a> {
                 self.changes,
                 if self.changes == 1 { "change" } else { "changes" }
             ),
+            Outcome::Ready(message) if self.job.trigger == Trigger::Health => tracing::info!(
+                message_id = Message::HealthPassed.id(),
+                gitopsd_kustomization = key,
+                gitopsd_source = %self.job.kustomization.source,
+                gitopsd_revision = revision,
+                "{key}: healthy again: {message}"
+            ),
             Outcome::Failed(failure) => tracing::error!(
-                message_id = Message::RunFailed.id(),
+                message_id = failed(failure).id(),
                 gitopsd_kustomization = key,
                 gitopsd_source = %self.job.kustomization.source,
                 gitopsd_revision = revision,
@@ -491,5 +523,15 @@ impl<'a> Run<'a> {
                 "{key}: nothing changed in {millis} ms"
             ),
         }
+    }
+}
+
+/// What kind of event a failed run is.
+fn failed(failure: &Failure) -> Message {
+    match failure.step {
+        Step::Open => Message::SealedFailed,
+        Step::Observe => Message::HealthFailed,
+        _ if failure.reason == "OwnershipConflict" => Message::ClaimRefused,
+        _ => Message::RunFailed,
     }
 }

@@ -31,9 +31,20 @@ impl fmt::Display for Problem {
     }
 }
 
+/// What a [`Warning`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WarningKind {
+    /// A sealed file's MAC does not match.
+    Mac,
+    /// A Secret stands in Git in plain text.
+    PlaintextSecret,
+}
+
 /// Something the operator should know although the render succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
+    /// What kind of thing.
+    pub kind: WarningKind,
     /// Path from the root of the source, when known.
     pub file: Option<String>,
     /// Line from 1, when known.

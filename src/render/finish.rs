@@ -5,7 +5,7 @@
 //! from kustomize's origin annotation, which is removed again unless the user asked for it.
 
 use super::document;
-use super::error::{Problem, Warning};
+use super::error::{Problem, Warning, WarningKind};
 use super::kustomization::ORIGIN;
 use super::manifest::{ObjectId, Origin};
 use super::reach::{Generator, resolve};
@@ -163,6 +163,7 @@ pub(crate) fn plaintext(
         opened.contains(file)
     };
     (!from_sealed).then(|| Warning {
+        kind: WarningKind::PlaintextSecret,
         file: Some(file.to_owned()),
         line: origin.and_then(|origin| origin.line),
         message: format!(

@@ -31,7 +31,7 @@ mod sandbox;
 mod substitute;
 mod workspace;
 
-pub use error::{Problem, RenderError, Warning};
+pub use error::{Problem, RenderError, Warning, WarningKind};
 pub use manifest::{Manifest, ObjectId, Origin};
 pub use open::MacPolicy;
 pub use redact::Redactor;

@@ -9,7 +9,7 @@
 //! What is wrong is collected over all files. Texts name files and keys, never values.
 
 use super::document;
-use super::error::{Problem, RenderError, Warning};
+use super::error::{Problem, RenderError, Warning, WarningKind};
 use super::finish::{self, Built, Lines, Stands};
 use super::reach::{Reached, Role};
 use super::redact::Redactor;
@@ -209,7 +209,10 @@ impl Opening {
         );
         let (file, line) = (Some(path.to_owned()), None);
         match self.policy {
-            MacPolicy::Warn => self.warnings.push(Warning { file, line, message }),
+            MacPolicy::Warn => {
+                let kind = WarningKind::Mac;
+                self.warnings.push(Warning { kind, file, line, message });
+            }
             MacPolicy::Enforce => self.sealed.push(Problem { file, line, message }),
         }
     }

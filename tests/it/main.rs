@@ -16,6 +16,7 @@ mod idle; // what nothing costs
 mod observe; // watches, health, causes
 mod outage; // something that the daemon needs is away, and comes back
 mod owned; // who owns an object, what is pruned, held and kept
+mod reload; // new configuration and credentials under a running daemon
 mod restart; // killed at every effect, and what a disk may do
 mod render; // rendering with the reference kustomize in its sandbox
 mod rewrites; // what the API server, controllers and autoscalers change is no drift

@@ -337,7 +337,7 @@ impl Drop for World {
 
 /// The built program: cargo tells tests where it is, and a script tells examples. Who names one
 /// by hand wants that one.
-fn executable() -> PathBuf {
+pub fn executable() -> PathBuf {
     let built = option_env!("CARGO_BIN_EXE_gitopsd").map(PathBuf::from);
     let named = std::env::var_os("GITOPSD_PROGRAM").map(PathBuf::from);
     named.or(built).expect("GITOPSD_PROGRAM names the program")

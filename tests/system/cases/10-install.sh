@@ -32,6 +32,8 @@ a_bare_install_waits_and_says_what_to_do() {
     inside systemctl is-active -q gitopsd.service gitopsd-kubeconfig.path
     [ "$(inside systemctl show -P NRestarts gitopsd)" = 0 ]
     [ "$(inside systemctl --failed --quiet)" = '' ]
+    # The package's own test (autopkgtest), in the same machine.
+    inside sh -s <debian/tests/installed >/dev/null
     # Nothing is half there: user, directories, pages, completions, catalog.
     script <<'I'
 id gitopsd >/dev/null

@@ -1,0 +1,115 @@
+//! New configuration and new credentials under a running daemon, and a host without any.
+
+use crate::bed::dying;
+use crate::world::{App, PATIENCE, World, executable, mk_config_map};
+use std::os::unix::net::UnixDatagram;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+fn started(world: &World) -> i64 {
+    world.status()["daemon"]["started_ms"].as_i64().unwrap_or_default()
+}
+
+fn mk_world() -> World {
+    let mut world = World::new();
+    let files = [("a.yaml", mk_config_map(&world.namespace, "a", "1"))];
+    world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    world
+}
+
+#[test]
+fn a_right_configuration_is_taken_by_the_same_process_and_a_wrong_one_refused() {
+    let world = mk_world();
+    let (pid, first) = (world.pid(), started(&world));
+
+    world.drop_in("limits:\n  workers: many\n  color: blue\n");
+    let refused = world.run(&["reload"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("test.yaml:2: limits.workers:"), "{said}");
+    assert!(said.contains("test.yaml:3: limits.color: unknown key"), "{said}");
+    assert_eq!(started(&world), first, "what was in force stays in force");
+    assert!(world.log().contains("what was in force stays in force"), "{}", world.log());
+
+    world.drop_in("limits:\n  workers: 2\n");
+    world.ok(&["reload"]);
+    world.settled();
+    let second = started(&world);
+    assert!(second > first);
+    assert_eq!(world.status()["daemon"]["pid"], pid);
+    let history = world.ok(&["history"]);
+    assert!(!history.contains("failed"), "{history}");
+
+    assert_eq!(world.ok(&["reload"]).trim(), "nothing has changed");
+    assert_eq!(started(&world), second);
+}
+
+#[test]
+fn sighup_does_the_same() {
+    let world = mk_world();
+    let first = started(&world);
+    world.drop_in("limits:\n  workers: 2\n");
+    let pid = nix::unistd::Pid::from_raw(world.pid().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+    world.eventually("it has started anew", |world| started(world) > first);
+    world.settled();
+}
+
+#[test]
+fn a_credential_is_handed_over_and_taken_back() {
+    let world = mk_world();
+    let first = started(&world);
+    let key = world.path("other.key");
+    let text = "AGE-SECRET-KEY-1D7HJ92AV4QN0F32WLPGH6VCXVQAYJE5PWNVSE2UDAAZRCSHRLLWSANAL78";
+    std::fs::write(&key, "not a key\n").unwrap();
+    let credential = format!("age-key={}", key.display());
+    let refused = world.run(&["reload", "--credential", &credential]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(!said.contains("not a key"), "{said}");
+    assert_eq!(started(&world), first);
+
+    let unknown = world.run(&["reload", "--credential", &format!("nonsense={}", key.display())]);
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(said.contains("no credential is called \"nonsense\""), "{said}");
+
+    std::fs::write(&key, format!("{text}\n")).unwrap();
+    let given = format!("age-key={}", key.display());
+    world.ok(&["reload", "--credential", &given]);
+    let second = started(&world);
+    assert!(second > first);
+    assert_eq!(world.ok(&["reload", "--credential", &given]).trim(), "nothing has changed");
+    // A file that is gone takes the credential back.
+    std::fs::remove_file(&key).unwrap();
+    world.ok(&["reload", "--credential", &given]);
+    assert!(started(&world) > second);
+    assert!(!world.log().contains(text), "{}", world.log());
+}
+
+#[test]
+fn a_host_that_nobody_configured_waits_and_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = UnixDatagram::bind(dir.path().join("notify")).unwrap();
+    told.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut command = dying("env");
+    command.arg(format!("NOTIFY_SOCKET={}", dir.path().join("notify").display()));
+    command.arg("WATCHDOG_USEC=400000").arg(executable());
+    command.arg("--config").arg(dir.path().join("config.yaml")).arg("run");
+    let mut child = command.stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut heard, mut buffer, began) = (String::new(), [0; 4096], Instant::now());
+    let all = |heard: &str| {
+        ["READY=1", "STATUS=not configured: run gitopsd init", "WATCHDOG=1"]
+            .iter()
+            .all(|part| heard.contains(part))
+    };
+    while !all(&heard) {
+        assert!(began.elapsed() < PATIENCE, "{heard}");
+        let Ok(length) = told.recv(&mut buffer) else { continue };
+        heard.push_str(&String::from_utf8_lossy(&buffer[..length]));
+    }
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

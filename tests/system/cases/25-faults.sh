@@ -1,0 +1,210 @@
+# What breaks on real boxes: disks, clocks, power.
+
+CASES+=(
+    keys_that_others_can_read_are_told_with_the_chmod_to_run
+    a_full_disk_stops_no_healing_of_what_is_recorded_and_is_told
+    a_read_only_state_directory_is_named_and_mended_by_a_restart
+    a_full_run_directory_is_named
+    a_journal_that_is_gone_stops_nothing
+    a_damaged_database_is_put_aside_and_the_inventory_rebuilt
+    a_clock_that_jumps_moves_no_object
+    a_power_cut_in_the_middle_of_an_apply_converges_after_the_boot
+)
+
+# restart: the unit starts again whatever it was, and everything becomes ready.
+restart() {
+    inside systemctl reset-failed gitopsd 2>/dev/null || true
+    inside systemctl restart gitopsd
+    eventually 90 'all is ready again' ready
+}
+
+keys_that_others_can_read_are_told_with_the_chmod_to_run() {
+    # The unit's copy is always private: what others can read is told where the file is read itself.
+    script <<'I'
+chmod 0644 /etc/gitopsd/credentials/age-key
+gitopsd check >/tmp/said || true
+grep -q 'chmod 0[46]00' /tmp/said
+chmod 0400 /etc/gitopsd/credentials/age-key
+gitopsd check >/tmp/said
+not grep -q 'chmod' /tmp/said
+I
+}
+
+a_full_disk_stops_no_healing_of_what_is_recorded_and_is_told() {
+    script <<'I'
+systemctl stop gitopsd
+mount -t tmpfs -o size=40m,mode=0700,uid=gitopsd,gid=gitopsd tmpfs /mnt
+cp -a /var/lib/gitopsd/. /mnt/
+umount -l /mnt 2>/dev/null || true
+mount -t tmpfs -o size=24m,mode=0700,uid="$(id -u gitopsd)",gid="$(id -g gitopsd)" tmpfs /var/lib/gitopsd
+I
+    inside systemctl start gitopsd
+    eventually 90 'all is ready on the small disk' ready
+    inside bash -c 'head -c 100M /dev/zero >/var/lib/gitopsd/filler || true' 2>/dev/null
+    # Drift is healed until the record of it finds no room; nothing crashes, and the cause is told.
+    inside kubectl -n blaster scale deployment blaster-dev --replicas=7 >/dev/null
+    sleep 3
+    printf '# %s\n' "$(date)" >>"$work/repos/flux-config/clusters/my-cluster/infrastructure.yaml"
+    push 'while the disk is full'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 60 'the full disk is told' holds 'disk' inside gitopsd status
+    [ "$(inside systemctl show -P NRestarts gitopsd)" = 0 ]
+    inside rm /var/lib/gitopsd/filler
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 90 'all is ready again' ready
+    eventually 30 'drift is healed' unscaled
+    script <<'I'
+systemctl stop gitopsd
+umount /var/lib/gitopsd
+I
+    # The record that is found again is older than the cluster.
+    restart
+}
+
+a_read_only_state_directory_is_named_and_mended_by_a_restart() {
+    script <<'I'
+systemctl stop gitopsd
+mount --bind /var/lib/gitopsd /var/lib/gitopsd
+mount -o remount,ro,bind /var/lib/gitopsd
+systemctl start --no-block gitopsd
+I
+    eventually 30 'the cause is told' holds '/var/lib/gitopsd' inside journalctl -q -u gitopsd -n 15 -p warning
+    # It is tried again, more slowly each time, and not given up.
+    not holds 'start-limit' inside systemctl status gitopsd
+    script <<'I'
+systemctl stop gitopsd
+umount /var/lib/gitopsd
+I
+    restart
+}
+
+a_full_run_directory_is_named() {
+    script <<'I'
+systemctl stop gitopsd
+mkdir -p /run/gitopsd
+mount -t tmpfs -o size=64k,mode=0755,uid="$(id -u gitopsd)",gid="$(id -g gitopsd)" tmpfs /run/gitopsd
+systemctl start gitopsd || true
+head -c 1M /dev/zero >/run/gitopsd/filler || true
+I
+    # A render that finds no room for its workspace fails by name, and the rest goes on.
+    printf '# %s\n' "$(date +%N)" >>"$work/repos/flux-config/clusters/my-cluster/blaster/10-blaster-kustomization.yaml"
+    push 'while /run is full'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 60 'the cause is told' holds 'No space left' inside gitopsd status
+    inside umount -l /run/gitopsd
+    restart
+}
+
+a_journal_that_is_gone_stops_nothing() {
+    inside systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald.service 2>/dev/null
+    healed 'without a journal'
+    inside systemctl start systemd-journald.socket systemd-journald-dev-log.socket systemd-journald.service
+    eventually 60 'all is ready' ready
+    healed 'with the journal back'
+}
+
+a_damaged_database_is_put_aside_and_the_inventory_rebuilt() {
+    still >"$work/before"
+    inside systemctl stop gitopsd
+    dd if=/dev/urandom of="$root/var/lib/gitopsd/history.db" bs=4096 count=64 conv=notrunc status=none
+    rm -f "$root"/var/lib/gitopsd/history.db-*
+    restart
+    inside journalctl -q -u gitopsd MESSAGE_ID=d31187a8ad5e8de66fe2a2b8ca3e8b20 | grep -q 'damaged'
+    still >"$work/after"
+    diff "$work/before" "$work/after"
+    # What it owns is known again: what leaves Git still goes.
+    git -C "$work/repos/flux-config" rm -q -r clusters/my-cluster/blaster-prod
+    push 'prod goes'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 90 'what left Git is gone' gone deployment blaster-prod
+}
+
+gone() {
+    [ -z "$(inside kubectl -n blaster get "$1" "$2" --ignore-not-found -o name)" ]
+}
+
+a_clock_that_jumps_moves_no_object() {
+    still >"$work/before"
+    # libfaketime stands in for a clock that is set while the daemon runs: two hours back, then a day
+    # ahead, as a box without a battery sees them.
+    script <<'I'
+mkdir -p /run/systemd/system/gitopsd.service.d
+lib=$(dpkg -L libfaketime | grep 'libfaketime.so.1$')
+cat >/run/systemd/system/gitopsd.service.d/90-clock.conf <<U
+[Service]
+Environment=LD_PRELOAD=$lib FAKETIME_TIMESTAMP_FILE=/run/gitopsd-clock FAKETIME_NO_CACHE=1 DONT_FAKE_MONOTONIC=1
+U
+echo +0 >/run/gitopsd-clock
+chmod 0644 /run/gitopsd-clock
+systemctl daemon-reload
+I
+    restart
+    echo -7200 | inside tee /run/gitopsd-clock >/dev/null
+    healed 'with the clock two hours back'
+    echo +86400 | inside tee /run/gitopsd-clock >/dev/null
+    healed 'with the clock a day ahead'
+    eventually 60 'all is ready' ready
+    script <<'I'
+rm /run/systemd/system/gitopsd.service.d/90-clock.conf
+systemctl daemon-reload
+I
+    restart
+    still >"$work/after"
+    # A heal moves generations of the object that was edited, and of no other.
+    diff <(grep -v blaster-dev "$work/before") <(grep -v blaster-dev "$work/after")
+}
+
+a_power_cut_in_the_middle_of_an_apply_converges_after_the_boot() {
+    local image=$work/state.img name
+    # The state on a disk of its own, written past the page cache: a copy of the backing file is what
+    # a power cut would have left.
+    inside systemctl stop gitopsd
+    truncate -s 96M "$image"
+    mkfs.ext4 -q "$image"
+    mkdir -p "$work/mnt"
+    mount -o loop "$image" "$work/mnt"
+    cp -a "$root/var/lib/gitopsd/." "$work/mnt/"
+    chown --reference="$root/var/lib/gitopsd" "$work/mnt"
+    chmod 0700 "$work/mnt"
+    umount "$work/mnt"
+    machine_stop
+    local device
+    device=$(losetup -f --show --direct-io=on "$image")
+    mount "$device" "$root/var/lib/gitopsd"
+    machine_boot
+    eventually 120 'all is ready on the disk of its own' ready
+    # Forty new objects: the cut comes while they are written.
+    for name in $(seq 40); do
+        printf 'apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: many-%s\n  namespace: default\ndata:\n  a: b\n---\n' "$name"
+    done >"$work/repos/flux-config/clusters/my-cluster/many.yaml"
+    push 'forty objects'
+    inside gitopsd reconcile --with-source >/dev/null 2>&1 &
+    eventually 60 'the apply has begun' holds many- inside kubectl -n default get configmaps -o name
+    machine_cut
+    wait $! 2>/dev/null || true
+    cp "$image" "$image.cut"
+    umount "$root/var/lib/gitopsd"
+    losetup -d "$device"
+    device=$(losetup -f --show --direct-io=on "$image.cut")
+    mount "$device" "$root/var/lib/gitopsd"
+    machine_boot
+    eventually 120 'all is ready after the cut' ready
+    eventually 60 'all forty are there' forty 40
+    rm "$work/repos/flux-config/clusters/my-cluster/many.yaml"
+    push 'and away with them'
+    inside gitopsd reconcile --with-source >/dev/null 2>&1 || true
+    # Forty of forty at once is more than half: the guard asks.
+    local digest
+    digest=$(inside gitopsd status --json | sed -n 's/.*"digest": "\([^"]*\)".*/\1/p' | head -n 1)
+    [ -z "$digest" ] || inside gitopsd confirm "$digest" >/dev/null
+    eventually 60 'none is left behind' forty 0
+    machine_stop
+    umount "$root/var/lib/gitopsd"
+    losetup -d "$device"
+    machine_boot
+    eventually 120 'all is ready' ready
+}
+
+forty() {
+    [ "$(inside kubectl -n default get configmaps -o name | grep -c many-)" = "$1" ]
+}
