@@ -2,12 +2,12 @@
 //!
 //! [`Cli::run`] does what the arguments say and answers with an [`Exit`], which `main` turns into
 //! the exit code. `run` is the daemon. `check` and `build` work offline, on this host and on a
-//! directory. Every other verb asks the daemon over its socket through `api::Client` and prints
+//! directory; `keygen` and `key` make and show the host's keys. Every other verb asks the daemon over its socket through `api::Client` and prints
 //! what it says: a table for a person, the daemon's own JSON with `--json`.
 //!
 //! Results go to stdout, everything else to stderr; a reader that goes away is no error. Colours
 //! are used on a terminal only, and never with `NO_COLOR`. Files: `terminal` writes, `table`° and
-//! `words`° lay out, the rest is named after its verb.
+//! `words`° lay out, `public`° reads the public halves of keys, the rest is named after its verb.
 //!
 //! Nothing is decided here: what a verb shows was decided by the daemon, and `build` walks the
 //! graph by the same functions that the daemon runs on. Errors are `anyhow`'s, because only a
@@ -19,6 +19,9 @@ mod completions;
 mod confirm;
 mod diff;
 mod history;
+mod key;
+mod keygen;
+mod public;
 mod reconcile;
 mod resume;
 mod run;
@@ -119,6 +122,8 @@ enum Verb {
     History(history::Args),
     Suspend(suspend::Args),
     Resume(resume::Args),
+    Keygen(keygen::Args),
+    Key(key::Args),
     Completions(completions::Args),
 }
 
@@ -168,6 +173,8 @@ impl Cli {
             Verb::History(args) => block_on(history::run(&context, &args)),
             Verb::Suspend(args) => block_on(suspend::run(&context, args)),
             Verb::Resume(args) => block_on(resume::run(&context, args)),
+            Verb::Keygen(args) => keygen::run(&context, &args),
+            Verb::Key(args) => key::run(&context, &args),
             Verb::Completions(args) => completions::run(&context, &args),
         };
         done.unwrap_or_else(|error| report(&context.terminal, &error))

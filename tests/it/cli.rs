@@ -19,6 +19,8 @@ const VERBS: &[&str] = &[
     "history",
     "suspend",
     "resume",
+    "keygen",
+    "key",
     "completions",
 ];
 
