@@ -1,9 +1,10 @@
 //! `gitopsd key show`: the public halves of this host's keys, and where the secret ones lie.
 
+use super::init::open_sealed;
 use super::public::{SshPublic, sops_lines, ssh_public};
 use super::{Context, Exit, words};
 use crate::config::{Config, credentials_directory};
-use crate::secrets::{Credential, Keyring, read_credential};
+use crate::secrets::{Keyring, Plaintext, read_credential};
 use anyhow::Context as _;
 use clap::Subcommand;
 use serde::Serialize;
@@ -79,9 +80,10 @@ struct Deploy {
 }
 
 /// Reads the keys and shows what may be seen of them.
-pub fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let Verb::Show = args.verb;
-    let shown = gather(Places::of(&context.config, crate::config::load(&context.config).ok()))?;
+    let places = Places::of(&context.config, crate::config::load(&context.config).ok());
+    let shown = gather(places).await?;
     let terminal = &context.terminal;
     let found = shown.age.is_some();
     if terminal.is_json() {
@@ -95,23 +97,22 @@ pub fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     Ok(if found { Exit::Ok } else { Exit::Problems })
 }
 
-fn gather(places: Places) -> anyhow::Result<Shown> {
-    let age = match held(&places.age)? {
+async fn gather(places: Places) -> anyhow::Result<Shown> {
+    let age = match held(&places.age).await? {
         None => None,
-        Some(found) => {
-            let path = places.age.clone();
-            let keys = Keyring::parse(found.content.expose());
+        Some((found, path)) => {
+            let keys = Keyring::parse(found.expose());
             let recipients = keys.with_context(|| path.display().to_string())?.recipients();
             Some(Age { path, recipients })
         }
     };
-    let deploy = held(&places.identity)?.map(|found| {
-        let public = ssh_public(found.content.expose());
+    let deploy = held(&places.identity).await?.map(|(found, path)| {
+        let public = ssh_public(found.expose());
         let (line, fingerprint) = match public {
             Some(SshPublic { line, fingerprint, .. }) => (Some(line), Some(fingerprint)),
             None => (None, None),
         };
-        Deploy { path: places.identity.clone(), fingerprint, public: line }
+        Deploy { path, fingerprint, public: line }
     });
     let sops = age.as_ref().map(|age| {
         let all = age.recipients.iter().chain(&places.recovery).cloned();
@@ -120,11 +121,20 @@ fn gather(places: Places) -> anyhow::Result<Shown> {
     Ok(Shown { age, deploy, recovery: places.recovery, sops })
 }
 
-/// A key that lies in a file, if there is one.
-fn held(path: &Path) -> anyhow::Result<Option<Credential>> {
+/// A key that lies in a file, plain or sealed, with its place.
+async fn held(path: &Path) -> anyhow::Result<Option<(Plaintext, PathBuf)>> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(None) };
-    let found = read_credential(Some(directory), &name.to_string_lossy(), None);
-    found.context("only root reads the keys of a host: try sudo")
+    let name = name.to_string_lossy();
+    let root = "only root reads the keys of a host: try sudo";
+    if let Some(found) = read_credential(Some(directory), &name, None).context(root)? {
+        return Ok(Some((found.content, found.path)));
+    }
+    let sealed = directory.join(format!("{name}.cred"));
+    if !sealed.exists() {
+        return Ok(None);
+    }
+    let opened = open_sealed(&name, &sealed).await.context(root)?;
+    Ok(Some((opened, sealed)))
 }
 
 fn text(shown: &Shown) -> String {

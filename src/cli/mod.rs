@@ -2,7 +2,7 @@
 //!
 //! [`Cli::run`] does what the arguments say and answers with an [`Exit`], which `main` turns into
 //! the exit code. `run` is the daemon. `check` and `build` work offline, on this host and on a
-//! directory; `keygen` and `key` make and show the host's keys. Every other verb asks the daemon over its socket through `api::Client` and prints
+//! directory; `init` sets the host up; `keygen` and `key` make and show its keys. Every other verb asks the daemon over its socket through `api::Client` and prints
 //! what it says: a table for a person, the daemon's own JSON with `--json`.
 //!
 //! Results go to stdout, everything else to stderr; a reader that goes away is no error. Colours
@@ -19,6 +19,7 @@ mod completions;
 mod confirm;
 mod diff;
 mod history;
+mod init;
 mod key;
 mod keygen;
 mod public;
@@ -71,6 +72,7 @@ const EXIT_CODES: &str = "EXIT CODES
   69 the daemon cannot be reached   78 the configuration is wrong";
 
 const EXAMPLES: &str = "EXAMPLES
+  sudo gitopsd init                  set this host up
   gitopsd status                     what is ready, what is not, and why
   gitopsd reconcile --with-source    fetch and apply now, and follow
   gitopsd diff                       what the next run would change
@@ -122,6 +124,7 @@ enum Verb {
     History(history::Args),
     Suspend(suspend::Args),
     Resume(resume::Args),
+    Init(init::Args),
     Keygen(keygen::Args),
     Key(key::Args),
     Completions(completions::Args),
@@ -173,8 +176,9 @@ impl Cli {
             Verb::History(args) => block_on(history::run(&context, &args)),
             Verb::Suspend(args) => block_on(suspend::run(&context, args)),
             Verb::Resume(args) => block_on(resume::run(&context, args)),
+            Verb::Init(args) => init::run(&context, &args),
             Verb::Keygen(args) => keygen::run(&context, &args),
-            Verb::Key(args) => key::run(&context, &args),
+            Verb::Key(args) => block_on(key::run(&context, &args)),
             Verb::Completions(args) => completions::run(&context, &args),
         };
         done.unwrap_or_else(|error| report(&context.terminal, &error))

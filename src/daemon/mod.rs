@@ -24,6 +24,7 @@ mod vigil;
 mod workers;
 
 pub use boot::{DaemonError, entry, host_secrets, prepare};
+pub use connect::live_flux;
 
 use crate::api::Command;
 use crate::config::Config;

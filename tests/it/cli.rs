@@ -19,6 +19,7 @@ const VERBS: &[&str] = &[
     "history",
     "suspend",
     "resume",
+    "init",
     "keygen",
     "key",
     "completions",

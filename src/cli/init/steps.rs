@@ -1,0 +1,402 @@
+//! The steps, in their order.
+
+use super::age::{self, Choice, Keys};
+use super::gather::{Course, Gather, has, lines};
+use super::plan::{IDS, Place, Wanted};
+use super::repository::{self, Failure, Reached};
+use super::ssh::{self, Known};
+use super::store::{self, Change};
+use super::tell::{Halt, Teller};
+use super::{Args, ask, cluster, seal, service, url};
+use crate::cli::check::Finding;
+use crate::cli::public::sops_lines;
+use crate::cli::{Context, Exit, reconcile};
+use crate::config::{self, Config, Proposal};
+use crate::secrets::Plaintext;
+use crate::source::{Credential, SourceError};
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tokio::runtime::Runtime;
+
+/// One setting-up.
+pub struct Init<'a> {
+    context: &'a Context,
+    args: &'a Args,
+    /// Tells what is done.
+    pub teller: Teller<'a>,
+    place: Place,
+    asks: bool,
+    runtime: Runtime,
+    /// What a program wants to know at the end, beside the steps.
+    result: RefCell<serde_json::Map<String, Value>>,
+}
+
+impl<'a> Init<'a> {
+    /// Reads nothing yet.
+    pub fn new(context: &'a Context, args: &'a Args) -> anyhow::Result<Self> {
+        crate::net::install_crypto();
+        Ok(Init {
+            context,
+            args,
+            teller: Teller::new(&context.terminal),
+            place: Place::new(&context.config)?,
+            asks: ask::possible(),
+            runtime: tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()?,
+            result: RefCell::default(),
+        })
+    }
+
+    /// What came of it, for a program.
+    pub fn report(&self) -> Value {
+        let mut report = self.result.borrow().clone();
+        report.insert("steps".to_owned(), json!(self.teller.all()));
+        Value::Object(report)
+    }
+
+    fn note(&self, key: &str, value: Value) {
+        self.result.borrow_mut().insert(key.to_owned(), value);
+    }
+
+    /// Goes through all of it.
+    pub fn go(&self) -> Result<Exit, Halt> {
+        self.rights()?;
+        let standing = config::load(&self.place.main).ok();
+        let asked = Gather { args: self.args, asks: self.asks, place: &self.place };
+        let mut course = self.runtime.block_on(asked.gather(standing.as_ref()))?;
+        self.same_server(standing.as_ref(), &course)?;
+        let config = self.propose(&course)?;
+        let cluster = self.runtime.block_on(cluster::find(&config, &self.teller))?;
+        self.host_key(&mut course)?;
+        let config = self.propose(&course)?;
+        let reached = self.reach(&config, &mut course)?;
+        reached.entry(&config, &self.teller)?;
+        let keys = self.age_key(&config, &mut course, &cluster)?;
+        reached.contents(&config, &keys.keyring, &self.teller)?;
+        drop((reached, cluster));
+        self.recipients(&config, &keys)?;
+        self.in_force(&mut course)
+    }
+
+    /// Whoever cannot write here need not be asked anything.
+    fn rights(&self) -> Result<(), Halt> {
+        let directory = &self.place.directory;
+        let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let writable = nix::unistd::access(there, nix::unistd::AccessFlags::W_OK);
+        if let Err(error) =
+            writable.or_else(|error| if self.args.dry_run { Ok(()) } else { Err(error) })
+        {
+            let found = format!("{}: {}", directory.display(), error.desc());
+            return Err(Halt::at("rights", found, "run it as root: sudo gitopsd init"));
+        }
+        if self.args.seal && seal::drop_in(directory).is_none() {
+            let found = format!("no unit reads credentials beside {}", self.place.main.display());
+            let fix = "keep the configuration in /etc/gitopsd, or leave --seal out";
+            return Err(Halt::at("rights", found, fix));
+        }
+        if self.args.dry_run {
+            return Ok(());
+        }
+        if store::cut_short(directory) {
+            store::recover(directory)?;
+            let found = "an earlier init was cut short; what it had changed is put back";
+            self.teller.warn("rights", found, "")?;
+        }
+        store::recover(directory)?;
+        Ok(())
+    }
+
+    /// A password that was meant for one server is not shown to another.
+    fn same_server(&self, standing: Option<&Config>, course: &Course) -> Result<(), Halt> {
+        let before = standing.and_then(|config| url::server(&config.root.url));
+        let now = course.answers.server();
+        if before.is_none() || before == now {
+            return Ok(());
+        }
+        let secret = ["git-password", "git-token"];
+        let kept = secret.into_iter().find(|id| course.wanted.held.contains_key(id));
+        let given = secret.into_iter().any(|id| course.wanted.given.contains_key(id));
+        match (kept, before) {
+            (Some(id), Some(before)) if !given => {
+                let found =
+                    format!("{id} was meant for {}, and this is another server", before.host);
+                let path = self.place.credentials.join(id);
+                let fix = format!(
+                    "give --password-file or --token-file for it; for a public repository remove \
+                     {} first",
+                    path.display()
+                );
+                Err(Halt::at("credentials", found, fix))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The configuration as it would be.
+    fn propose(&self, course: &Course) -> Result<Config, Halt> {
+        let ids = IDS
+            .iter()
+            .filter(|id| has(&course.wanted, id) || course.fresh && **id == "git-identity");
+        let proposal = Proposal {
+            file: self.place.config.clone(),
+            text: course.answers.config(),
+            credentials: ids.map(|id| (*id).to_owned()).collect(),
+        };
+        let config = config::propose(&self.place.main, &proposal).map_err(|problems| {
+            let finding = Finding::fail("configuration", problems.to_string(), None);
+            Halt::Found(Box::new(finding), Exit::Config)
+        })?;
+        if Some(&config.root.url) != course.answers.url.as_ref() {
+            let files = self.place.config.with_file_name("*.yaml");
+            let found = format!("{} of a later name sets another root", files.display());
+            return Err(Halt::at("configuration", found, "remove root from that file"));
+        }
+        Ok(config)
+    }
+
+    fn host_key(&self, course: &mut Course) -> Result<(), Halt> {
+        let Some(server) = course.answers.server().filter(|server| server.scheme == "ssh") else {
+            return Ok(());
+        };
+        let known_hosts = lines(&course.wanted);
+        let known = Known {
+            lines: &known_hosts,
+            given: self.args.known_hosts.is_some(),
+            fingerprint: self.args.host_key_fingerprint.as_deref(),
+            asks: self.asks,
+        };
+        let pinned = self.runtime.block_on(ssh::pin(&server, known, &self.teller))?;
+        if let Some(text) = pinned {
+            course.wanted.given.insert("git-known-hosts", Plaintext::new(text.into_bytes()));
+        }
+        Ok(())
+    }
+
+    /// Reaches the repository; a deploy key that was just made has to be accepted first.
+    fn reach(&self, config: &Config, course: &mut Course) -> Result<Reached, Halt> {
+        if !course.fresh {
+            return repository::reach(config, credential(config, &course.wanted)?);
+        }
+        let Some(identity) = course.wanted.given.get("git-identity") else {
+            let found = "one would be made; until the repository accepts it, nothing else is tried";
+            return Err(Halt::Found(Box::new(Finding::ok("deploy key", found)), Exit::Ok));
+        };
+        let (line, fingerprint) = ssh::deploy_line(identity).unwrap_or_default();
+        self.note("deployKey", json!({"public": line, "fingerprint": fingerprint}));
+        self.teller.done("deploy key", format!("{fingerprint} is new"))?;
+        self.teller.block(&format!("{line}\n"))?;
+        loop {
+            if self.asks {
+                ask::line("Add this line to the repository's deploy keys, then press Enter", None)?;
+            }
+            match repository::fetch(config, credential(config, &course.wanted)?) {
+                Ok(reached) => return Ok(reached),
+                Err(Failure::Other(error)) => return Err(error.into()),
+                Err(Failure::Git(error @ SourceError::AuthenticationFailed { .. })) => {
+                    if self.asks {
+                        self.teller.warn(
+                            "repository",
+                            error.to_string(),
+                            "try again, or Ctrl-C",
+                        )?;
+                        continue;
+                    }
+                    return Err(self.keep_identity(course, &error)?);
+                }
+                Err(Failure::Git(error)) => return Err(repository::stopped(&error)),
+            }
+        }
+    }
+
+    /// The one thing that is written although not everything could be tried.
+    fn keep_identity(&self, course: &mut Course, error: &SourceError) -> Result<Halt, Halt> {
+        let identity = course.wanted.given.remove("git-identity").into_iter();
+        let path = self.place.credentials.join("git-identity");
+        let change =
+            identity.map(|key| Change { path: path.clone(), content: Some(key), mode: 0o400 });
+        store::write(&self.place.directory, &change.collect::<Vec<_>>())?.keep()?;
+        let fix = format!(
+            "add the line above to the repository's deploy keys, then run the same again; the \
+             key is kept in {}",
+            path.display()
+        );
+        Ok(Halt::at("repository", error.to_string(), fix))
+    }
+
+    fn age_key(
+        &self,
+        config: &Config,
+        course: &mut Course,
+        cluster: &crate::cluster::Cluster,
+    ) -> Result<Keys, Halt> {
+        let usual = self.place.credentials.join("age-key");
+        let path = config.decryption.age_key_file.clone().unwrap_or(usual);
+        let wanted = &mut course.wanted;
+        let named = wanted.given.remove("age-key");
+        let choice = Choice {
+            held: wanted.held.get("age-key").map(|held| (held, path.as_path())),
+            named: named.as_ref(),
+            generate: self.args.generate_age_key,
+        };
+        let keys = self.runtime.block_on(age::choose(choice, cluster, &self.teller))?;
+        keys.new.iter().for_each(|new| drop(wanted.given.insert("age-key", new.clone())));
+        Ok(keys)
+    }
+
+    /// Says to whom secrets are to be sealed from now on.
+    fn recipients(&self, config: &Config, keys: &Keys) -> Result<(), Halt> {
+        let mut recipients = keys.keyring.recipients();
+        match &config.decryption.recovery {
+            Some(second) => {
+                if !recipients.contains(second) {
+                    recipients.push(second.clone());
+                    self.teller.done("recovery", format!("{second} can open them too"))?;
+                } else {
+                    let found = "the second recipient is this host's own key";
+                    let fix = "say --recovery with a key that lies elsewhere, or --no-recovery";
+                    return Err(Halt::at("recovery", found, fix));
+                }
+            }
+            None => {
+                let fix = "keep a copy of the age key off this host";
+                self.teller.warn("recovery", "nobody else can open what is sealed", fix)?;
+            }
+        }
+        let lines = sops_lines(&recipients);
+        self.note("recipients", json!(recipients));
+        self.note("sops", json!(lines));
+        self.teller.block(&format!("\nCommit this as .sops.yaml:\n\n{lines}\n"))?;
+        Ok(())
+    }
+
+    /// Writes, restarts, follows.
+    fn in_force(&self, course: &mut Course) -> Result<Exit, Halt> {
+        course.wanted.config = course.answers.config();
+        self.offer_sealing(course)?;
+        let changes = self.runtime.block_on(course.wanted.changes(&self.place))?;
+        let changes = store::pending(changes);
+        let paths: Vec<PathBuf> = changes.iter().map(|change| change.path.clone()).collect();
+        self.note("changed", json!(if self.args.dry_run { &[][..] } else { &paths }));
+        if changes.is_empty() {
+            self.teller.done("files", "everything is as it should be; nothing was changed")?;
+            return Ok(Exit::Ok);
+        }
+        let verb = if self.args.dry_run { "would be " } else { "" };
+        let told: Vec<String> = changes.iter().map(|change| said(change, verb)).collect();
+        if self.args.dry_run {
+            self.note("wouldChange", json!(paths));
+            self.teller.done("files", told.join(", "))?;
+            self.teller.done("dry run", "nothing was changed")?;
+            return Ok(Exit::Ok);
+        }
+        if self.asks && !self.args.yes {
+            paths
+                .iter()
+                .for_each(|path| self.context.terminal.note(&format!("  {}", path.display())));
+            if !ask::yes("Write these and go on?", true)? {
+                return Err(Halt::at("files", "nothing was changed", ""));
+            }
+        }
+        let written = store::write(&self.place.directory, &changes)?;
+        self.teller.done("files", told.join(", "))?;
+        let drop_in = seal::drop_in(&self.place.directory);
+        let reload = drop_in.is_some_and(|drop_in| paths.contains(&drop_in));
+        let started = self.start(reload);
+        match started {
+            Ok(restarted) => {
+                written.keep()?;
+                self.follow(restarted)
+            }
+            Err(error) => {
+                written.put_back()?;
+                // With the old configuration, as far as it goes.
+                let _ = self.start(reload);
+                let fix = "journalctl -u gitopsd -n 30 tells why; everything is as it was";
+                Err(Halt::at("service", format!("{error:#}"), fix))
+            }
+        }
+    }
+
+    fn offer_sealing(&self, course: &mut Course) -> Result<(), Halt> {
+        let fits = seal::drop_in(&self.place.directory).is_some();
+        let plain = |id: &&str| !self.place.sealed(id).exists() && has(&course.wanted, id);
+        if course.wanted.seal || !self.asks || !fits || !IDS.iter().any(|id| plain(&id)) {
+            return Ok(());
+        }
+        if let Some(with) = self.runtime.block_on(seal::offered()) {
+            let question = format!("Seal keys and credentials to this machine, with {with}?");
+            course.wanted.seal = ask::yes(&question, false)?;
+        }
+        Ok(())
+    }
+
+    /// Restarts the service where there is one; true when there is.
+    fn start(&self, reload: bool) -> anyhow::Result<bool> {
+        if self.args.no_restart || !self.runtime.block_on(service::installed(&self.place.main))? {
+            return Ok(false);
+        }
+        self.runtime.block_on(service::restart(reload))?;
+        Ok(true)
+    }
+
+    fn follow(&self, restarted: bool) -> Result<Exit, Halt> {
+        if !restarted {
+            let main = self.place.main.display();
+            let found = format!("not restarted; start it with gitopsd --config {main} run");
+            self.teller.done("service", found)?;
+            return Ok(Exit::Ok);
+        }
+        self.teller.done("service", "gitopsd.service is restarted")?;
+        if self.args.no_wait {
+            return Ok(Exit::Ok);
+        }
+        let first = reconcile::first(self.context, self.args.timeout);
+        let first = self.runtime.block_on(first)?;
+        self.teller.block(&first.text)?;
+        self.note("ready", json!(first.ready));
+        if first.ready {
+            self.teller.done("first reconcile", "the cluster follows Git")?;
+            return Ok(Exit::Ok);
+        }
+        let fix = "see gitopsd status; what is set up stays, and goes on trying";
+        Err(Halt::at("first reconcile", "not everything is ready", fix))
+    }
+}
+
+fn said(change: &Change, verb: &str) -> String {
+    let done = if change.content.is_some() { "written" } else { "removed" };
+    format!("{} {verb}{done}", change.path.display())
+}
+
+/// The proof for the repository, as the daemon would put it together.
+fn credential(config: &Config, wanted: &Wanted) -> Result<Credential, Halt> {
+    let mut data = BTreeMap::new();
+    let files = &config.root.credentials;
+    for (key, id, used) in [
+        ("password", "git-password", files.password_file.is_some()),
+        ("bearerToken", "git-token", files.bearer_token_file.is_some()),
+        ("identity", "git-identity", files.identity_file.is_some()),
+        ("known_hosts", "git-known-hosts", files.known_hosts_file.is_some()),
+        ("ca.crt", "git-ca", files.ca_file.is_some()),
+    ] {
+        let found = wanted.given.get(id).or_else(|| wanted.held.get(id)).filter(|_| used);
+        if let Some(found) = found {
+            let text = found.expose();
+            let word = matches!(key, "password" | "bearerToken");
+            let text = if word { text.trim_ascii_end() } else { text };
+            data.insert(key.to_owned(), text.to_vec());
+        }
+    }
+    if data.contains_key("password") {
+        let name = files.username.clone().unwrap_or_else(|| "git".to_owned());
+        data.insert("username".to_owned(), name.into_bytes());
+    }
+    if data.is_empty() {
+        return Ok(Credential::default());
+    }
+    Credential::from_secret(&config.root.url, &data).map_err(|error| repository::stopped(&error))
+}
