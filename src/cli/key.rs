@@ -47,9 +47,14 @@ impl Places {
         let directory = credentials_directory(path);
         let (age, identity) = (directory.join("age-key"), directory.join("git-identity"));
         let Some(config) = config else { return Places { age, identity, recovery: None } };
+        // A sealed one is found again beside the plain one's place.
+        let plain = |path: PathBuf| match path.extension() {
+            Some(ending) if ending == "cred" => path.with_extension(""),
+            _ => path,
+        };
         Places {
-            age: config.decryption.age_key_file.unwrap_or(age),
-            identity: config.root.credentials.identity_file.unwrap_or(identity),
+            age: config.decryption.age_key_file.map_or(age, plain),
+            identity: config.root.credentials.identity_file.map_or(identity, plain),
             recovery: config.decryption.recovery,
         }
     }

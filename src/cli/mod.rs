@@ -124,7 +124,7 @@ enum Verb {
     History(history::Args),
     Suspend(suspend::Args),
     Resume(resume::Args),
-    Init(init::Args),
+    Init(Box<init::Args>),
     Keygen(keygen::Args),
     Key(key::Args),
     Completions(completions::Args),

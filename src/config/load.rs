@@ -192,8 +192,8 @@ fn read(path: &Path) -> Result<String, ReadError> {
 /// Reads systemd's variables through `env`; a list of directories counts by its first.
 ///
 /// A credential that systemd does not hand over is looked for beside the main file, where `init`
-/// puts it: so `check` and `run` in root's terminal find what the unit finds. Whoever may not look
-/// into that directory has none of them.
+/// puts it, plain or sealed (`ID.cred`): so `check` and `run` in root's terminal find what the unit
+/// finds. Whoever may not look into that directory has none of them.
 fn handed(path: &Path, env: impl Fn(&str) -> Option<PathBuf>) -> Handed {
     let directory = |name| {
         let listed = env(name)?;
@@ -203,7 +203,8 @@ fn handed(path: &Path, env: impl Fn(&str) -> Option<PathBuf>) -> Handed {
     let places: Vec<PathBuf> =
         env("CREDENTIALS_DIRECTORY").into_iter().chain([credentials_directory(path)]).collect();
     let given = |id: &str| {
-        let found = places.iter().map(|directory| directory.join(id));
+        let sealed = credentials_directory(path).join(format!("{id}.cred"));
+        let found = places.iter().map(|directory| directory.join(id)).chain([sealed]);
         let there = |path: &PathBuf| fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0);
         found.into_iter().find(there).map(|path| (id.to_owned(), path))
     };
@@ -323,12 +324,14 @@ mod tests {
         write(dir.path(), "credentials/git-password", "ours");
         let theirs = write(dir.path(), "unit/git-password", "theirs");
         write(dir.path(), "unit/age-key", "");
+        let sealed = write(dir.path(), "credentials/git-ca.cred", "sealed");
+        write(dir.path(), "credentials/git-password.cred", "sealed");
         let unit = dir.path().join("unit");
         let handed = handed(&main, |name| (name == "CREDENTIALS_DIRECTORY").then(|| unit.clone()));
         let config = load_with(&main, &handed, None).expect("valid");
         assert_eq!(config.decryption.age_key_file, Some(beside));
         assert_eq!(config.root.credentials.password_file, Some(theirs));
-        assert_eq!(config.root.credentials.ca_file, None);
+        assert_eq!(config.root.credentials.ca_file, Some(sealed));
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! Three defaults come from systemd: `$STATE_DIRECTORY`, `$RUNTIME_DIRECTORY`, and for each secret
 //! file that the configuration does not name, the credential of that purpose in
 //! `$CREDENTIALS_DIRECTORY`, else in `credentials/` beside the main file, when it is there and not
-//! empty (see [`CREDENTIALS`]). [`propose`] tells what the configuration would be with a file that
+//! empty (see [`CREDENTIALS`]); there it may also lie sealed, which whoever opens it has to know. [`propose`] tells what the configuration would be with a file that
 //! is not written yet, for `init`.
 //!
 //! This folder builds nothing and reads no secret: credential and key files are named here and

@@ -60,7 +60,7 @@ mod tests {
     fn a_new_identity_is_a_key_file_that_names_its_public_key() {
         let made = generate("2026-11-23T02:04:50Z");
         let ring = Keyring::parse(made.text.expose()).expect("our own format");
-        assert_eq!(ring.recipients(), [made.recipient.clone()]);
+        assert_eq!(ring.recipients(), std::slice::from_ref(&made.recipient));
         let text = String::from_utf8(made.text.expose().to_vec()).expect("text");
         let head = format!("# created: 2026-11-23T02:04:50Z\n# public key: {}\n", made.recipient);
         let secret = text.strip_prefix(&head).expect("both comments");

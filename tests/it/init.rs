@@ -1,20 +1,18 @@
 //! `gitopsd init`: from a bare host to one that follows Git, and back where something is wrong.
 //!
-//! The control plane, Git over HTTP and SSH, and age are real. Where a service manager is needed,
-//! a script called `systemctl` stands in that records its arguments and starts the daemon: the
-//! real one is met in the tests of the package.
+//! The control plane, Git over HTTP and SSH, and age are real.
+
+mod started; // the terminal, the service, sealing
 
 use crate::bed::effects::{Fate, Point, read, supervise};
 use crate::bed::{Auth, GitServer, Options, Repo, SshServer, TEST_KEY};
-use crate::world::{PATIENCE, World, mk_config_map, mk_kustomization, mk_namespace};
-use serde_json::Value;
+use crate::sealed::seal;
+use crate::world::{World, mk_config_map, mk_kustomization, mk_namespace};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::Instant;
 
 /// Who may open what is sealed to [`TEST_KEY`].
 const OURS: &str = "age1xwrz49vmfzwsnuu0ag2lhzehtkc0m7a7ra2w55glu6gmc9l3py0s5tftly";
@@ -100,7 +98,15 @@ fn init(world: &World, arguments: &[&str]) -> Output {
 fn flags_alone_set_a_host_up_once_and_the_daemon_follows() {
     let (mut world, server) = (World::new(), private_git());
     host(&world);
-    repository(&world, &server);
+    let repo = repository(&world, &server);
+    let theirs = recipient();
+    for (file, to) in [("ours", OURS), ("theirs", &theirs)] {
+        let object = mk_config_map(&world.namespace, file, "hidden");
+        let sealed = seal(&object, to, "^data$");
+        repo.write(&format!("apps/{}/{file}.yaml", world.namespace), &sealed);
+    }
+    repo.commit("sealed");
+    repo.push("main");
     let (url, password) = (server.url_of("infra/flux-config"), world.path("password"));
     let (key, password) = (world.path("age.key"), password.display().to_string());
     let key = key.display().to_string();
@@ -120,7 +126,9 @@ fn flags_alone_set_a_host_up_once_and_the_daemon_follows() {
     let told = said(&done);
     assert_eq!(done.status.code(), Some(0), "{told}");
     for part in [
-        "clusters/a leads to 2 Kustomizations from one source, 0 sealed files",
+        "clusters/a leads to 2 Kustomizations from one source, 2 sealed files",
+        &format!("theirs.yaml: sealed to {theirs}; the keys held here are {OURS}"),
+        "then sops updatekeys FILE",
         "no Flux controllers run in it",
         &format!("age: {OURS}\n"),
         "encrypted_regex: ^(data|stringData)$",
@@ -151,9 +159,17 @@ fn flags_alone_set_a_host_up_once_and_the_daemon_follows() {
     let shorter = init(&world, &["init", "--no-recovery", "--no-restart"]);
     assert!(said(&shorter).contains("nothing was changed"), "{}", said(&shorter));
 
+    repo.remove(&format!("apps/{}/theirs.yaml", world.namespace));
+    repo.replace(
+        "clusters/a/apps.yaml",
+        "  prune: true",
+        "  prune: true\n  decryption: {provider: sops}",
+    );
+    repo.commit("without theirs");
+    repo.push("main");
     world.start();
     world.settled();
-    assert!(world.get("configmap", "made").is_some());
+    assert!(world.get("configmap", "made").is_some() && world.get("configmap", "ours").is_some());
     assert_eq!(world.run(&["check"]).status.code(), Some(0));
 }
 
@@ -317,7 +333,7 @@ fn a_cluster_that_flux_owns_is_handed_over_first_and_its_keys_are_taken_along() 
     };
     world.cluster().apply(&controller(1));
     let all = ["init", "--repo", &url, "--path", "clusters/a", "--no-restart", "--recovery"];
-    let second = gitopsd_recipient();
+    let second = recipient();
     let all = [&all[..], &[&second]].concat();
     let before = files(&world);
     let refused = init(&world, &all);
@@ -340,7 +356,7 @@ fn a_cluster_that_flux_owns_is_handed_over_first_and_its_keys_are_taken_along() 
 }
 
 /// The public key of a fresh identity.
-fn gitopsd_recipient() -> String {
+fn recipient() -> String {
     age::x25519::Identity::generate().to_public().to_string()
 }
 
@@ -353,10 +369,10 @@ fn tool(program: &str, arguments: &[&str]) -> String {
 
 #[test]
 fn killed_at_any_change_the_next_run_puts_everything_back_first() {
-    let (world, server) = (World::new(), private_git());
+    let world = World::new();
     host(&world);
-    repository(&world, &server);
-    let (url, password) = (server.url_of("infra/flux-config"), world.path("password"));
+    repository(&world, &world.git);
+    let (url, password) = (world.git.url_of("infra/flux-config"), world.path("password"));
     let password = password.to_str().expect("UTF-8");
     let done = init(&world, &arguments(&url, password, &[]));
     assert_eq!(done.status.code(), Some(0), "{}", said(&done));
@@ -367,11 +383,16 @@ fn killed_at_any_change_the_next_run_puts_everything_back_first() {
         let at = changed.iter().position(|a| *a == "--password-file").expect("it is there");
         [&changed[..at], &changed[at + 2..]].concat()
     };
-    for effect in ["rename undo", "rename git-token", "unlink git-password", "rename 50-init.yaml"]
-    {
+    for effect in [
+        "rename .init/*",
+        "rename credentials/*",
+        "unlink credentials/git-password*",
+        "rename config.d/*",
+        "unlink .init/undo*",
+    ] {
         let log = world.path("effects");
         let _ = fs::remove_file(&log);
-        let fate = Fate::Kill(Point::first(&format!("{effect}*")));
+        let fate = Fate::Kill(Point::first(effect));
         let (root, fault) = (world.path("config.yaml"), world.path("no-fault"));
         let root = root.parent().expect("a file lies in a directory");
         let mut command = supervise(root, &log, &fate, &fault);
@@ -379,6 +400,7 @@ fn killed_at_any_change_the_next_run_puts_everything_back_first() {
         command.arg("--config").arg(world.path("config.yaml")).args(&changed);
         let cut = command.stdin(Stdio::null()).output().expect("the supervisor runs");
         assert!(read(&log).cut, "{effect}: {:#?}\n{}", read(&log).all, said(&cut));
+        assert_ne!(files(&world), before, "{effect}: there is something to put back");
         let next = init(&world, &arguments(&url, password, &["--branch", "mian"]));
         assert_eq!(next.status.code(), Some(1), "{}", said(&next));
         assert_eq!(files(&world), before, "{effect}");

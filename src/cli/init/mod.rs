@@ -29,7 +29,7 @@ mod store;
 mod tell;
 mod url;
 
-pub use seal::open as open_sealed;
+pub use seal::{open as open_sealed, open_all};
 
 use super::words;
 use super::{Context, Exit};

@@ -3,10 +3,12 @@
 //! A credential lies plain, or sealed once that was asked for; a new value of one that lies sealed
 //! is sealed too.
 
-use super::seal;
 use super::store::Change;
-use crate::config::credentials_directory;
+use super::tell::Halt;
+use super::{repository, seal};
+use crate::config::{Config, credentials_directory};
 use crate::secrets::{Plaintext, read_credential};
+use crate::source::Credential;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -113,5 +115,35 @@ impl Wanted {
         let content = Some(Plaintext::new(self.config.clone().into_bytes()));
         changes.push(Change { path: place.config.clone(), content, mode: 0o644 });
         Ok(changes)
+    }
+
+    /// The proof for the repository, as the daemon would put it together.
+    pub fn credential(&self, config: &Config) -> Result<Credential, Halt> {
+        let mut data = BTreeMap::new();
+        let files = &config.root.credentials;
+        for (key, id, used) in [
+            ("password", "git-password", files.password_file.is_some()),
+            ("bearerToken", "git-token", files.bearer_token_file.is_some()),
+            ("identity", "git-identity", files.identity_file.is_some()),
+            ("known_hosts", "git-known-hosts", files.known_hosts_file.is_some()),
+            ("ca.crt", "git-ca", files.ca_file.is_some()),
+        ] {
+            let found = self.given.get(id).or_else(|| self.held.get(id)).filter(|_| used);
+            if let Some(found) = found {
+                let text = found.expose();
+                let word = matches!(key, "password" | "bearerToken");
+                let text = if word { text.trim_ascii_end() } else { text };
+                data.insert(key.to_owned(), text.to_vec());
+            }
+        }
+        if data.contains_key("password") {
+            let name = files.username.clone().unwrap_or_else(|| "git".to_owned());
+            data.insert("username".to_owned(), name.into_bytes());
+        }
+        if data.is_empty() {
+            return Ok(Credential::default());
+        }
+        Credential::from_secret(&config.root.url, &data)
+            .map_err(|error| repository::stopped(&error))
     }
 }

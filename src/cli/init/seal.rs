@@ -5,10 +5,12 @@
 //! `ID.cred`; a drop-in of the unit names it in place of the plain file.
 
 use super::child;
+use crate::config::Config;
 use crate::secrets::Plaintext;
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tokio::io::AsyncWriteExt;
 
 const PROGRAM: &str = "systemd-creds";
 
@@ -41,6 +43,34 @@ pub async fn open(id: &str, path: &Path) -> anyhow::Result<Plaintext> {
     let (name, sealed) = (format!("--name={id}"), tokio::fs::read(path).await?);
     let opened = work(&["decrypt", &name, "-", "-"], &sealed).await;
     opened.with_context(|| format!("cannot open {}", path.display()))
+}
+
+/// Opens what a configuration finds sealed into a private directory, and names the files there: for
+/// verbs that do in root's terminal what the unit does.
+pub async fn open_all(config: &mut Config, private: &Path) -> anyhow::Result<()> {
+    let files = &mut config.root.credentials;
+    for path in [
+        &mut config.decryption.age_key_file,
+        &mut files.password_file,
+        &mut files.bearer_token_file,
+        &mut files.identity_file,
+        &mut files.known_hosts_file,
+        &mut files.ca_file,
+    ] {
+        let Some(sealed) = path.as_ref().filter(|path| path.extension() == Some("cred".as_ref()))
+        else {
+            continue;
+        };
+        let id = sealed.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let content = open(&id, sealed).await?;
+        let opened = private.join(id);
+        let mut options = tokio::fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&opened).await?;
+        file.write_all(content.expose()).await?;
+        file.flush().await?;
+        *path = Some(opened);
+    }
+    Ok(())
 }
 
 async fn work(arguments: &[&str], input: &[u8]) -> anyhow::Result<Plaintext> {

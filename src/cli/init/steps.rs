@@ -2,7 +2,7 @@
 
 use super::age::{self, Choice, Keys};
 use super::gather::{Course, Gather, has, lines};
-use super::plan::{IDS, Place, Wanted};
+use super::plan::{IDS, Place};
 use super::repository::{self, Failure, Reached};
 use super::ssh::{self, Known};
 use super::store::{self, Change};
@@ -13,10 +13,9 @@ use crate::cli::public::sops_lines;
 use crate::cli::{Context, Exit, reconcile};
 use crate::config::{self, Config, Proposal};
 use crate::secrets::Plaintext;
-use crate::source::{Credential, SourceError};
+use crate::source::SourceError;
 use serde_json::{Value, json};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tokio::runtime::Runtime;
 
@@ -64,7 +63,7 @@ impl<'a> Init<'a> {
 
     /// Goes through all of it.
     pub fn go(&self) -> Result<Exit, Halt> {
-        self.rights()?;
+        let _lock = self.rights()?;
         let standing = config::load(&self.place.main).ok();
         let asked = Gather { args: self.args, asks: self.asks, place: &self.place };
         let mut course = self.runtime.block_on(asked.gather(standing.as_ref()))?;
@@ -83,7 +82,7 @@ impl<'a> Init<'a> {
     }
 
     /// Whoever cannot write here need not be asked anything.
-    fn rights(&self) -> Result<(), Halt> {
+    fn rights(&self) -> Result<Option<store::Lock>, Halt> {
         let directory = &self.place.directory;
         let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         let writable = nix::unistd::access(there, nix::unistd::AccessFlags::W_OK);
@@ -99,15 +98,19 @@ impl<'a> Init<'a> {
             return Err(Halt::at("rights", found, fix));
         }
         if self.args.dry_run {
-            return Ok(());
+            return Ok(None);
         }
+        let Ok(lock) = store::lock(directory) else {
+            let fix = "wait for it, or end it: pgrep -af 'gitopsd init'";
+            return Err(Halt::at("rights", "another gitopsd init is under way", fix));
+        };
         if store::cut_short(directory) {
             store::recover(directory)?;
             let found = "an earlier init was cut short; what it had changed is put back";
             self.teller.warn("rights", found, "")?;
         }
         store::recover(directory)?;
-        Ok(())
+        Ok(lock)
     }
 
     /// A password that was meant for one server is not shown to another.
@@ -179,7 +182,7 @@ impl<'a> Init<'a> {
     /// Reaches the repository; a deploy key that was just made has to be accepted first.
     fn reach(&self, config: &Config, course: &mut Course) -> Result<Reached, Halt> {
         if !course.fresh {
-            return repository::reach(config, credential(config, &course.wanted)?);
+            return repository::reach(config, course.wanted.credential(config)?);
         }
         let Some(identity) = course.wanted.given.get("git-identity") else {
             let found = "one would be made; until the repository accepts it, nothing else is tried";
@@ -193,7 +196,7 @@ impl<'a> Init<'a> {
             if self.asks {
                 ask::line("Add this line to the repository's deploy keys, then press Enter", None)?;
             }
-            match repository::fetch(config, credential(config, &course.wanted)?) {
+            match repository::fetch(config, course.wanted.credential(config)?) {
                 Ok(reached) => return Ok(reached),
                 Err(Failure::Other(error)) => return Err(error.into()),
                 Err(Failure::Git(error @ SourceError::AuthenticationFailed { .. })) => {
@@ -324,7 +327,7 @@ impl<'a> Init<'a> {
     fn offer_sealing(&self, course: &mut Course) -> Result<(), Halt> {
         let fits = seal::drop_in(&self.place.directory).is_some();
         let plain = |id: &&str| !self.place.sealed(id).exists() && has(&course.wanted, id);
-        if course.wanted.seal || !self.asks || !fits || !IDS.iter().any(|id| plain(&id)) {
+        if course.wanted.seal || !self.asks || !fits || !IDS.iter().any(plain) {
             return Ok(());
         }
         if let Some(with) = self.runtime.block_on(seal::offered()) {
@@ -370,33 +373,4 @@ impl<'a> Init<'a> {
 fn said(change: &Change, verb: &str) -> String {
     let done = if change.content.is_some() { "written" } else { "removed" };
     format!("{} {verb}{done}", change.path.display())
-}
-
-/// The proof for the repository, as the daemon would put it together.
-fn credential(config: &Config, wanted: &Wanted) -> Result<Credential, Halt> {
-    let mut data = BTreeMap::new();
-    let files = &config.root.credentials;
-    for (key, id, used) in [
-        ("password", "git-password", files.password_file.is_some()),
-        ("bearerToken", "git-token", files.bearer_token_file.is_some()),
-        ("identity", "git-identity", files.identity_file.is_some()),
-        ("known_hosts", "git-known-hosts", files.known_hosts_file.is_some()),
-        ("ca.crt", "git-ca", files.ca_file.is_some()),
-    ] {
-        let found = wanted.given.get(id).or_else(|| wanted.held.get(id)).filter(|_| used);
-        if let Some(found) = found {
-            let text = found.expose();
-            let word = matches!(key, "password" | "bearerToken");
-            let text = if word { text.trim_ascii_end() } else { text };
-            data.insert(key.to_owned(), text.to_vec());
-        }
-    }
-    if data.contains_key("password") {
-        let name = files.username.clone().unwrap_or_else(|| "git".to_owned());
-        data.insert("username".to_owned(), name.into_bytes());
-    }
-    if data.is_empty() {
-        return Ok(Credential::default());
-    }
-    Credential::from_secret(&config.root.url, &data).map_err(|error| repository::stopped(&error))
 }

@@ -10,6 +10,8 @@
 
 use crate::secrets::Plaintext;
 use anyhow::Context as _;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -44,6 +46,19 @@ impl Change {
 /// Those of the changes that would change something.
 pub fn pending(changes: Vec<Change>) -> Vec<Change> {
     changes.into_iter().filter(|change| !change.is_so()).collect()
+}
+
+/// Keeps another `init` out for as long as it lives.
+pub type Lock = Flock<File>;
+
+/// Locks the directory; nothing where there is none yet.
+///
+/// # Errors
+/// Somebody else has it.
+pub fn lock(directory: &Path) -> Result<Option<Lock>, Errno> {
+    let Ok(opened) = File::open(directory) else { return Ok(None) };
+    let locked = Flock::lock(opened, FlockArg::LockExclusiveNonblock);
+    locked.map(Some).map_err(|(_, error)| error)
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -121,6 +136,9 @@ fn carry_out(changes: &[Change], undo: &Undo) -> anyhow::Result<()> {
         // Only whoever may read the keys may see that they are there.
         let mode = if directory.ends_with("credentials") { 0o700 } else { 0o755 };
         let made = fs::DirBuilder::new().mode(mode).create(directory);
+        // Whatever root's umask: the service has to read what is not secret.
+        let made =
+            made.and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(mode)));
         made.with_context(|| directory.display().to_string())?;
     }
     for change in changes {
@@ -292,6 +310,16 @@ mod tests {
         let error = write(dir.path(), &changes).expect_err("a file is no directory");
         assert!(format!("{error:#}").contains("file"), "{error:#}");
         assert_eq!(all(dir.path()), before);
+    }
+
+    #[test]
+    fn only_one_at_a_time_has_a_directory() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let first = lock(dir.path()).expect("nobody has it").expect("it is there");
+        assert_eq!(lock(dir.path()).err(), Some(Errno::EWOULDBLOCK));
+        drop(first);
+        assert!(lock(dir.path()).expect("free again").is_some());
+        assert!(lock(&dir.path().join("none")).expect("nothing to lock").is_none());
     }
 
     #[test]
