@@ -206,7 +206,7 @@ fn restore(place: &Path) -> anyhow::Result<()> {
             // Put back by a restore that was cut short.
             (true, false) => Ok(()),
             (false, _) => match fs::remove_file(path) {
-                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+                Err(error) if !gone(&error) => Err(error),
                 _ => Ok(()),
             },
         };
@@ -220,6 +220,11 @@ fn restore(place: &Path) -> anyhow::Result<()> {
         let _ = fs::remove_dir(directory);
     }
     Ok(())
+}
+
+/// There is no such file, or no directory that it could lie in.
+fn gone(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 /// A rename onto another name of the same file does nothing, and would leave the second name.

@@ -7,24 +7,27 @@
 use super::*;
 use crate::world::PATIENCE;
 use serde_json::Value;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Answers questions on a terminal; what it shows comes back.
-fn on_terminal(world: &World, answers: &str) -> (Option<i32>, String) {
+/// `init` on a terminal of its own.
+fn script(world: &World) -> Command {
     let program = env!("CARGO_BIN_EXE_gitopsd");
     let config = world.path("config.yaml");
     let command = format!("{program} --config {} init --no-restart", config.display());
-    // What is typed ahead is taken by the terminal's line discipline, a line for each question.
-    let mut script = Command::new("script");
+    // A question that nobody answers ends the test, not the day.
+    let mut script = Command::new("timeout");
+    script.args(["--foreground", "90", "script"]);
     script.args(["--quiet", "--return", "--echo", "never", "--command", &command, "/dev/null"]);
-    let mut child = script
-        .env("NO_COLOR", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("util-linux is everywhere");
+    script.env("NO_COLOR", "1");
+    script
+}
+
+/// Answers questions on a terminal, typed ahead, a line for each; what it shows comes back.
+fn on_terminal(world: &World, answers: &str) -> (Option<i32>, String) {
+    let mut script = script(world);
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script");
     child.stdin.take().expect("piped").write_all(answers.as_bytes()).expect("it reads");
     let output = child.wait_with_output().expect("it ends");
     (output.status.code(), said(&output))
@@ -57,6 +60,47 @@ fn on_a_terminal_everything_is_asked_for_and_nothing_is_written_without_a_yes() 
     let (code, told) = on_terminal(&world, "");
     assert_eq!(code, Some(0), "nothing is left to ask: {told}");
     assert!(told.contains("nothing was changed"), "{told}");
+}
+
+#[test]
+fn on_a_terminal_the_host_key_is_compared_and_a_deploy_key_waits_to_be_added() {
+    let world = World::new();
+    host(&world);
+    repository(&world, &world.git);
+    let server = SshServer::start(world.git.root());
+    let mut script = script(&world);
+    let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script");
+    let mut typed = child.stdin.take().expect("piped");
+    let url = server.url_of("infra/flux-config");
+    // The branch, no file of a key, no second recipient; the host key is refused at first.
+    let answers = format!("{url}\n\nclusters/a\n\n\nwhat\nyes\n");
+    typed.write_all(answers.as_bytes()).expect("it reads");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut told = String::new();
+    let mut public = None;
+    while let Some(Ok(line)) = lines.next() {
+        told += &format!("{line}\n");
+        if line.starts_with("ssh-ed25519 ") {
+            public = Some(line.trim().to_owned());
+            // Too early: nobody has added it.
+            typed.write_all(b"\n").expect("it reads");
+        } else if line.contains("try again, or Ctrl-C") {
+            let accepted = server.identity().with_file_name("authorized_keys");
+            let line = fs::read_to_string(&accepted).expect("the bed wrote it");
+            let (forced, _) = line.split_once("ssh-ed25519").expect("a key");
+            let public = public.clone().expect("it was shown before");
+            fs::write(&accepted, format!("{forced}{public}\n")).expect("ours");
+            typed.write_all(b"\ny\n").expect("it reads");
+        }
+    }
+    let code = child.wait().expect("it ends").code();
+    assert_eq!(code, Some(0), "{told}");
+    for part in ["answer yes or no", "✓ host key", "is pinned: SHA256:", "✓ files"] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    let shown = world.json(&["key", "show"]);
+    let line = public.expect("it was shown");
+    assert_eq!(shown["deploy"]["public"].as_str(), line.strip_suffix(" gitopsd"));
 }
 
 /// Puts a `systemctl` on the program's `$PATH` that records its arguments; `restart` does what
