@@ -25,6 +25,8 @@ pub struct Choice<'a> {
     pub named: Option<&'a Plaintext>,
     /// A new one was asked for in so many words: the cluster's is left alone.
     pub generate: bool,
+    /// Only to say what would be done.
+    pub dry: bool,
 }
 
 /// Chooses. A key that lies here is never replaced.
@@ -67,6 +69,10 @@ pub async fn choose(
         let told = keyring.recipients().join(", ");
         teller.done(WHAT, format!("{told} is imported from Flux's Secret sops-age"))?;
         return Ok(Keys { keyring, new: Some(text) });
+    }
+    if choice.dry {
+        teller.done(WHAT, "a new one would be made")?;
+        return Ok(Keys { keyring: Keyring::empty(), new: None });
     }
     let made = generate(&now());
     let keyring = Keyring::parse(made.text.expose())?;

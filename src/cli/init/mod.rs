@@ -3,11 +3,12 @@
 //! [`run`] goes through the steps in `steps`, each told by a line (`tell`): rights, the answers
 //! (`answers`°; `gather` has them from flags, from what stands, from questions of `ask`), `cluster`, the keys of an
 //! ssh server (`ssh`), the `repository`, the `age` key, and then everything at once into place
-//! (`plan` says what, `store` does it), the `service` restarted and its first pass followed. `seal`
+//! (`plan` says what, `store` does it, `force` has both done), the `service` restarted and its first
+//! pass followed. `seal`
 //! is `systemd-creds`, `child` runs other programs, `url`° knows short forms.
 //!
 //! Nothing is written before everything was tried, but for one thing: a deploy key that was made
-//! for a repository that does not accept it yet, so that it can be added there. The main file is
+//! for a repository: it is kept from the moment it is shown, so that it can be added there. The main file is
 //! never written: what was answered lies in `config.d/50-init.yaml`, secrets in `credentials/`, a
 //! file for each credential of the unit. All paths follow from `--config`.
 //!
@@ -18,6 +19,7 @@ mod answers;
 mod ask;
 mod child;
 mod cluster;
+mod force;
 mod gather;
 mod plan;
 mod repository;

@@ -69,6 +69,8 @@ pub struct Wanted {
     pub dropped: BTreeSet<&'static str>,
     /// All of them are to be sealed.
     pub seal: bool,
+    /// Nothing is to be sealed yet: that might make a key on this host.
+    pub dry: bool,
 }
 
 impl Wanted {
@@ -99,7 +101,10 @@ impl Wanted {
                 false => false,
             };
             if !same {
-                let content = Some(seal::seal(id, content).await?);
+                let content = match self.dry {
+                    true => Some(Plaintext::default()),
+                    false => Some(seal::seal(id, content).await?),
+                };
                 changes.push(Change { path: cred, content, mode: 0o400 });
             }
             changes.push(gone(plain));

@@ -7,10 +7,10 @@ use super::repository::{self, Failure, Reached};
 use super::ssh::{self, Known};
 use super::store::{self, Change};
 use super::tell::{Halt, Teller};
-use super::{Args, ask, cluster, seal, service, url};
+use super::{Args, ask, cluster, seal, url};
 use crate::cli::check::Finding;
 use crate::cli::public::sops_lines;
-use crate::cli::{Context, Exit, reconcile};
+use crate::cli::{Context, Exit};
 use crate::config::{self, Config, Proposal};
 use crate::secrets::Plaintext;
 use crate::source::SourceError;
@@ -21,13 +21,13 @@ use tokio::runtime::Runtime;
 
 /// One setting-up.
 pub struct Init<'a> {
-    context: &'a Context,
-    args: &'a Args,
+    pub(super) context: &'a Context,
+    pub(super) args: &'a Args,
     /// Tells what is done.
     pub teller: Teller<'a>,
-    place: Place,
-    asks: bool,
-    runtime: Runtime,
+    pub(super) place: Place,
+    pub(super) asks: bool,
+    pub(super) runtime: Runtime,
     /// What a program wants to know at the end, beside the steps.
     result: RefCell<serde_json::Map<String, Value>>,
 }
@@ -57,7 +57,7 @@ impl<'a> Init<'a> {
         Value::Object(report)
     }
 
-    fn note(&self, key: &str, value: Value) {
+    pub(super) fn note(&self, key: &str, value: Value) {
         self.result.borrow_mut().insert(key.to_owned(), value);
     }
 
@@ -77,8 +77,12 @@ impl<'a> Init<'a> {
         let keys = self.age_key(&config, &mut course, &cluster)?;
         reached.contents(&config, &keys.keyring, &self.teller)?;
         drop((reached, cluster));
-        self.recipients(&config, &keys)?;
-        self.in_force(&mut course)
+        let sops = self.recipients(&config, &keys)?;
+        let changes = self.changes(&mut course)?;
+        if self.args.dry_run {
+            return self.would(&changes);
+        }
+        self.in_force(&changes, &sops)
     }
 
     /// Whoever cannot write here need not be asked anything.
@@ -189,8 +193,9 @@ impl<'a> Init<'a> {
             return Err(Halt::Found(Box::new(Finding::ok("deploy key", found)), Exit::Ok));
         };
         let (line, fingerprint) = ssh::deploy_line(identity).unwrap_or_default();
-        self.note("deployKey", json!({"public": line, "fingerprint": fingerprint}));
-        self.teller.done("deploy key", format!("{fingerprint} is new"))?;
+        let path = self.keep_identity(identity.clone())?;
+        self.note("deployKey", json!({"path": path, "public": line, "fingerprint": fingerprint}));
+        self.teller.done("deploy key", format!("{fingerprint} is new, in {}", path.display()))?;
         self.teller.block(&format!("{line}\n"))?;
         loop {
             if self.asks {
@@ -200,34 +205,25 @@ impl<'a> Init<'a> {
                 Ok(reached) => return Ok(reached),
                 Err(Failure::Other(error)) => return Err(error.into()),
                 Err(Failure::Git(error @ SourceError::AuthenticationFailed { .. })) => {
-                    if self.asks {
-                        self.teller.warn(
-                            "repository",
-                            error.to_string(),
-                            "try again, or Ctrl-C",
-                        )?;
-                        continue;
+                    if !self.asks {
+                        let fix = "add the line above to the repository's deploy keys, then run \
+                                   the same again; the key stays";
+                        return Err(Halt::at("repository", error.to_string(), fix));
                     }
-                    return Err(self.keep_identity(course, &error)?);
+                    self.teller.warn("repository", error.to_string(), "try again, or Ctrl-C")?;
                 }
                 Err(Failure::Git(error)) => return Err(repository::stopped(&error)),
             }
         }
     }
 
-    /// The one thing that is written although not everything could be tried.
-    fn keep_identity(&self, course: &mut Course, error: &SourceError) -> Result<Halt, Halt> {
-        let identity = course.wanted.given.remove("git-identity").into_iter();
+    /// The one thing that is written although not everything could be tried: what was shown may
+    /// have been added to the repository.
+    fn keep_identity(&self, identity: Plaintext) -> Result<PathBuf, Halt> {
         let path = self.place.credentials.join("git-identity");
-        let change =
-            identity.map(|key| Change { path: path.clone(), content: Some(key), mode: 0o400 });
-        store::write(&self.place.directory, &change.collect::<Vec<_>>())?.keep()?;
-        let fix = format!(
-            "add the line above to the repository's deploy keys, then run the same again; the \
-             key is kept in {}",
-            path.display()
-        );
-        Ok(Halt::at("repository", error.to_string(), fix))
+        let change = Change { path: path.clone(), content: Some(identity), mode: 0o400 };
+        store::write(&self.place.directory, &[change])?.keep()?;
+        Ok(path)
     }
 
     fn age_key(
@@ -244,133 +240,31 @@ impl<'a> Init<'a> {
             held: wanted.held.get("age-key").map(|held| (held, path.as_path())),
             named: named.as_ref(),
             generate: self.args.generate_age_key,
+            dry: self.args.dry_run,
         };
         let keys = self.runtime.block_on(age::choose(choice, cluster, &self.teller))?;
         keys.new.iter().for_each(|new| drop(wanted.given.insert("age-key", new.clone())));
         Ok(keys)
     }
 
-    /// Says to whom secrets are to be sealed from now on.
-    fn recipients(&self, config: &Config, keys: &Keys) -> Result<(), Halt> {
+    /// To whom secrets are to be sealed from now on: the lines of `.sops.yaml`.
+    fn recipients(&self, config: &Config, keys: &Keys) -> Result<String, Halt> {
         let mut recipients = keys.keyring.recipients();
         match &config.decryption.recovery {
+            Some(second) if recipients.contains(second) => {
+                let found = "the second recipient is this host's own key";
+                let fix = "say --recovery with a key that lies elsewhere, or --no-recovery";
+                return Err(Halt::at("recovery", found, fix));
+            }
             Some(second) => {
-                if !recipients.contains(second) {
-                    recipients.push(second.clone());
-                    self.teller.done("recovery", format!("{second} can open them too"))?;
-                } else {
-                    let found = "the second recipient is this host's own key";
-                    let fix = "say --recovery with a key that lies elsewhere, or --no-recovery";
-                    return Err(Halt::at("recovery", found, fix));
-                }
+                recipients.push(second.clone());
+                self.teller.done("recovery", format!("{second} can open sealed files too"))?;
             }
             None => {
                 let fix = "keep a copy of the age key off this host";
                 self.teller.warn("recovery", "nobody else can open what is sealed", fix)?;
             }
         }
-        let lines = sops_lines(&recipients);
-        self.note("recipients", json!(recipients));
-        self.note("sops", json!(lines));
-        self.teller.block(&format!("\nCommit this as .sops.yaml:\n\n{lines}\n"))?;
-        Ok(())
+        Ok(sops_lines(&recipients))
     }
-
-    /// Writes, restarts, follows.
-    fn in_force(&self, course: &mut Course) -> Result<Exit, Halt> {
-        course.wanted.config = course.answers.config();
-        self.offer_sealing(course)?;
-        let changes = self.runtime.block_on(course.wanted.changes(&self.place))?;
-        let changes = store::pending(changes);
-        let paths: Vec<PathBuf> = changes.iter().map(|change| change.path.clone()).collect();
-        self.note("changed", json!(if self.args.dry_run { &[][..] } else { &paths }));
-        if changes.is_empty() {
-            self.teller.done("files", "everything is as it should be; nothing was changed")?;
-            return Ok(Exit::Ok);
-        }
-        let verb = if self.args.dry_run { "would be " } else { "" };
-        let told: Vec<String> = changes.iter().map(|change| said(change, verb)).collect();
-        if self.args.dry_run {
-            self.note("wouldChange", json!(paths));
-            self.teller.done("files", told.join(", "))?;
-            self.teller.done("dry run", "nothing was changed")?;
-            return Ok(Exit::Ok);
-        }
-        if self.asks && !self.args.yes {
-            paths
-                .iter()
-                .for_each(|path| self.context.terminal.note(&format!("  {}", path.display())));
-            if !ask::yes("Write these and go on?", true)? {
-                return Err(Halt::at("files", "nothing was changed", ""));
-            }
-        }
-        let written = store::write(&self.place.directory, &changes)?;
-        self.teller.done("files", told.join(", "))?;
-        let drop_in = seal::drop_in(&self.place.directory);
-        let reload = drop_in.is_some_and(|drop_in| paths.contains(&drop_in));
-        let started = self.start(reload);
-        match started {
-            Ok(restarted) => {
-                written.keep()?;
-                self.follow(restarted)
-            }
-            Err(error) => {
-                written.put_back()?;
-                // With the old configuration, as far as it goes.
-                let _ = self.start(reload);
-                let fix = "journalctl -u gitopsd -n 30 tells why; everything is as it was";
-                Err(Halt::at("service", format!("{error:#}"), fix))
-            }
-        }
-    }
-
-    fn offer_sealing(&self, course: &mut Course) -> Result<(), Halt> {
-        let fits = seal::drop_in(&self.place.directory).is_some();
-        let plain = |id: &&str| !self.place.sealed(id).exists() && has(&course.wanted, id);
-        if course.wanted.seal || !self.asks || !fits || !IDS.iter().any(plain) {
-            return Ok(());
-        }
-        if let Some(with) = self.runtime.block_on(seal::offered()) {
-            let question = format!("Seal keys and credentials to this machine, with {with}?");
-            course.wanted.seal = ask::yes(&question, false)?;
-        }
-        Ok(())
-    }
-
-    /// Restarts the service where there is one; true when there is.
-    fn start(&self, reload: bool) -> anyhow::Result<bool> {
-        if self.args.no_restart || !self.runtime.block_on(service::installed(&self.place.main))? {
-            return Ok(false);
-        }
-        self.runtime.block_on(service::restart(reload))?;
-        Ok(true)
-    }
-
-    fn follow(&self, restarted: bool) -> Result<Exit, Halt> {
-        if !restarted {
-            let main = self.place.main.display();
-            let found = format!("not restarted; start it with gitopsd --config {main} run");
-            self.teller.done("service", found)?;
-            return Ok(Exit::Ok);
-        }
-        self.teller.done("service", "gitopsd.service is restarted")?;
-        if self.args.no_wait {
-            return Ok(Exit::Ok);
-        }
-        let first = reconcile::first(self.context, self.args.timeout);
-        let first = self.runtime.block_on(first)?;
-        self.teller.block(&first.text)?;
-        self.note("ready", json!(first.ready));
-        if first.ready {
-            self.teller.done("first reconcile", "the cluster follows Git")?;
-            return Ok(Exit::Ok);
-        }
-        let fix = "see gitopsd status; what is set up stays, and goes on trying";
-        Err(Halt::at("first reconcile", "not everything is ready", fix))
-    }
-}
-
-fn said(change: &Change, verb: &str) -> String {
-    let done = if change.content.is_some() { "written" } else { "removed" };
-    format!("{} {verb}{done}", change.path.display())
 }
