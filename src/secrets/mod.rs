@@ -1,7 +1,7 @@
 //! Sealed files: opens what SOPS sealed to an age key, and says why when it cannot.
 //!
 //! A [`Keyring`] holds the host's identities, read once from [`credential()`]s and from the
-//! `*.agekey` entries of Flux's Secrets ([`Keyring::parse`], [`Keyring::merge`]); [`generate`] makes
+//! `*.agekey` entries of Flux's Secrets ([`Keyring::parse`], [`Keyring::merge`]); [`generate()`] makes
 //! a new one. For a file,
 //! [`Format::by_name`] and [`is_sealed`] decide cheaply whether there is anything to do; [`open`]
 //! then unwraps the data key, opens every value against its own path, checks the MAC over the

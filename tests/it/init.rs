@@ -406,3 +406,31 @@ fn killed_at_any_change_the_next_run_puts_everything_back_first() {
         assert_eq!(files(&world), before, "{effect}");
     }
 }
+
+#[test]
+fn a_repository_of_many_parts_is_counted_and_its_other_sources_are_left_for_later() {
+    let world = World::new();
+    host(&world);
+    let (_, app) = world.examples("2m");
+    drop(app);
+    let (url, key) = (world.git.url_of("infra/flux-config"), world.path("age.key"));
+    let key = key.to_str().expect("UTF-8");
+    let output = init(
+        &world,
+        &[
+            &["init", "--repo", &url, "--path", "clusters/my-cluster", "--age-key", key][..],
+            &["--no-recovery", "--no-restart"],
+        ]
+        .concat(),
+    );
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    for part in [
+        "clusters/my-cluster leads to 5 Kustomizations from 3 sources, one sealed file",
+        "2 Kustomizations of other sources cannot be looked at yet",
+        "ok    sops: .sops.yaml names these recipients already",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(!told.contains("sealed file:") && !told.contains("creation_rules"), "{told}");
+}

@@ -9,9 +9,13 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 const WHAT: &str = "cluster";
+
+/// What the unit hands over to the service.
+const K3S: &str = "/etc/rancher/k3s/k3s.yaml";
 
 /// Largest kubeconfig; k3s writes 3 KiB.
 const KUBECONFIG: u64 = 1 << 20;
@@ -42,6 +46,12 @@ pub async fn find(config: &Config, teller: &Teller<'_>) -> Result<Cluster, Halt>
         };
         Halt::at(WHAT, format!("kubeconfig {shown}: {error}"), fix)
     })?;
+    let mode = std::fs::metadata(path).map(|metadata| metadata.permissions().mode());
+    if path != Path::new(K3S) && mode.is_ok_and(|mode| mode & 0o004 == 0) {
+        // The unit hands over k3s's own only.
+        let found = format!("{shown} is not for everybody, and the service runs as gitopsd");
+        teller.warn(WHAT, found, &format!("let it: setfacl -m u:gitopsd:r {shown}"))?;
+    }
     let stopped = |error: ClusterError| {
         let fix = error.hint().unwrap_or_else(|| "is it running? systemctl status k3s".to_owned());
         Halt::at(WHAT, error.to_string(), fix)

@@ -2,7 +2,7 @@
 
 use super::gather::{Course, has};
 use super::plan::IDS;
-use super::steps::Init;
+use super::steps::{Init, Sops};
 use super::store::{self, Change};
 use super::tell::Halt;
 use super::{ask, seal, service};
@@ -44,12 +44,12 @@ impl Init<'_> {
     }
 
     /// Writes, restarts, follows.
-    pub(super) fn in_force(&self, changes: &[Change], sops: &str) -> Result<Exit, Halt> {
+    pub(super) fn in_force(&self, changes: &[Change], sops: &Sops) -> Result<Exit, Halt> {
         self.note("changed", json!(paths(changes)));
-        self.note("sops", json!(sops));
+        self.note("sops", json!(sops.lines));
         if changes.is_empty() {
             self.teller.done("files", "everything is as it should be; nothing was changed")?;
-            self.teller.block(&commit(sops))?;
+            self.commit(sops)?;
             return match self.answers_now() {
                 true => Ok(Exit::Ok),
                 false => self.follow(self.start(false)?),
@@ -72,7 +72,7 @@ impl Init<'_> {
                 for change in changes {
                     self.teller.done("files", self.said(change, ""))?;
                 }
-                self.teller.block(&commit(sops))?;
+                self.commit(sops)?;
                 self.follow(started)
             }
             Err(error) => {
@@ -83,6 +83,13 @@ impl Init<'_> {
                 Err(Halt::at("service", format!("{error:#}"), fix))
             }
         }
+    }
+
+    fn commit(&self, Sops { lines, known }: &Sops) -> anyhow::Result<()> {
+        if *known {
+            return self.teller.done("sops", ".sops.yaml names these recipients already");
+        }
+        self.teller.block(&format!("\nCommit this as .sops.yaml:\n\n{lines}\n"))
     }
 
     /// Whether a daemon is there already.
@@ -147,8 +154,4 @@ enum Started {
 
 fn paths(changes: &[Change]) -> Vec<PathBuf> {
     changes.iter().map(|change| change.path.clone()).collect()
-}
-
-fn commit(sops: &str) -> String {
-    format!("\nCommit this as .sops.yaml, where it is not there yet:\n\n{sops}\n")
 }

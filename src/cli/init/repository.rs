@@ -99,6 +99,14 @@ impl Reached {
         }
     }
 
+    /// Whether `.sops.yaml` names all of these already.
+    pub fn names(&self, recipients: &[String]) -> bool {
+        // No source passes it on, as in Flux.
+        let text = self.snapshot.tree.read_ignored(".sops.yaml").unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        recipients.iter().all(|recipient| text.contains(recipient.as_str()))
+    }
+
     /// Walks from the entry as `build` does; tells what is there and what is wrong with it.
     pub fn contents(
         &self,

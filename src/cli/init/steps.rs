@@ -32,6 +32,14 @@ pub struct Init<'a> {
     result: RefCell<serde_json::Map<String, Value>>,
 }
 
+/// What the repository has to say to sops.
+pub struct Sops {
+    /// The lines of `.sops.yaml`.
+    pub lines: String,
+    /// It says so already.
+    pub known: bool,
+}
+
 impl<'a> Init<'a> {
     /// Reads nothing yet.
     pub fn new(context: &'a Context, args: &'a Args) -> anyhow::Result<Self> {
@@ -76,13 +84,14 @@ impl<'a> Init<'a> {
         reached.entry(&config, &self.teller)?;
         let keys = self.age_key(&config, &mut course, &cluster)?;
         reached.contents(&config, &keys.keyring, &self.teller)?;
+        let recipients = self.recipients(&config, &keys)?;
+        let commit = Sops { lines: sops_lines(&recipients), known: reached.names(&recipients) };
         drop((reached, cluster));
-        let sops = self.recipients(&config, &keys)?;
         let changes = self.changes(&mut course)?;
         if self.args.dry_run {
             return self.would(&changes);
         }
-        self.in_force(&changes, &sops)
+        self.in_force(&changes, &commit)
     }
 
     /// Whoever cannot write here need not be asked anything.
@@ -247,8 +256,8 @@ impl<'a> Init<'a> {
         Ok(keys)
     }
 
-    /// To whom secrets are to be sealed from now on: the lines of `.sops.yaml`.
-    fn recipients(&self, config: &Config, keys: &Keys) -> Result<String, Halt> {
+    /// To whom secrets are to be sealed from now on.
+    fn recipients(&self, config: &Config, keys: &Keys) -> Result<Vec<String>, Halt> {
         let mut recipients = keys.keyring.recipients();
         match &config.decryption.recovery {
             Some(second) if recipients.contains(second) => {
@@ -265,6 +274,6 @@ impl<'a> Init<'a> {
                 self.teller.warn("recovery", "nobody else can open what is sealed", fix)?;
             }
         }
-        Ok(sops_lines(&recipients))
+        Ok(recipients)
     }
 }
