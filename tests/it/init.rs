@@ -2,6 +2,7 @@
 //!
 //! The control plane, Git over HTTP and SSH, and age are real.
 
+mod imported; // credentials of every kind, by file
 mod started; // the terminal, the service, sealing
 
 use crate::bed::effects::{Fate, Point, read, supervise};

@@ -58,6 +58,8 @@ pub fn check(
         add(Finding::fail("host credentials", format!("{error:#}"), fix))?;
     }
     let secrets = host_secrets(&config);
+    // At once: a Ctrl-C later must not leave them behind.
+    drop(opened);
     add(match &secrets {
         Ok(secrets) => keys(&secrets.keyring),
         Err(error) => Finding::fail("host credentials", error.to_string(), None),

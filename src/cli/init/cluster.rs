@@ -49,7 +49,7 @@ pub async fn find(config: &Config, teller: &Teller<'_>) -> Result<Cluster, Halt>
     let mode = std::fs::metadata(path).map(|metadata| metadata.permissions().mode());
     if path != Path::new(K3S) && mode.is_ok_and(|mode| mode & 0o004 == 0) {
         // The unit hands over k3s's own only.
-        let found = format!("{shown} is not for everybody, and the service runs as gitopsd");
+        let found = format!("{shown} may be closed to the service, which runs as user gitopsd");
         teller.warn(WHAT, found, &format!("let it: setfacl -m u:gitopsd:r {shown}"))?;
     }
     let stopped = |error: ClusterError| {

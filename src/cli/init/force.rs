@@ -128,7 +128,10 @@ impl Init<'_> {
             return Ok(Exit::Ok);
         }
         let first = reconcile::first(self.context, self.args.timeout);
-        let first = self.runtime.block_on(first)?;
+        let first = self.runtime.block_on(first).map_err(|error| {
+            let fix = "what is set up stays; see systemctl status gitopsd";
+            Halt::at("first reconcile", format!("{error:#}"), fix)
+        })?;
         self.teller.block(&first.text)?;
         self.note("ready", json!(first.ready));
         if first.ready {

@@ -57,7 +57,7 @@ EXIT CODES
 /// Set this host up: repository, keys, first reconcile
 ///
 /// Asks on a terminal, and takes flags elsewhere. Tries everything before it writes anything, and
-/// can be run again: what is so already is left alone, and keys are never replaced.
+/// can be run again: what is so already is left alone, and an age key is never replaced.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
