@@ -84,21 +84,24 @@ EXIT CODES
   0 done, all is well   1 not ready, or problems found   2 wrong usage
   69 the daemon cannot be reached   78 the configuration is wrong";
 
+/// What all verbs share stands below their own options; none has a hundred.
+const LAST: usize = 100;
+
 /// GitOps for one k3s box, from the host.
 #[derive(Debug, Parser)]
 #[command(name = "gitopsd", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
     /// Main configuration file; config.d/*.yaml beside it are read too
-    #[arg(long, global = true, value_name = "PATH", default_value = "/etc/gitopsd/config.yaml")]
+    #[arg(long, global = true, value_name = "PATH", default_value = "/etc/gitopsd/config.yaml", display_order = LAST)]
     config: PathBuf,
     /// Socket of the daemon [default: api.sock in the configured runtime directory]
-    #[arg(long, global = true, value_name = "PATH", env = "GITOPSD_SOCKET", hide_env = true)]
+    #[arg(long, global = true, value_name = "PATH", env = "GITOPSD_SOCKET", hide_env = true, display_order = LAST)]
     socket: Option<PathBuf>,
     /// Print JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = LAST)]
     json: bool,
     /// Use colours
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto, display_order = LAST)]
     color: Color,
     #[command(subcommand)]
     verb: Verb,

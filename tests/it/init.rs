@@ -203,6 +203,10 @@ fn every_refusal_says_what_to_do_and_leaves_the_host_as_it_was() {
     let (right, wrong) = (world.path("password"), world.path("wrong"));
     let (right, wrong) = (right.to_str().expect("UTF-8"), wrong.to_str().expect("UTF-8"));
     let none = world.path("none").display().to_string();
+    let kubeconfig = fs::read_to_string(world.path("kubeconfig")).expect("the bed wrote it");
+    let closed = kubeconfig.replace(world.cluster().server(), "https://127.0.0.1:1");
+    fs::write(world.path("closed"), closed).expect("ours");
+    let closed = world.path("closed").display().to_string();
     let secret = world.path("age.key").display().to_string();
     let refused = |when: &str| {
         let before = files(&world);
@@ -215,6 +219,7 @@ fn every_refusal_says_what_to_do_and_leaves_the_host_as_it_was() {
             (&["--interval", "soon"], right, 78, "root.interval"),
             (&["--path", "/clusters"], right, 78, "root.path"),
             (&["--kubeconfig", &none], right, 1, "curl -sfL https://get.k3s.io"),
+            (&["--kubeconfig", &closed], right, 1, "fail  cluster: "),
             (&["--recovery", "age1nonsense"], right, 1, "is no public key of age"),
             (&["--username", "other"], right, 1, "give --username and --password-file"),
             (&["--password-file", &none], right, 1, "is not there"),
