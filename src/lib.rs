@@ -49,8 +49,10 @@
 //! # Footprint
 //!
 //! The configuration is `/etc/gitopsd/config.yaml` and `/etc/gitopsd/config.d/*.yaml`, read only.
-//! Kubeconfig, age keys and Git credentials are files that the configuration names or systemd
-//! passes in; they are read where they lie.
+//! Kubeconfig, age keys and Git credentials are files that the configuration names, that systemd
+//! passes in, or that lie in `/etc/gitopsd/credentials/`; they are read where they lie.
+//! `gitopsd init` alone writes there: `config.d/50-init.yaml`, `credentials/`, the unit's drop-in
+//! for sealed ones, and `.init/` while it is at it.
 //!
 //! The state directory, `/var/lib/gitopsd`, survives everything but a purge:
 //!

@@ -2,12 +2,12 @@
 //!
 //! [`Cli::run`] does what the arguments say and answers with an [`Exit`], which `main` turns into
 //! the exit code. `run` is the daemon. `check` and `build` work offline, on this host and on a
-//! directory. Every other verb asks the daemon over its socket through `api::Client` and prints
+//! directory; `init` sets the host up; `keygen` and `key` make and show its keys. Every other verb asks the daemon over its socket through `api::Client` and prints
 //! what it says: a table for a person, the daemon's own JSON with `--json`.
 //!
 //! Results go to stdout, everything else to stderr; a reader that goes away is no error. Colours
 //! are used on a terminal only, and never with `NO_COLOR`. Files: `terminal` writes, `table`° and
-//! `words`° lay out, the rest is named after its verb.
+//! `words`° lay out, `public`° reads the public halves of keys, the rest is named after its verb.
 //!
 //! Nothing is decided here: what a verb shows was decided by the daemon, and `build` walks the
 //! graph by the same functions that the daemon runs on. Errors are `anyhow`'s, because only a
@@ -19,7 +19,11 @@ mod completions;
 mod confirm;
 mod diff;
 mod history;
+mod init;
+mod key;
+mod keygen;
 mod man;
+mod public;
 mod reconcile;
 mod reload;
 mod resume;
@@ -70,6 +74,7 @@ const EXIT_CODES: &str = "EXIT CODES
   69 the daemon cannot be reached   78 the configuration is wrong";
 
 const EXAMPLES: &str = "EXAMPLES
+  sudo gitopsd init                  set this host up
   gitopsd status                     what is ready, what is not, and why
   gitopsd reconcile --with-source    fetch and apply now, and follow
   gitopsd diff                       what the next run would change
@@ -81,21 +86,24 @@ EXIT CODES
   0 done, all is well   1 not ready, or problems found   2 wrong usage
   69 the daemon cannot be reached   78 the configuration is wrong";
 
+/// What all verbs share stands below their own options; none has a hundred.
+const LAST: usize = 100;
+
 /// GitOps for one k3s box, from the host.
 #[derive(Debug, Parser)]
 #[command(name = "gitopsd", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
     /// Main configuration file; config.d/*.yaml beside it are read too
-    #[arg(long, global = true, value_name = "PATH", default_value = "/etc/gitopsd/config.yaml")]
+    #[arg(long, global = true, value_name = "PATH", default_value = "/etc/gitopsd/config.yaml", display_order = LAST)]
     config: PathBuf,
     /// Socket of the daemon [default: api.sock in the configured runtime directory]
-    #[arg(long, global = true, value_name = "PATH", env = "GITOPSD_SOCKET", hide_env = true)]
+    #[arg(long, global = true, value_name = "PATH", env = "GITOPSD_SOCKET", hide_env = true, display_order = LAST)]
     socket: Option<PathBuf>,
     /// Print JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = LAST)]
     json: bool,
     /// Use colours
-    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto)]
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t = Color::Auto, display_order = LAST)]
     color: Color,
     #[command(subcommand)]
     verb: Verb,
@@ -122,6 +130,9 @@ enum Verb {
     Suspend(suspend::Args),
     Resume(resume::Args),
     Reload(reload::Args),
+    Init(Box<init::Args>),
+    Keygen(keygen::Args),
+    Key(key::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -174,6 +185,9 @@ impl Cli {
             Verb::Resume(args) => block_on(resume::run(&context, args)),
             Verb::Reload(args) => block_on(reload::run(&context, &args)),
             Verb::Man(args) => man::run(&args),
+            Verb::Init(args) => init::run(&context, &args),
+            Verb::Keygen(args) => keygen::run(&context, &args),
+            Verb::Key(args) => block_on(key::run(&context, &args)),
             Verb::Completions(args) => completions::run(&context, &args),
         };
         done.unwrap_or_else(|error| report(&context, &error))

@@ -2,6 +2,7 @@
 
 use super::status::{in_full, key};
 use super::table::Style;
+use super::terminal::Terminal;
 use super::{Context, Exit, terminal, words};
 use crate::api::{Accepted, Client, Document, ReconcileAsk};
 use crate::graph::{ItemView, Ready};
@@ -71,6 +72,72 @@ fn asked(context: &Context, accepted: &Accepted) -> anyhow::Result<Exit> {
         context.terminal.out(&format!("asked for {}", accepted.keys.join(", ")))?;
     }
     Ok(Exit::Ok)
+}
+
+/// What became of the first pass of a daemon.
+pub struct First {
+    /// Everything is ready.
+    pub ready: bool,
+    /// What became of each item, with the cause where it is not ready.
+    pub text: String,
+}
+
+/// How long a daemon that was just started has to open its socket.
+const START: Duration = Duration::from_secs(60);
+
+/// Follows a daemon that was just started to the end of its first pass over everything.
+pub async fn first(context: &Context, limit: Duration) -> anyhow::Result<First> {
+    let client = context.client();
+    let began = Instant::now();
+    let mut document = loop {
+        match client.status(None).await {
+            Ok(document) => break document,
+            Err(error) if error.retry() && began.elapsed() < START.min(limit) => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let mut follower = Follower { keys: None, sources: true, told: BTreeMap::new() };
+    let deadline = began + limit;
+    let mut late = false;
+    loop {
+        for line in follower.progress(&document) {
+            context.terminal.note(&line);
+        }
+        if late || tried(&document) && follower.settled(&document, terminal::now_ms()) {
+            break;
+        }
+        match timeout_at(deadline, client.status(Some(document.serial))).await {
+            Ok(next) => document = next?,
+            Err(_) => {
+                late = true;
+                document = client.status(None).await?;
+            }
+        }
+    }
+    let mut text = follower.text(&context.terminal, &document);
+    if late {
+        let after = crate::flux::format_duration(limit);
+        text.push_str(&format!("not settled after {after}; it goes on\n"));
+    }
+    if !document.cluster.connected {
+        text.push_str(&format!("API server: {}\n", document.cluster.message));
+    }
+    let ready = !late && follower.items(&document).iter().all(|item| item.fine());
+    Ok(First { ready: ready && document.cluster.connected, text })
+}
+
+/// Whether the entry was run, or cannot be.
+fn tried(document: &Document) -> bool {
+    let of = |kind: &str| {
+        let root =
+            crate::flux::root("", crate::flux::GitReference::Branch(String::new()), "", START);
+        let name = root.kustomization.name;
+        document.summary.items.iter().find(|item| item.kind == kind && item.name == name)
+    };
+    let failed = of("GitRepository").is_some_and(|source| source.failure.is_some());
+    failed || of("Kustomization").is_some_and(|k| k.revision.is_some() || k.failure.is_some())
 }
 
 /// Follows some items.
@@ -162,8 +229,17 @@ impl Follower {
             terminal.json(&items)?;
             return Ok(if fine { Exit::Ok } else { Exit::Problems });
         }
+        if !document.cluster.connected {
+            terminal.note(&format!("API server: {}", document.cluster.message));
+        }
+        terminal.out(&self.text(terminal, document))?;
+        Ok(if fine { Exit::Ok } else { Exit::Problems })
+    }
+
+    /// What became of each item.
+    fn text(&self, terminal: &Terminal, document: &Document) -> String {
         let mut text = String::new();
-        for item in &items {
+        for item in self.items(document) {
             let revision = item.revision.as_deref().map(words::revision).unwrap_or_default();
             let key = key(item);
             if item.ready == Ready::True {
@@ -186,11 +262,7 @@ impl Follower {
                 None => text.push_str(&words::indent(&item.message, "    ")),
             }
         }
-        if !document.cluster.connected {
-            terminal.note(&format!("API server: {}", document.cluster.message));
-        }
-        terminal.out(&text)?;
-        Ok(if fine { Exit::Ok } else { Exit::Problems })
+        text
     }
 }
 

@@ -70,7 +70,7 @@ pub(super) const FILE: Shape = Map(&[
     ),
     ("kubeconfig", One),
     ("cluster", Map(&[("shared", One), ("verify", One)])),
-    ("decryption", Map(&[("ageKeyFile", One), ("mac", One)])),
+    ("decryption", Map(&[("ageKeyFile", One), ("mac", One), ("recovery", One)])),
     ("stateDirectory", One),
     ("runtimeDirectory", One),
     (
@@ -373,7 +373,7 @@ mod tests {
             [
                 "c.yaml:2: kubeconfig: already said on line 1, remove one of the two",
                 "c.yaml:1: kubeconfig: a list, write one value",
-                "c.yaml:3: decryption: not a map, write keys below it: ageKeyFile, mac",
+                "c.yaml:3: decryption: not a map, write keys below it: ageKeyFile, mac, recovery",
             ]
         );
     }

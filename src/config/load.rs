@@ -17,23 +17,66 @@ const MAX_FILE: u64 = 1 << 20;
 /// Files in `config.d`; with [`MAX_FILE`] at most 65 MiB are ever read.
 const MAX_FILES: usize = 64;
 
+/// A file of `config.d` that nobody has written yet, and the credentials that would come with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proposal {
+    /// The file; one of that name is not read.
+    pub file: PathBuf,
+    /// What it would say.
+    pub text: String,
+    /// Ids of the credentials that would lie in `credentials/`, and no others.
+    pub credentials: Vec<String>,
+}
+
 /// Loads `path` and the `config.d/*.yaml` beside it.
 ///
 /// # Errors
 /// Every problem of every file at once; see [`Problems::not_configured`] for the one that a fresh
 /// installation has.
 pub fn load(path: &Path) -> Result<Config, Problems> {
-    load_with(path, &handed(|name| std::env::var_os(name).map(PathBuf::from)))
+    load_with(path, &handed(path, |name| std::env::var_os(name).map(PathBuf::from)), None)
 }
 
-fn load_with(path: &Path, handed: &Handed) -> Result<Config, Problems> {
+/// Loads what the configuration would be with a proposal in place.
+///
+/// # Errors
+/// As [`load()`]: what is wrong with the proposal, or with other files beside it.
+pub fn propose(path: &Path, proposal: &Proposal) -> Result<Config, Problems> {
+    let mut handed = handed(path, |name| std::env::var_os(name).map(PathBuf::from));
+    let directory = credentials_directory(path);
+    handed.credentials.retain(|(_, file)| !file.starts_with(&directory));
+    for id in &proposal.credentials {
+        if !handed.credentials.iter().any(|(known, _)| known == id) {
+            handed.credentials.push((id.clone(), directory.join(id)));
+        }
+    }
+    load_with(path, &handed, Some(proposal))
+}
+
+/// Where credentials lie that no unit hands over: `credentials/` beside the main file.
+pub fn credentials_directory(path: &Path) -> PathBuf {
+    path.with_file_name("credentials")
+}
+
+fn load_with(
+    path: &Path,
+    handed: &Handed,
+    proposal: Option<&Proposal>,
+) -> Result<Config, Problems> {
     let main = path.display().to_string();
     let (mut problems, mut files) = (Vec::new(), Vec::new());
     let mut tree: Option<Node> = None;
-    let drop_ins = drop_ins(&path.with_file_name("config.d"), &mut problems);
+    let mut drop_ins = drop_ins(&path.with_file_name("config.d"), &mut problems);
+    if let Some(proposal) = proposal
+        && !drop_ins.contains(&proposal.file)
+    {
+        drop_ins.push(proposal.file.clone());
+        drop_ins.sort();
+    }
     for file in std::iter::once(path.to_owned()).chain(drop_ins) {
         let name = file.display().to_string();
-        let text = match read(&file) {
+        let proposed = proposal.filter(|proposal| proposal.file == file);
+        let text = match proposed.map_or_else(|| read(&file), |p| Ok(p.text.clone())) {
             Ok(text) => text,
             Err(ReadError::Missing) if file == path => continue,
             Err(error) => {
@@ -147,20 +190,25 @@ fn read(path: &Path) -> Result<String, ReadError> {
 }
 
 /// Reads systemd's variables through `env`; a list of directories counts by its first.
-fn handed(env: impl Fn(&str) -> Option<PathBuf>) -> Handed {
+///
+/// A credential that systemd does not hand over is looked for beside the main file, where `init`
+/// puts it, plain or sealed (`ID.cred`): so `check` and `run` in root's terminal find what the unit
+/// finds. Whoever may not look into that directory has none of them.
+fn handed(path: &Path, env: impl Fn(&str) -> Option<PathBuf>) -> Handed {
     let directory = |name| {
         let listed = env(name)?;
         let first = std::env::split_paths(&listed).next()?;
         first.is_absolute().then_some(first)
     };
-    let credentials = env("CREDENTIALS_DIRECTORY").map_or_else(Vec::new, |directory| {
-        let given = |id: &str| {
-            let path = directory.join(id);
-            let size = fs::metadata(&path).ok()?.len();
-            (size > 1).then(|| (id.to_owned(), path))
-        };
-        CREDENTIALS.iter().filter_map(|(id, _)| given(id)).collect()
-    });
+    let places: Vec<PathBuf> =
+        env("CREDENTIALS_DIRECTORY").into_iter().chain([credentials_directory(path)]).collect();
+    let given = |id: &str| {
+        let sealed = credentials_directory(path).join(format!("{id}.cred"));
+        let found = places.iter().map(|directory| directory.join(id)).chain([sealed]);
+        let there = |path: &PathBuf| fs::metadata(path).is_ok_and(|metadata| metadata.len() > 1);
+        found.into_iter().find(there).map(|path| (id.to_owned(), path))
+    };
+    let credentials = CREDENTIALS.iter().filter_map(|(id, _)| given(id)).collect();
     Handed {
         state: directory("STATE_DIRECTORY"),
         runtime: directory("RUNTIME_DIRECTORY"),
@@ -196,7 +244,7 @@ mod tests {
         let a = write(dir.path(), "config.d/10-a.yaml", "limits: {workers: 9, apiRequests: 3}");
         write(dir.path(), "config.d/.30-hidden.yaml", "nonsense: 1");
         write(dir.path(), "config.d/a.yaml.dpkg-dist", "nonsense: 1");
-        let config = load_with(&main, &Handed::default()).expect("valid");
+        let config = load_with(&main, &Handed::default(), None).expect("valid");
         assert_eq!(config.files, [main, a, b]);
         assert_eq!((config.work.workers, config.work.api_requests), (2, 3));
         assert_eq!(config.root.reference, RootRef::Tag("v1".into()));
@@ -211,7 +259,7 @@ mod tests {
         write(dir.path(), "config.d/b.yml", "");
         write(dir.path(), "config.d/c.yaml", "a: [\n");
         assert_eq!(
-            shown(load_with(&main, &Handed::default()), dir.path()),
+            shown(load_with(&main, &Handed::default(), None), dir.path()),
             "config.d/b.yml: cannot be read: only *.yaml is read, rename it to end in .yaml\n\
              config.yaml:3: foo: unknown key, known here: root, kubeconfig, cluster, decryption, \
              stateDirectory, runtimeDirectory, render, limits\n\
@@ -226,16 +274,16 @@ mod tests {
     fn a_host_that_nobody_configured_says_so_and_nothing_else() {
         let dir = tempfile::tempdir().expect("temp dir");
         let main = dir.path().join("config.yaml");
-        let problems = load_with(&main, &Handed::default()).expect_err("no root");
+        let problems = load_with(&main, &Handed::default(), None).expect_err("no root");
         assert!(problems.not_configured());
         assert_eq!(
             problems.to_string().replace(&format!("{}/", dir.path().display()), ""),
             "config.yaml: root: not configured: name the repository as root.url, root.ref and root.path"
         );
         write(dir.path(), "config.yaml", "# only comments\nlimits: {workers: 2}\n");
-        assert!(load_with(&main, &Handed::default()).expect_err("no root").not_configured());
+        assert!(load_with(&main, &Handed::default(), None).expect_err("no root").not_configured());
         write(dir.path(), "config.yaml", "root: [\n");
-        assert!(!load_with(&main, &Handed::default()).expect_err("broken").not_configured());
+        assert!(!load_with(&main, &Handed::default(), None).expect_err("broken").not_configured());
     }
 
     #[test]
@@ -243,10 +291,10 @@ mod tests {
         let dir = tempfile::tempdir().expect("temp dir");
         let main = write(dir.path(), "config.yaml", &format!("#{}", "x".repeat(1 << 20)));
         assert_eq!(
-            shown(load_with(&main, &Handed::default()), dir.path()),
+            shown(load_with(&main, &Handed::default(), None), dir.path()),
             "config.yaml: cannot be read: larger than 1 MiB, check that it is the right file"
         );
-        let text = shown(load_with(dir.path(), &Handed::default()), Path::new("/nowhere"));
+        let text = shown(load_with(dir.path(), &Handed::default(), None), Path::new("/nowhere"));
         assert!(text.ends_with(": cannot be read: not a regular file, put a file there"), "{text}");
     }
 
@@ -256,15 +304,52 @@ mod tests {
         let main = write(dir.path(), "config.yaml", ROOT);
         let kubeconfig = write(dir.path(), "credentials/kubeconfig", "apiVersion: v1");
         write(dir.path(), "credentials/age-key", "\n");
-        let handed = handed(|name| match name {
+        let handed = handed(&main, |name| match name {
             "STATE_DIRECTORY" => Some("/srv/state:/srv/other".into()),
             "CREDENTIALS_DIRECTORY" => Some(dir.path().join("credentials")),
             _ => None,
         });
-        let config = load_with(&main, &handed).expect("valid");
+        let config = load_with(&main, &handed, None).expect("valid");
         assert_eq!(config.directories.state, Path::new("/srv/state"));
         assert_eq!(config.directories.runtime, Path::new("/run/gitopsd"));
         assert_eq!(config.cluster.kubeconfig, kubeconfig);
         assert_eq!(config.decryption.age_key_file, None);
+    }
+
+    #[test]
+    fn a_credential_beside_the_file_stands_in_for_one_that_systemd_does_not_hand_over() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let main = write(dir.path(), "config.yaml", ROOT);
+        let beside = write(dir.path(), "credentials/age-key", "ours");
+        write(dir.path(), "credentials/git-password", "ours");
+        let theirs = write(dir.path(), "unit/git-password", "theirs");
+        write(dir.path(), "unit/age-key", "");
+        let sealed = write(dir.path(), "credentials/git-ca.cred", "sealed");
+        write(dir.path(), "credentials/git-password.cred", "sealed");
+        let unit = dir.path().join("unit");
+        let handed = handed(&main, |name| (name == "CREDENTIALS_DIRECTORY").then(|| unit.clone()));
+        let config = load_with(&main, &handed, None).expect("valid");
+        assert_eq!(config.decryption.age_key_file, Some(beside));
+        assert_eq!(config.root.credentials.password_file, Some(theirs));
+        assert_eq!(config.root.credentials.ca_file, Some(sealed));
+    }
+
+    #[test]
+    fn a_proposal_is_read_in_place_of_the_file_and_with_its_credentials_only() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let main = write(dir.path(), "config.yaml", "limits: {workers: 2}\n");
+        let file = write(dir.path(), "config.d/50-init.yaml", "nonsense: 1");
+        write(dir.path(), "config.d/90-late.yaml", "root: {interval: 7m}");
+        write(dir.path(), "credentials/git-token", "going");
+        let credentials = vec!["git-password".to_owned()];
+        let proposal = Proposal { file: file.clone(), text: ROOT.to_owned(), credentials };
+        let config = propose(&main, &proposal).expect("valid");
+        let password = Some(dir.path().join("credentials/git-password"));
+        assert_eq!(config.root.credentials.password_file, password);
+        assert_eq!(config.root.credentials.bearer_token_file, None);
+        assert_eq!((config.work.workers, config.root.interval.as_secs()), (2, 420));
+        let bad = Proposal { text: "root: {url: x, path: y}".to_owned(), ..proposal };
+        let problems = propose(&main, &bad).expect_err("no scheme");
+        assert!(problems.to_string().contains("50-init.yaml:1: root.url: no scheme"), "{problems}");
     }
 }

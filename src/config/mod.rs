@@ -13,7 +13,10 @@
 //!
 //! Three defaults come from systemd: `$STATE_DIRECTORY`, `$RUNTIME_DIRECTORY`, and for each secret
 //! file that the configuration does not name, the credential of that purpose in
-//! `$CREDENTIALS_DIRECTORY` when it is there and holds more than a line feed (see [`CREDENTIALS`]).
+//! `$CREDENTIALS_DIRECTORY`, else in `credentials/` beside the main file, when it is there and holds
+//! more than a line feed (see [`CREDENTIALS`]); there it may also lie sealed, which whoever opens it
+//! has to know. [`propose`] tells what the configuration would be with a file that is not written
+//! yet, for `init`.
 //!
 //! This folder builds nothing and reads no secret: credential and key files are named here and
 //! opened by whoever needs them. A secret itself has no key in the file.
@@ -24,7 +27,7 @@ mod problem;
 mod root;
 mod settings;
 
-pub use load::load;
+pub use load::{Proposal, credentials_directory, load, propose};
 pub use problem::{Place, Problem, Problems};
 pub use settings::{
     CREDENTIALS, ClusterSettings, Config, DecryptionSettings, Directories, HistorySettings,

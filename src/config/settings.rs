@@ -11,7 +11,8 @@ use std::time::Duration;
 
 /// Credential ids of the unit (`LoadCredential=ID:PATH`) and the key that each stands in for.
 ///
-/// A key in the file wins; an id that is missing or empty counts as not given.
+/// A key in the file wins; an id that is missing or empty counts as not given. Where systemd hands
+/// none over, a file of that name in `credentials/` beside the main file counts.
 pub const CREDENTIALS: [(&str, &str); 7] = [
     ("kubeconfig", "kubeconfig"),
     ("age-key", "decryption.ageKeyFile"),
@@ -115,6 +116,9 @@ pub struct DecryptionSettings {
     pub age_key_file: Option<PathBuf>,
     /// What a wrong SOPS MAC means.
     pub mac: MacPolicy,
+    /// A second age recipient, whose key lies elsewhere: `key show` and `init` print it for
+    /// `.sops.yaml`, and nothing else reads it.
+    pub recovery: Option<String>,
 }
 
 /// What a wrong SOPS MAC means; each value is authenticated by its own tag in any case.
@@ -228,7 +232,12 @@ pub(super) fn settings(tree: &Node, main: &str, handed: &Handed) -> (Option<Conf
         ),
     };
     let age_key_file = reader.secret_file("decryption.ageKeyFile");
-    let decryption = DecryptionSettings { age_key_file, mac: policy };
+    let takes = "a public key: age1…, ssh-ed25519 … or ssh-rsa …";
+    let recovery = reader.one("decryption.recovery", None, takes, |said| {
+        let public = ["age1", "ssh-ed25519 ", "ssh-rsa "].iter().any(|kind| said.starts_with(kind));
+        public.then(|| Some(said.to_owned()))
+    });
+    let decryption = DecryptionSettings { age_key_file, mac: policy, recovery };
     let config = root.map(|root| Config {
         root,
         cluster,

@@ -115,7 +115,7 @@ async fn attempt(target: &Target) -> Result<Link, String> {
 }
 
 /// A Flux controller that is scaled above 0, if there is one.
-async fn live_flux(cluster: &Cluster) -> Result<Option<String>, ClusterError> {
+pub async fn live_flux(cluster: &Cluster) -> Result<Option<String>, ClusterError> {
     let Some(deployments) = cluster.resource("apps/v1", "Deployment").await? else {
         return Ok(None);
     };

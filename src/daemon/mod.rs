@@ -27,6 +27,7 @@ mod wait;
 mod workers;
 
 pub use boot::{DaemonError, entry, host_secrets, prepare};
+pub use connect::live_flux;
 pub use reload::restart;
 pub use wait::wait;
 

@@ -57,6 +57,11 @@ pub fn read_credential(
         return Ok(Some(Credential { content, path: directory.join(id), warning: None }));
     }
     let Some(path) = configured else { return Ok(None) };
+    if path.extension().is_some_and(|ending| ending == "cred") {
+        let problem = "is sealed by systemd-creds, and only the unit is given what is in it";
+        let (path, problem) = (path.to_owned(), problem.to_owned());
+        return Err(SecretsError::Credential { path, problem });
+    }
     let Some((content, mode)) = read(path)? else {
         // Somebody counts on it: to go on without would fail later, and elsewhere.
         let problem = match path.exists() {
@@ -156,6 +161,8 @@ mod tests {
         assert_eq!(problem("big", &path), "is larger than 1048576 bytes");
         assert_eq!(problem("dir", dir.path()), "is not a regular file");
         assert_eq!(problem("gone", &dir.path().join("nowhere")), "is not there");
+        let sealed = mk_file(dir.path(), "age-key.cred", b"x", 0o400);
+        assert!(problem("age-key", &sealed).starts_with("is sealed by systemd-creds"));
         assert_eq!(problem("empty", &mk_file(dir.path(), "empty", b"", 0o600)), "is empty");
         assert_eq!(problem("../big", &path), "is not the name of a credential");
     }

@@ -115,6 +115,12 @@ pub enum SecretsError {
         /// What is wrong, without content.
         problem: &'static str,
     },
+    /// What was given as a public key is none.
+    #[error("a recipient {problem}")]
+    BadRecipient {
+        /// What is wrong, without content.
+        problem: &'static str,
+    },
     /// A credential exists but cannot be read.
     #[error("credential {}: {problem}", path.display())]
     Credential {
@@ -166,6 +172,9 @@ impl SecretsError {
             SecretsError::BadIdentity { .. } => {
                 "a key file holds AGE-SECRET-KEY-1 lines, unencrypted OpenSSH keys and # comments"
                     .to_owned()
+            }
+            SecretsError::BadRecipient { .. } => {
+                "give the line that follows `# public key:` in a key file: age1…".to_owned()
             }
             _ => return None,
         };

@@ -1,7 +1,8 @@
 //! Sealed files: opens what SOPS sealed to an age key, and says why when it cannot.
 //!
 //! A [`Keyring`] holds the host's identities, read once from [`credential()`]s and from the
-//! `*.agekey` entries of Flux's Secrets ([`Keyring::parse`], [`Keyring::merge`]). For a file,
+//! `*.agekey` entries of Flux's Secrets ([`Keyring::parse`], [`Keyring::merge`]); [`generate()`] makes
+//! a new one. For a file,
 //! [`Format::by_name`] and [`is_sealed`] decide cheaply whether there is anything to do; [`open`]
 //! then unwraps the data key, opens every value against its own path, checks the MAC over the
 //! whole document and writes the text anew. For objects that are already rendered, [`open_tree`]
@@ -18,6 +19,7 @@
 mod age;
 mod credential;
 mod error;
+mod generate;
 mod plaintext;
 mod sops;
 mod store;
@@ -25,6 +27,7 @@ mod store;
 pub use self::age::Keyring;
 pub use credential::{Credential, credential, read_credential};
 pub use error::SecretsError;
+pub use generate::{NewIdentity, generate, public_key};
 pub use plaintext::Plaintext;
 pub use sops::{MacState, Opened, open, open_tree};
 pub use store::{Format, MAX_SEALED, detect, is_sealed};

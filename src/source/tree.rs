@@ -138,6 +138,17 @@ impl Tree {
         }
     }
 
+    /// The same whatever the ignore rules say: for what is told about a repository, never for what
+    /// is applied.
+    pub fn read_ignored(&self, path: &str) -> Result<Vec<u8>, SourceError> {
+        let path = normalise(path)?;
+        let entry = if path.is_empty() { None } else { self.raw_entry(&path)? };
+        match entry {
+            Some(entry @ Entry::File { .. }) => self.raw_read(&path, &entry),
+            _ => Err(SourceError::PathNotFound { path, kind: "file" }),
+        }
+    }
+
     /// Whether the ignore rules leave an entry in. An excluded directory stays if a file in it was
     /// brought back.
     fn visible(&self, path: &str, entry: &Entry, depth: usize) -> Result<bool, SourceError> {

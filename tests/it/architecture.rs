@@ -27,7 +27,7 @@ const PURE: &[(&str, &str)] = &[
     ("api", "document"),
     (
         "cli",
-        "build/depends build/mask build/report build/scope build/values build/yaml check/finding table words",
+        "build/depends build/mask build/report build/scope build/values build/yaml check/finding init/answers init/url public table words",
     ),
 ];
 

@@ -19,6 +19,9 @@ const VERBS: &[&str] = &[
     "history",
     "suspend",
     "resume",
+    "init",
+    "keygen",
+    "key",
     "completions",
 ];
 

@@ -13,6 +13,8 @@ mod older; // a record or a cluster that is older than the other
 mod faults; // every kind of request to the API server, answered with every kind of fault
 mod health; // what breaks after the run
 mod idle; // what nothing costs
+mod init; // from a bare host to one that follows Git
+mod keys; // keygen and key show, judged by other tools
 mod observe; // watches, health, causes
 mod outage; // something that the daemon needs is away, and comes back
 mod owned; // who owns an object, what is pruned, held and kept

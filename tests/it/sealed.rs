@@ -20,7 +20,7 @@ const OURS: &str = "age1xwrz49vmfzwsnuu0ag2lhzehtkc0m7a7ra2w55glu6gmc9l3py0s5tft
 const VALUE: &str = "opensesame-Zq81nLw5Kx";
 
 /// Seals a YAML text with the real sops; only values below keys that match `rule`.
-fn seal(text: &str, recipient: &str, rule: &str) -> String {
+pub fn seal(text: &str, recipient: &str, rule: &str) -> String {
     let mut child = Command::new(tools::bin().join("sops"))
         .args(["encrypt", "--age", recipient, "--encrypted-regex", rule])
         .args(["--filename-override", "secret.yaml", "--input-type", "yaml"])

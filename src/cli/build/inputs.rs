@@ -3,6 +3,7 @@
 use super::Given;
 use super::sources::{Sources, normal};
 use super::walk::{Walk, Walked};
+use crate::config::RenderSettings;
 use crate::flux::{GitReference, Root, root};
 use crate::render::{Renderer, Settings};
 use crate::secrets::{Keyring, read_credential};
@@ -25,6 +26,26 @@ pub struct Inputs {
 }
 
 impl Inputs {
+    /// The files of a revision, with the host's keys and renderer.
+    ///
+    /// # Errors
+    /// There is no place for a private directory.
+    pub fn of(
+        tree: &Tree,
+        path: &str,
+        keyring: &Keyring,
+        render: &RenderSettings,
+    ) -> anyhow::Result<Inputs> {
+        let (private, mut settings) = settings()?;
+        settings.engine.clone_from(&render.engine);
+        settings.data_dir.clone_from(&render.k3s_data_directory);
+        settings.timeout = render.timeout;
+        settings.memory = render.memory;
+        let root = entry(path);
+        let sources = Sources::new(&root, tree.clone(), BTreeMap::new());
+        Ok(Inputs { root, sources, keyring: keyring.clone(), settings, _private: private })
+    }
+
     /// Reads what the arguments name.
     ///
     /// # Errors
@@ -46,15 +67,9 @@ impl Inputs {
             let keys = Keyring::parse(found.content.expose());
             keyring.merge(keys.with_context(|| file.display().to_string())?);
         }
-        let private = private()?;
-        let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
-        let mut settings = Settings::new(private.path(), key);
+        let (private, mut settings) = settings()?;
         settings.engine.clone_from(&given.engine);
-        // Each Kustomization is rendered once: there is nothing to keep.
-        settings.cache_bytes = 0;
-        let branch = GitReference::Branch(String::new());
-        let root = root("", branch, &normal(path), Duration::from_secs(60));
+        let root = entry(path);
         let sources = Sources::new(&root, files, mapped);
         Ok(Inputs { root, sources, keyring, settings, _private: private })
     }
@@ -79,6 +94,20 @@ impl Inputs {
         drop(private);
         walked
     }
+}
+
+fn settings() -> anyhow::Result<(TempDir, Settings)> {
+    let private = private()?;
+    let mut key = [0; 32];
+    getrandom::fill(&mut key).map_err(|error| anyhow::anyhow!("no random bytes: {error}"))?;
+    let mut settings = Settings::new(private.path(), key);
+    // Each Kustomization is rendered once: there is nothing to keep.
+    settings.cache_bytes = 0;
+    Ok((private, settings))
+}
+
+fn entry(path: &str) -> Root {
+    root("", GitReference::Branch(String::new()), &normal(path), Duration::from_secs(60))
 }
 
 fn open_tree(dir: &Path) -> anyhow::Result<Tree> {

@@ -3,6 +3,7 @@
 use super::finding::{Finding, Level};
 use crate::api::{ApiError, Client};
 use crate::cli::build::{Given, private};
+use crate::cli::init::open_all;
 use crate::cli::{Context, terminal};
 use crate::cluster::{Cluster, ClusterError, Limits};
 use crate::config::{self, Config};
@@ -34,7 +35,7 @@ pub fn check(
         findings.push(finding);
         Ok(())
     };
-    let config = match config::load(&context.config) {
+    let mut config = match config::load(&context.config) {
         Ok(config) => config,
         Err(problems) => {
             for problem in &problems.0 {
@@ -49,13 +50,20 @@ pub fn check(
     add(directory("state directory", &config.directories.state))?;
     add(directory("runtime directory", &config.directories.runtime))?;
     crate::net::install_crypto();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let opened = private()?;
+    if let Err(error) = runtime.block_on(open_all(&mut config, opened.path())) {
+        let fix = Some("only root opens sealed credentials: try sudo".to_owned());
+        add(Finding::fail("host credentials", format!("{error:#}"), fix))?;
+    }
     let secrets = host_secrets(&config);
+    // At once: a Ctrl-C later must not leave them behind.
+    drop(opened);
     add(match &secrets {
         Ok(secrets) => keys(&secrets.keyring),
         Err(error) => Finding::fail("host credentials", error.to_string(), None),
     })?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     add(runtime.block_on(engine(&config, given))?)?;
     add(runtime.block_on(cluster(&config)))?;
     if let Ok(secrets) = &secrets {

@@ -14,7 +14,7 @@ mod tree;
 
 use super::build::Given;
 use super::{Context, Exit};
-use finding::{Finding, Level};
+pub use finding::{Finding, Level};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "EXAMPLES

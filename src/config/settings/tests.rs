@@ -37,7 +37,7 @@ fn two_keys_are_enough_and_the_rest_has_defaults() {
             shared: false,
             verify: Duration::from_secs(86_400),
         },
-        decryption: DecryptionSettings { age_key_file: None, mac: MacPolicy::Warn },
+        decryption: DecryptionSettings { age_key_file: None, mac: MacPolicy::Warn, recovery: None },
         directories: Directories {
             state: "/var/lib/gitopsd".into(),
             runtime: "/run/gitopsd".into(),
@@ -65,7 +65,7 @@ fn every_key_is_read() {
   credentials: {identityFile: /k/id, knownHostsFile: /k/known_hosts}
 kubeconfig: /k/kubeconfig
 cluster: {shared: true, verify: 2h}
-decryption: {ageKeyFile: /k/age, mac: enforce}
+decryption: {ageKeyFile: /k/age, mac: enforce, recovery: age1paper}
 stateDirectory: /s
 runtimeDirectory: /r
 render: {engine: /usr/bin/kubectl, k3sDataDirectory: /d, timeout: 90s, memory: 1Gi}
@@ -94,6 +94,7 @@ limits: {workers: 1, apiRequests: 2, historyDays: 3, historyRuns: 40}
         decryption: DecryptionSettings {
             age_key_file: Some("/k/age".into()),
             mac: MacPolicy::Enforce,
+            recovery: Some("age1paper".into()),
         },
         directories: Directories { state: "/s".into(), runtime: "/r".into() },
         render: RenderSettings {

@@ -1,0 +1,160 @@
+//! What was decided, put in force: files, service, first reconcile.
+
+use super::gather::{Course, has};
+use super::plan::IDS;
+use super::steps::{Init, Sops};
+use super::store::{self, Change};
+use super::tell::Halt;
+use super::{ask, seal, service};
+use crate::cli::{Exit, reconcile};
+use serde_json::json;
+use std::path::PathBuf;
+
+impl Init<'_> {
+    /// Which files are not yet as they are to be.
+    pub(super) fn changes(&self, course: &mut Course) -> Result<Vec<Change>, Halt> {
+        course.wanted.config = course.answers.config();
+        course.wanted.dry = self.args.dry_run;
+        self.offer_sealing(course)?;
+        Ok(store::pending(self.runtime.block_on(course.wanted.changes(&self.place))?))
+    }
+
+    fn offer_sealing(&self, course: &mut Course) -> Result<(), Halt> {
+        let fits = seal::drop_in(&self.place.directory).is_some();
+        let plain = |id: &&str| !self.place.sealed(id).exists() && has(&course.wanted, id);
+        if course.wanted.seal || !self.asks || !fits || !IDS.iter().any(plain) {
+            return Ok(());
+        }
+        if let Some(with) = self.runtime.block_on(seal::offered()) {
+            let question = format!("Seal keys and credentials to this machine, with {with}?");
+            course.wanted.seal = ask::yes(&question, false)?;
+        }
+        Ok(())
+    }
+
+    /// Says what a run that is not dry would do.
+    pub(super) fn would(&self, changes: &[Change]) -> Result<Exit, Halt> {
+        for change in changes {
+            self.teller.done("files", self.said(change, "would be "))?;
+        }
+        self.note("wouldChange", json!(paths(changes)));
+        self.note("changed", json!([]));
+        self.teller.done("dry run", "nothing was changed")?;
+        Ok(Exit::Ok)
+    }
+
+    /// Writes, restarts, follows.
+    pub(super) fn in_force(&self, changes: &[Change], sops: &Sops) -> Result<Exit, Halt> {
+        self.note("changed", json!(paths(changes)));
+        self.note("sops", json!(sops.lines));
+        if changes.is_empty() {
+            self.teller.done("files", "everything is as it should be; nothing was changed")?;
+            self.commit(sops)?;
+            return match self.answers_now() {
+                true => Ok(Exit::Ok),
+                false => self.follow(self.start(false)?),
+            };
+        }
+        if self.asks && !self.args.yes {
+            for change in changes {
+                self.context.terminal.note(&format!("  {}", change.path.display()));
+            }
+            if !ask::yes("Write these and go on?", true)? {
+                return Err(Halt::at("files", "nothing was changed", ""));
+            }
+        }
+        let written = store::write(&self.place.directory, changes)?;
+        let drop_in = seal::drop_in(&self.place.directory);
+        let reload = changes.iter().any(|change| Some(&change.path) == drop_in.as_ref());
+        match self.start(reload) {
+            Ok(started) => {
+                written.keep()?;
+                for change in changes {
+                    self.teller.done("files", self.said(change, ""))?;
+                }
+                self.commit(sops)?;
+                self.follow(started)
+            }
+            Err(error) => {
+                written.put_back()?;
+                // With the old configuration, as far as it goes.
+                let _ = self.start(reload);
+                let fix = "journalctl -u gitopsd -n 30 tells why; every file is as it was";
+                Err(Halt::at("service", format!("{error:#}"), fix))
+            }
+        }
+    }
+
+    fn commit(&self, Sops { lines, known }: &Sops) -> anyhow::Result<()> {
+        if *known {
+            return self.teller.done("sops", ".sops.yaml names these recipients already");
+        }
+        self.teller.block(&format!("\nCommit this as .sops.yaml:\n\n{lines}\n"))
+    }
+
+    /// Whether a daemon is there already.
+    fn answers_now(&self) -> bool {
+        let client = self.context.client();
+        self.runtime.block_on(client.status(None)).is_ok()
+    }
+
+    /// Restarts the service where there is one; true when there is.
+    fn start(&self, reload: bool) -> anyhow::Result<Started> {
+        if self.args.no_restart {
+            return Ok(Started::LeftAlone);
+        }
+        if !self.runtime.block_on(service::installed(&self.place.main))? {
+            return Ok(Started::NotInstalled);
+        }
+        self.runtime.block_on(service::restart(reload))?;
+        Ok(Started::Yes)
+    }
+
+    fn follow(&self, started: Started) -> Result<Exit, Halt> {
+        match started {
+            Started::Yes => self.teller.done("service", "gitopsd.service is restarted")?,
+            Started::LeftAlone => {
+                self.teller.done("service", "left alone; systemctl restart gitopsd")?;
+                return Ok(Exit::Ok);
+            }
+            Started::NotInstalled => {
+                let main = self.place.main.display();
+                let fix = format!("to run it in a terminal: gitopsd --config {main} run");
+                self.teller.warn("service", "no gitopsd.service reads this configuration", &fix)?;
+                return Ok(Exit::Ok);
+            }
+        }
+        if self.args.no_wait {
+            return Ok(Exit::Ok);
+        }
+        let first = reconcile::first(self.context, self.args.timeout);
+        let first = self.runtime.block_on(first).map_err(|error| {
+            let fix = "what is set up stays; see systemctl status gitopsd";
+            Halt::at("first reconcile", format!("{error:#}"), fix)
+        })?;
+        self.teller.block(&first.text)?;
+        self.note("ready", json!(first.ready));
+        if first.ready {
+            self.teller.done("first reconcile", "the cluster follows Git")?;
+            return Ok(Exit::Ok);
+        }
+        let fix = "see gitopsd status; what is set up stays, and goes on trying";
+        Err(Halt::at("first reconcile", "not everything is ready", fix))
+    }
+
+    fn said(&self, change: &Change, verb: &str) -> String {
+        let done = if change.content.is_some() { "written" } else { "removed" };
+        format!("{} {verb}{done}", change.path.display())
+    }
+}
+
+/// What became of the service.
+enum Started {
+    Yes,
+    LeftAlone,
+    NotInstalled,
+}
+
+fn paths(changes: &[Change]) -> Vec<PathBuf> {
+    changes.iter().map(|change| change.path.clone()).collect()
+}
