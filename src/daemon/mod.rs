@@ -17,6 +17,7 @@ mod calls;
 mod cluster;
 mod connect;
 mod host;
+mod owner;
 mod publish;
 mod sweep;
 mod systemd;
@@ -95,6 +96,10 @@ struct Daemon {
     commands: mpsc::Receiver<Command>,
     target: connect::Target,
     connecting: bool,
+    /// The other machine that the cluster belongs to, by its id.
+    foreign: Option<String>,
+    /// Whom it may be taken over from, as a person has said.
+    agreed: watch::Sender<Option<String>>,
     /// Forwards what the present connection's watches see.
     forwarding: Option<AbortHandle>,
     /// How many connections there were: after the first, each may find another state.
@@ -154,6 +159,8 @@ impl Daemon {
             commands: called,
             target: parts.target,
             connecting: false,
+            foreign: None,
+            agreed: parts.agreed,
             forwarding: None,
             connections: 0,
             state: parts.state,

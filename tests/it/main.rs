@@ -15,6 +15,7 @@ mod health; // what breaks after the run
 mod idle; // what nothing costs
 mod observe; // watches, health, causes
 mod outage; // something that the daemon needs is away, and comes back
+mod owner; // which machine owns the cluster
 mod owned; // who owns an object, what is pruned, held and kept
 mod restart; // killed at every effect, and what a disk may do
 mod render; // rendering with the reference kustomize in its sandbox
