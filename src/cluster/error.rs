@@ -200,8 +200,11 @@ fn from_status(
     sensitive: Option<&str>,
 ) -> ClusterError {
     let clean = |said: &str| {
-        let said = cut(said, MESSAGE);
-        sensitive.map_or_else(|| said.to_owned(), |name| masked(said, name))
+        let kept = cut(said, MESSAGE);
+        // Without the mark nobody could tell that a value may have lost its end.
+        let mark = if kept.len() < said.len() { "…" } else { "" };
+        let kept = sensitive.map_or_else(|| kept.to_owned(), |name| masked(kept, name));
+        kept + mark
     };
     let text = |pointer: &str| parsed.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let message = if parsed.get("kind").and_then(Value::as_str) == Some("Status") {
