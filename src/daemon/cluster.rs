@@ -1,4 +1,4 @@
-//! The loop's side of the connection: links, outages, what the watches tell, daily comparison.
+//! The loop's side of the connection: links, outages, what the watches tell, what is compared then.
 
 use super::connect::{self, Link, Reason};
 use super::owner::{Standing, standing};
@@ -137,7 +137,7 @@ impl Daemon {
     }
 
     /// Asks once more whose the cluster is: whoever took it over may not know that we still run.
-    fn ask_owner(&self) {
+    pub(super) fn ask_owner(&self) {
         let Some(connection) = self.pipeline.connection().filter(|link| !link.shared) else {
             return;
         };
@@ -168,27 +168,20 @@ impl Daemon {
     }
 
     /// Compares every object with Git, and looks for what is in no inventory; soon again at most.
-    fn verify(&mut self) {
+    pub(super) fn verify(&mut self) {
         let now = Instant::now();
-        if let Some(next) = self.verified.map(|at| at + BETWEEN)
-            && next > now
-        {
-            self.verify.1 = self.verify.1.min(next);
+        let next = self.verified.map_or(now, |at| at + BETWEEN);
+        if next > now {
+            self.doubt = Some(next);
             return;
         }
+        self.doubt = None;
         self.verified = Some(now);
         self.sweep_pause = PAUSE;
+        self.patrol.give_up();
         self.pipeline.verify();
         self.sweep.again();
-        self.verify.1 = Instant::now() + self.verify.0;
+        self.verify.1 = now + self.verify.0;
         self.handle(Event::Verify);
-    }
-
-    /// The same when nothing gave cause for a day.
-    pub(super) fn verify_daily(&mut self) {
-        if Instant::now() >= self.verify.1 {
-            self.ask_owner();
-            self.verify();
-        }
     }
 }

@@ -18,6 +18,7 @@ mod cluster;
 mod connect;
 mod host;
 mod owner;
+mod patrol;
 mod publish;
 mod sweep;
 mod systemd;
@@ -115,8 +116,11 @@ struct Daemon {
     sweep_pause: Duration,
     /// What the last sweep could not see.
     blind: String,
-    /// How often, and when next, everything is compared.
+    /// How often, and when next, everything is compared though nothing gave cause.
     verify: (Duration, Instant),
+    patrol: patrol::Patrol,
+    /// When everything is compared because something gave cause.
+    doubt: Option<Instant>,
     verified: Option<Instant>,
     /// When the disk was last asked whether there is room again.
     asked_room: Instant,
@@ -176,6 +180,8 @@ impl Daemon {
             sweep_pause: sweep::PAUSE,
             blind: String::new(),
             verify: (parts.verify, started + parts.verify),
+            patrol: patrol::Patrol::idle(),
+            doubt: None,
             verified: None,
             asked_room: started,
             ending: false,
@@ -200,7 +206,7 @@ impl Daemon {
             for event in self.state.ended(&self.graph) {
                 self.handle(event);
             }
-            self.verify_daily();
+            self.compare();
             self.make_room();
             self.sweep();
             self.watch_over();
@@ -262,7 +268,8 @@ impl Daemon {
             Some(_) => self.verify.1.min(self.asked_room + ROOM),
             None => self.verify.1,
         };
-        [due, resume, look, self.sweep.at()].into_iter().flatten().fold(latest, Instant::min)
+        let others = [due, resume, look, self.sweep.at(), self.patrol.next(), self.doubt];
+        others.into_iter().flatten().fold(latest, Instant::min)
     }
 
     /// Once the disk was full: asks beside the loop whether there is room for the reserve again.
