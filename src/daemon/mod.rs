@@ -128,6 +128,8 @@ struct Daemon {
     ending: bool,
     /// Kustomizations whose objects moved while a run of theirs was under way.
     moved: BTreeSet<Key>,
+    /// Digests of the children that are held, by their parent, as the journal was told.
+    cascades: BTreeMap<Key, String>,
     /// Kustomizations that left Git while deletions of theirs are held.
     parted: BTreeMap<Key, Parted>,
 }
@@ -186,6 +188,7 @@ impl Daemon {
             asked_room: started,
             ending: false,
             moved: BTreeSet::new(),
+            cascades: BTreeMap::new(),
             parted: BTreeMap::new(),
         })
     }
@@ -213,6 +216,7 @@ impl Daemon {
             let now = self.now();
             let effects = self.graph.due(now);
             self.carry_out(effects);
+            self.tell_cascades();
             self.publish();
             let wake = self.wake();
             tokio::select! {
