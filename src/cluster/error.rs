@@ -394,4 +394,25 @@ mod tests {
             assert_eq!(masked(said, "s"), clean);
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_value_of_a_secret_survives_in_what_the_server_says_of_it(
+            value in "[ -~é\n]{0,5}[a-z]{6}[ -~é\n]{0,40}",
+            form in 0usize..5,
+        ) {
+            let quoted = serde_json::json!(value).to_string();
+            let message = match form {
+                0 => format!("Secret \"db\" is invalid: data[k]: Invalid value: {quoted}: must not"),
+                1 => format!("cannot unmarshal {quoted} into Go struct field Secret.data"),
+                2 => format!("a Value:{quoted}, another {quoted} and {quoted}"),
+                3 => format!("Unsupported value: {quoted}: supported values: {quoted}"),
+                _ => format!("unterminated {quoted}: illegal base64 data at input byte 4 {quoted}"),
+            };
+            let clean = masked(&message, "db");
+            for needle in [&value, &quoted[1..quoted.len() - 1]] {
+                proptest::prop_assert!(!clean.contains(needle), "{needle:?} in {clean:?}");
+            }
+        }
+    }
 }
