@@ -85,6 +85,8 @@ pub struct Target {
 pub async fn connect(mut target: Target, links: mpsc::Sender<Link>) {
     let mut pause = FIRST_PAUSE;
     let mut told = None;
+    // What was said before is read with the first attempt.
+    target.agreed.mark_unchanged();
     loop {
         match attempt(&target).await {
             Ok(link) => {
