@@ -40,6 +40,13 @@ impl Daemon {
                     message_id = Message::ClusterReachable.id(),
                     "API server {server} answers, version {version}"
                 );
+                if connection.stranger {
+                    tracing::warn!(
+                        message_id = Message::ClusterChanged.id(),
+                        "another cluster answers than the one the history was made on: nothing is \
+                         pruned until gitopsd confirm cluster"
+                    );
+                }
                 self.publisher.cluster_up(server, &version, &connection);
                 if self.target.known.is_none() || taken {
                     self.target.known = Some(identity.clone());
