@@ -59,7 +59,7 @@ machine_boot
 for name in "${CASES[@]}"; do
     if [ $# -gt 0 ]; then
         case $name in
-        a_bare_install* | a_box_is_set_up*) ;;
+        a_bare_install* | init_brings*) ;;
         *) printf '%s\n' "$@" | grep -qF -f - <<<"$name" || continue ;;
         esac
     fi
