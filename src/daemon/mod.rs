@@ -108,8 +108,9 @@ struct Daemon {
     /// What left Git, or is in no inventory, is looked for.
     sweep: Sweep,
     sweep_pause: Duration,
-    /// What the last sweep could not see.
+    /// What the last sweep could not see, and who had not rendered by then.
     blind: String,
+    silent: BTreeSet<Key>,
     /// How often, and when next, everything is compared.
     verify: (Duration, Instant),
     verified: Option<Instant>,
@@ -168,6 +169,7 @@ impl Daemon {
             sweep: Sweep::Wanted,
             sweep_pause: sweep::PAUSE,
             blind: String::new(),
+            silent: BTreeSet::new(),
             verify: (parts.verify, started + parts.verify),
             verified: None,
             asked_room: started,
@@ -387,6 +389,7 @@ impl Daemon {
         let Question { key, orders, answer } = question;
         let revision = orders.revision.clone();
         self.handle(Event::Rendered(key.clone(), orders));
+        self.spoke(&key);
         // The run that asked may have been given up: then nobody listens.
         let _ = answer.send(Answer {
             may_prune: self.graph.may_prune(&key, &revision),

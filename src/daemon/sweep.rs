@@ -9,10 +9,9 @@ use crate::flux::{Key, Kind, Kustomization};
 use crate::graph::{Effect, Event};
 use crate::history::Trigger;
 use crate::logging::Message;
-use crate::pipeline::{Failure, Pipeline, Survey, former};
+use crate::pipeline::{Failure, Pipeline, Standing, Survey, former};
 use crate::plan::{Entry, Held, Owner, cascade, delete_set};
 use crate::render::ObjectId;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,25 +79,36 @@ pub struct Swept {
     pub survey: Survey,
 }
 
-/// Looks in the inventory and in the cluster. What is declared is given by name.
-pub async fn look(pipeline: Arc<Pipeline>, declared: BTreeSet<Owner>) -> Result<Swept, Failure> {
-    let survey = pipeline.survey(&declared).await?;
-    let (departed, known) = pipeline.departed(move |owner| declared.contains(owner)).await?;
+/// Looks in the inventory and in the cluster.
+pub async fn look(pipeline: Arc<Pipeline>, standing: Standing) -> Result<Swept, Failure> {
+    let survey = pipeline.survey(&standing).await?;
+    let (departed, known) = pipeline.departed(standing).await?;
     Ok(Swept { departed, known, survey })
 }
 
 impl Daemon {
-    /// Begins a sweep once every Kustomization has rendered with success.
+    /// Begins a sweep once every Kustomization that runs has rendered with success.
     pub(super) fn sweep(&mut self) {
         let connected = self.pipeline.connection().is_some();
         if !self.sweep.due() || !connected || !self.graph.complete() {
             return;
         }
         self.sweep = Sweep::Running(false);
-        let known = self.graph.items().map(|(key, _)| key).chain(self.parted.keys());
-        let known = known.chain(self.workers.ends());
-        let declared = known.filter(|key| key.kind == Kind::Kustomization).map(Owner::at).collect();
-        self.workers.sweep(declared);
+        let in_force = self.graph.items().map(|(key, _)| key);
+        let declared = in_force.filter(|key| key.kind == Kind::Kustomization).map(Owner::at);
+        self.silent = self.graph.silent().cloned().collect();
+        self.workers.sweep(Standing {
+            declared: declared.collect(),
+            silent: self.silent.iter().map(Owner::at).collect(),
+            ending: self.parted.keys().chain(self.workers.ends()).map(Owner::at).collect(),
+        });
+    }
+
+    /// A Kustomization has rendered: what the last sweep left alone for its silence is looked for.
+    pub(super) fn spoke(&mut self, key: &Key) {
+        if self.silent.remove(key) {
+            self.sweep.again();
+        }
     }
 
     /// Takes in what a sweep found.

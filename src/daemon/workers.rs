@@ -3,10 +3,12 @@
 use super::sweep::{Swept, look};
 use crate::flux::{GitRepository, Key, Kustomization};
 use crate::observe::Status;
-use crate::pipeline::{Ask, Ended, Failure, Job, Outcome, Pipeline, Report, Retry, Revision, Step};
+use crate::pipeline::{
+    Ask, Ended, Failure, Job, Outcome, Pipeline, Report, Retry, Revision, Standing, Step,
+};
 use crate::plan::{Entry, Owner};
 use crate::render::ObjectId;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
@@ -137,9 +139,9 @@ impl Workers {
     }
 
     /// Looks for what left Git, or is in no inventory.
-    pub fn sweep(&mut self, declared: BTreeSet<Owner>) {
+    pub fn sweep(&mut self, standing: Standing) {
         let pipeline = self.pipeline.clone();
-        self.spawn(Purpose::Sweep, async move { Done::Swept(look(pipeline, declared).await) });
+        self.spawn(Purpose::Sweep, async move { Done::Swept(look(pipeline, standing).await) });
     }
 
     /// Looks at objects that a Kustomization's Ready depends on.

@@ -24,6 +24,7 @@
 //! * `reserve`: 4 MiB that are given up when the disk is full, so that what runs is recorded.
 //! * `host.key`: 32 random bytes for keyed digests ([`host_key`]).
 
+mod children;
 mod error;
 mod inventory;
 mod key;

@@ -14,13 +14,14 @@
 //!   last applied and `uid` the live object's; null when not known for certain.
 //! * `released`: objects that an owner let go of on purpose and that still carry its labels: they
 //!   are not taken back when they are found.
+//! * `child`: which Kustomization each parent declared last; it stands until the child has ended.
 //! * `applied`: the last revision that an owner brought in, with the digest of its inputs, when,
 //!   and the verdict of that run. It outlives the run's own row.
 //! * `meta`: single values, such as the uid of the cluster.
 
 use rusqlite::{Connection, TransactionBehavior};
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
 CREATE TABLE run (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -73,6 +74,12 @@ CREATE TABLE meta (
     owner TEXT NOT NULL,
     id    TEXT NOT NULL,
     PRIMARY KEY (owner, id)
+) WITHOUT ROWID;
+",
+    "CREATE TABLE child (
+    owner  TEXT NOT NULL,
+    parent TEXT NOT NULL,
+    PRIMARY KEY (owner, parent)
 ) WITHOUT ROWID;
 ",
 ];

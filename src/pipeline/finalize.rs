@@ -41,6 +41,7 @@ impl Run<'_> {
             let ids: Vec<ObjectId> = inventory.into_iter().map(|entry| entry.id).collect();
             let left = self.hand_over(ids).await?;
             self.release(&left).await?;
+            self.spare_children().await?;
             return self.drop_policy().await;
         }
         let connection = self.connected()?;

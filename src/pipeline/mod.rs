@@ -13,6 +13,7 @@
 //! the pure files of `plan`, waiting and retrying by `graph`.
 
 mod connection;
+mod family;
 mod finalize;
 mod health;
 mod inputs;
@@ -32,6 +33,7 @@ mod vigil;
 mod write;
 
 pub use connection::Connection;
+pub use family::Standing;
 pub use inputs::HostSecrets;
 pub use orders::{Order, Problem, SetAsideEntry, Sorted, WorkOrders, deletes, keeps, sort};
 pub use outcome::{Failure, Retry, Step};

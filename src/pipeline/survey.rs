@@ -8,6 +8,7 @@
 //! One list of metadata for each kind that the server has: after the start, after an outage and
 //! once a day. What belongs to Flux, is marked to be kept, or was let go of on purpose is no stray.
 
+use super::family::{Family, Standing};
 use super::policy::goes;
 use super::record::{inventories, row};
 use super::{Failure, Pipeline, Retry, Step, lock};
@@ -39,8 +40,9 @@ impl Pipeline {
     /// Lists every kind. Nothing is looked for in a cluster that others share with us, or that is
     /// not the one the history was made on.
     ///
-    /// Of an owner that is not `declared`, what its inventory has is shown along with what is found.
-    pub async fn survey(&self, declared: &BTreeSet<Owner>) -> Result<Survey, Failure> {
+    /// Of an owner that is not in force, what its inventory has is shown along with what is found.
+    /// What may belong to one that somebody silent declares is left alone.
+    pub async fn survey(&self, standing: &Standing) -> Result<Survey, Failure> {
         let mut survey = Survey::default();
         let Some(connection) = self.connection() else { return Ok(survey) };
         if connection.shared || connection.stranger {
@@ -89,8 +91,13 @@ impl Pipeline {
                 });
             }
         }
-        survey.found.retain(|_, entries| !entries.is_empty());
-        for (owner, entries) in survey.found.iter_mut().filter(|(o, _)| !declared.contains(o)) {
+        let family = Family::new(&self.database(|history| history.parents()).await?);
+        let in_force =
+            |owner: &Owner| standing.declared.contains(owner) || standing.ending.contains(owner);
+        survey.found.retain(|owner, entries| {
+            !entries.is_empty() && (in_force(owner) || !family.may_stand(owner, standing))
+        });
+        for (owner, entries) in survey.found.iter_mut().filter(|(o, _)| !in_force(o)) {
             entries.extend(self.inventory(owner).await?);
         }
         Ok(survey)

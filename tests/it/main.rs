@@ -13,6 +13,7 @@ mod older; // a record or a cluster that is older than the other
 mod faults; // every kind of request to the API server, answered with every kind of fault
 mod health; // what breaks after the run
 mod idle; // what nothing costs
+mod left; // what left Git, what only seems to have, what is asked about first
 mod observe; // watches, health, causes
 mod outage; // something that the daemon needs is away, and comes back
 mod owned; // who owns an object, what is pruned, held and kept

@@ -1,0 +1,89 @@
+//! What has left Git, what only seems to have, and what is asked about before it goes.
+
+use crate::bed::Repo;
+use crate::world::{App, World, mk_config_map, mk_kustomization};
+use std::time::Duration;
+
+/// Long enough for a deletion that must not come: those beside it took milliseconds.
+const A_WHILE: Duration = Duration::from_secs(2);
+
+fn there(world: &World, name: &str) -> bool {
+    world.get("configmap", name).is_some()
+}
+
+fn push(repo: &Repo, message: &str) {
+    repo.commit(message);
+    repo.push("main");
+}
+
+/// A start that knows of the last revision nothing but what the record says.
+fn start_without_mirrors(world: &mut World) {
+    std::fs::remove_dir_all(world.path("state/mirrors")).expect("there are mirrors");
+    world.start();
+}
+
+#[test]
+fn what_a_parent_that_does_not_run_declared_has_not_left_git() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let map = |name: &str| mk_config_map(&ns, name, "1");
+    let child = |of: &str| mk_kustomization(&format!("of-{of}"), &format!("./apps/of-{of}"), "");
+    let parent = |name: &str| [("a.yaml", map(name)), ("child.yaml", child(name))];
+    let (host, git, blocked) = (parent("host"), parent("git"), parent("blocked"));
+    let one = |name: &str| [("a.yaml", map(name))];
+    let repo = world.apps(&[
+        App { name: "host", spec: "", files: &host },
+        App { name: "git", spec: "", files: &git },
+        App { name: "blocked", spec: "", files: &blocked },
+        App { name: "going", spec: "", files: &one("going") },
+        App { name: "staying", spec: "", files: &one("staying") },
+        App { name: "as-well", spec: "", files: &one("as-well") },
+    ]);
+    let children = ["of-host", "of-git", "of-blocked"];
+    for name in children {
+        repo.write(&format!("apps/{name}/a.yaml"), &map(name));
+    }
+    push(&repo, "the children");
+    world.start();
+    world.settled();
+    assert!(children.iter().all(|name| there(&world, name)));
+
+    world.ok(&["suspend", "host", "--reason", "not now"]);
+    for (name, line) in [("git", "  suspend: true\n"), ("blocked", "  serviceAccountName: x\n")] {
+        let text = mk_kustomization(name, &format!("./apps/{name}"), line);
+        repo.write(&format!("clusters/my-cluster/{name}.yaml"), &text);
+    }
+    push(&repo, "two do not run any more");
+    world.eventually("they are stopped", |world| {
+        world.run(&["reconcile", "flux-system", "--with-source"]);
+        world.message("blocked").contains("serviceAccountName")
+    });
+    assert_eq!(world.stop(), Some(0));
+    repo.remove("clusters/my-cluster/going.yaml");
+    // It leaves too, but nobody can say so before its parent runs again.
+    repo.remove("apps/host/child.yaml");
+    push(&repo, "two leave unseen");
+    start_without_mirrors(&mut world);
+    world.eventually("what left Git goes", |world| !there(world, "going"));
+    std::thread::sleep(A_WHILE);
+    assert!(children.iter().all(|name| there(&world, name)), "{}", world.log());
+    assert_eq!(world.status()["held"], serde_json::json!([]), "and nothing is asked about them");
+    world.ok(&["resume", "host"]);
+    world.eventually("its parent has spoken", |world| !there(world, "of-host"));
+    assert!(there(&world, "of-git") && there(&world, "of-blocked"));
+
+    // A suspended parent that leaves spares its children, though they never came to the graph.
+    repo.remove("clusters/my-cluster/git.yaml");
+    push(&repo, "the suspended one leaves");
+    world.eventually("it is gone", |world| {
+        world.run(&["reconcile", "flux-system", "--with-source"]);
+        world.log().contains("Kustomization/flux-system/git left Git")
+    });
+    world.kill();
+    start_without_mirrors(&mut world);
+    world.eventually("what became of the child is settled", |world| {
+        world.log().contains("of-git left Git while")
+    });
+    std::thread::sleep(A_WHILE);
+    assert!(there(&world, "git") && there(&world, "of-git"), "{}", world.log());
+}
