@@ -2,6 +2,7 @@
 
 use crate::bed::Repo;
 use crate::world::{App, World, mk_config_map, mk_kustomization};
+use serde_json::{Value, json};
 use std::time::Duration;
 
 /// Long enough for a deletion that must not come: those beside it took milliseconds.
@@ -67,7 +68,7 @@ fn what_a_parent_that_does_not_run_declared_has_not_left_git() {
     world.eventually("what left Git goes", |world| !there(world, "going"));
     std::thread::sleep(A_WHILE);
     assert!(children.iter().all(|name| there(&world, name)), "{}", world.log());
-    assert_eq!(world.status()["held"], serde_json::json!([]), "and nothing is asked about them");
+    assert_eq!(world.status()["held"], json!([]), "and nothing is asked about them");
     world.ok(&["resume", "host"]);
     world.eventually("its parent has spoken", |world| !there(world, "of-host"));
     assert!(there(&world, "of-git") && there(&world, "of-blocked"));
@@ -86,4 +87,57 @@ fn what_a_parent_that_does_not_run_declared_has_not_left_git() {
     });
     std::thread::sleep(A_WHILE);
     assert!(there(&world, "git") && there(&world, "of-git"), "{}", world.log());
+}
+
+/// What is held of a Kustomization, as sets of objects.
+fn held(world: &World, name: &str) -> Vec<Value> {
+    let owner = format!("flux-system/{name}");
+    let all = world.status()["held"].as_array().cloned().unwrap_or_default();
+    all.into_iter().filter(|held| held["owner"] == owner.as_str()).collect()
+}
+
+#[test]
+fn a_definition_is_held_for_what_controllers_made_of_it_but_not_once_it_is_gone() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let group = format!("{ns}.test.invalid");
+    let definition = format!(
+        "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata:\n  \
+         name: things.{group}\nspec:\n  group: {group}\n  scope: Namespaced\n  \
+         names: {{kind: Thing, plural: things}}\n  versions:\n  - name: v1\n    served: true\n    \
+         storage: true\n    schema: {{openAPIV3Schema: {{type: object}}}}\n"
+    );
+    let files = [("definition.yaml", definition)];
+    let stays = [("a.yaml", mk_config_map(&ns, "a", "1"))];
+    let repo = world.apps(&[
+        App { name: "kinds", spec: "", files: &files },
+        App { name: "staying", spec: "", files: &stays },
+    ]);
+    world.start();
+    world.settled();
+    let made = format!(
+        "apiVersion: {group}/v1\nkind: Thing\nmetadata:\n  name: made\n  namespace: {ns}\n  \
+         ownerReferences: [{{apiVersion: v1, kind: ConfigMap, name: a, uid: {}}}]\n",
+        world.uid("configmap", "a")
+    );
+    world.cluster().apply(&made);
+    repo.remove("clusters/my-cluster/kinds.yaml");
+    push(&repo, "the definition leaves");
+    world.eventually("it is held", |world| {
+        world.run(&["reconcile", "flux-system", "--with-source"]);
+        !held(world, "kinds").is_empty()
+    });
+    let name = format!("CustomResourceDefinition/things.{group}");
+    assert_eq!(held(&world, "kinds")[0]["objects"], json!([name]));
+    let things = format!("things.{group}");
+    assert!(world.get(&things, "made").is_some(), "its owner lives on, and it would not");
+
+    // As after a kill between its deletion and the record of that.
+    assert_eq!(world.stop(), Some(0));
+    world.cluster().kubectl_ok(&["delete", "customresourcedefinition", &things]);
+    world.start();
+    world.eventually("its end is over", |world| {
+        world.log().contains("Kustomization/flux-system/kinds left Git: 0 objects deleted")
+    });
+    assert_eq!(held(&world, "kinds"), Vec::<Value>::new());
 }
