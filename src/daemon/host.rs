@@ -106,8 +106,10 @@ impl HostState {
 
     /// Drops a confirmation that was used: the same deletions are asked about again.
     pub(super) fn used(&mut self, digest: &str) {
-        self.state.confirmed.retain(|known| known != digest);
-        self.save();
+        if self.state.confirmed.iter().any(|known| known == digest) {
+            self.state.confirmed.retain(|known| known != digest);
+            self.save();
+        }
     }
 
     /// Everything that the host has stopped.

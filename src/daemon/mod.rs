@@ -17,6 +17,7 @@ mod calls;
 mod cluster;
 mod connect;
 mod host;
+mod parted;
 mod publish;
 mod sweep;
 mod systemd;
@@ -37,11 +38,12 @@ use crate::plan::Owner;
 use boot::Parts;
 use connect::Link;
 use host::HostState;
+use parted::Parted;
 use publish::{Beside, Publisher};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use sweep::{Parted, Sweep};
+use sweep::Sweep;
 use systemd::Manager;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -362,9 +364,7 @@ impl Daemon {
                 let key = kustomization.key();
                 tracing::info!("{key} left Git: {} objects deleted", ended.changes);
                 self.used(ended.used.as_deref());
-                if !ended.held.is_empty() {
-                    self.hold_parted(key, *kustomization, ended.held, Vec::new());
-                }
+                self.hold_rest(*kustomization, ended.held);
             }
             Done::Ended(kustomization, Err(failure)) => {
                 tracing::warn!("{} left Git: {failure}", kustomization.key());
@@ -440,7 +440,7 @@ impl Daemon {
         self.parted.retain(|key, _| self.graph.item(key).is_none());
         let beside = Beside {
             children: self.pipeline.render_children(),
-            parted: self.parted.iter().map(|(k, p)| (k.clone(), p.held.clone())).collect(),
+            parted: self.parted.iter().map(|(k, p)| (k.clone(), p.held())).collect(),
             suspended: self.state.suspended(),
             trouble: self.pipeline.history().trouble(),
         };

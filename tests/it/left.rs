@@ -17,6 +17,17 @@ fn push(repo: &Repo, message: &str) {
     repo.push("main");
 }
 
+/// Applies an object as one that a Kustomization has made and no inventory of ours knows.
+fn plant(world: &World, owner: &str, text: &str) {
+    let labels = format!(
+        "metadata:\n  labels:\n    kustomize.toolkit.fluxcd.io/name: {owner}\n    \
+         kustomize.toolkit.fluxcd.io/namespace: flux-system\n"
+    );
+    let by = ["apply", "--server-side", "--field-manager=kustomize-controller", "-f", "-"];
+    let text = text.replacen("metadata:\n", &labels, 1);
+    assert!(world.cluster().kubectl_with_input(&by, &text).status.success(), "{text}");
+}
+
 /// A start that knows of the last revision nothing but what the record says.
 fn start_without_mirrors(world: &mut World) {
     std::fs::remove_dir_all(world.path("state/mirrors")).expect("there are mirrors");
@@ -140,4 +151,49 @@ fn a_definition_is_held_for_what_controllers_made_of_it_but_not_once_it_is_gone(
         world.log().contains("Kustomization/flux-system/kinds left Git: 0 objects deleted")
     });
     assert_eq!(held(&world, "kinds"), Vec::<Value>::new());
+}
+
+#[test]
+fn what_waits_of_a_kustomization_that_left_goes_by_its_own_digest_only() {
+    let mut world = World::alone();
+    let ns = world.namespace.clone();
+    let claim = format!(
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata:\n  name: data\n  \
+         namespace: {ns}\nspec:\n  accessModes: [ReadWriteOnce]\n  \
+         resources: {{requests: {{storage: 1Gi}}}}\n"
+    );
+    let files = [("claim.yaml", claim), ("a.yaml", mk_config_map(&ns, "a", "1"))];
+    let stays = [("b.yaml", mk_config_map(&ns, "b", "1"))];
+    let repo = world.apps(&[
+        App { name: "going", spec: "", files: &files },
+        App { name: "staying", spec: "", files: &stays },
+    ]);
+    world.start();
+    world.settled();
+    assert_eq!(world.stop(), Some(0));
+    repo.remove("clusters/my-cluster/going.yaml");
+    push(&repo, "one leaves unseen");
+    plant(&world, "going", &mk_config_map(&ns, "stray", "1"));
+    start_without_mirrors(&mut world);
+    world.eventually("the rest goes, claim and stray are held", |world| {
+        !there(world, "a") && held(world, "going").len() == 2
+    });
+    let claim = json!([format!("PersistentVolumeClaim/{ns}/data")]);
+    let digest_of = |world: &World, claims: bool| {
+        let held = held(world, "going");
+        let found = held.into_iter().find(|held| (held["objects"] == claim) == claims);
+        found.expect("it is held")["digest"].as_str().expect("a digest").to_owned()
+    };
+    let strays = digest_of(&world, false);
+    world.ok(&["confirm", &digest_of(&world, true)]);
+    world.eventually("the claim goes", |world| {
+        let claim = world.get("pvc", "data");
+        claim.is_none_or(|claim| claim["metadata"]["deletionTimestamp"] != Value::Null)
+    });
+    std::thread::sleep(A_WHILE);
+    assert!(there(&world, "stray"), "nobody said so: {}", world.log());
+    assert_eq!(digest_of(&world, false), strays);
+    world.ok(&["confirm", &strays]);
+    world.eventually("confirmed, it goes", |world| !there(world, "stray"));
+    world.eventually("nothing waits", |world| held(world, "going").is_empty());
 }
