@@ -3,8 +3,9 @@
 //! [`History`] is the sole writer of `STATE/history.db`; it locks the file, so a second daemon is
 //! refused. In the order of a run: [`History::begin`] stores the run and the union of old and new
 //! inventory before the cluster is touched; [`History::change`] adds what was done to an object
-//! and [`History::set_digests`] what it was left as; [`History::gone`] drops one object once its
-//! deletion is confirmed; [`History::finish`] adds the outcome. A run still open at start-up was
+//! and [`History::set_digests`] what it was left as; [`History::forget`] drops an object once its
+//! deletion is confirmed, [`History::release`] one that is let go of; [`History::finish`] adds the
+//! outcome. A run still open at start-up was
 //! cut short: [`History::open`] closes it as interrupted, its inventory stands, and the next run
 //! finishes the work. There is no other recovery. A run that changes nothing is never begun:
 //! an idle box writes nothing.

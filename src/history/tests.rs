@@ -116,8 +116,8 @@ fn ownership_grows_before_the_run_and_shrinks_on_confirmation_only() {
     };
     let both = |id: &str, version: &str| (id.to_owned(), version.to_owned());
     assert_eq!(ids(&history), [both("a", "v1"), both("b", "v2"), both("c", "v1")]);
-    history.gone(OWNER, "a").expect("gone");
-    history.gone("other/one", "b").expect("another owner's row is not touched");
+    history.forget(OWNER, &["a".into()]).expect("gone");
+    history.forget("other/one", &["b".into()]).expect("another owner's row is not touched");
     assert_eq!(ids(&history), [both("b", "v2"), both("c", "v1")]);
     assert_eq!(history.owners().expect("listed"), [OWNER]);
     history.forget(OWNER, &["b".into(), "c".into()]).expect("handed over");

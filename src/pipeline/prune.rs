@@ -165,7 +165,12 @@ impl Run<'_> {
             };
             self.change(change).await?;
         }
-        self.let_go(std::slice::from_ref(id)).await
+        let id = std::slice::from_ref(id);
+        match outcome {
+            // It keeps our labels, and a mark that is taken off later is no word to delete it.
+            Pruned::Kept(_) => self.release(id).await,
+            Pruned::Deleted | Pruned::Gone | Pruned::NotOurs => self.let_go(id).await,
+        }
     }
 
     /// Tells of deletions that wait; `status` lists them from the report.
