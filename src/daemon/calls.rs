@@ -145,6 +145,24 @@ impl Daemon {
         Ok((holders.into_iter().chain(parted).collect(), stored))
     }
 
+    /// Uses up a confirmation, for a run that is about to delete by it: it covers one deletion,
+    /// also if a power cut comes in between.
+    pub(super) fn uses(&mut self, digest: &str, done: oneshot::Sender<Result<(), String>>) {
+        let stored = self.state.used(digest);
+        self.pipeline.confirm(self.state.confirmed());
+        tokio::spawn(async move {
+            let stored = match stored {
+                None => Err("it was used already".to_owned()),
+                Some(stored) => match stored.await {
+                    Ok(saved) => saved.map_err(|error| error.to_string()),
+                    Err(_) => Err("too much waits for the disk".to_owned()),
+                },
+            };
+            // A run that was given up deletes nothing.
+            let _ = done.send(stored);
+        });
+    }
+
     /// The one item that a name stands for; a Kustomization wins over a source of that name.
     fn one(&self, said: &str) -> Result<Key, Refused> {
         let mut found = self.graph.find(said);

@@ -104,12 +104,12 @@ impl HostState {
         self.save()
     }
 
-    /// Drops a confirmation that was used: the same deletions are asked about again.
-    pub(super) fn used(&mut self, digest: &str) {
-        if self.state.confirmed.iter().any(|known| known == digest) {
-            self.state.confirmed.retain(|known| known != digest);
-            self.save();
-        }
+    /// Drops a confirmation that is used: the same deletions are asked about again. `None` when
+    /// there is no such confirmation.
+    pub(super) fn used(&mut self, digest: &str) -> Option<Stored> {
+        let at = self.state.confirmed.iter().position(|known| known == digest)?;
+        self.state.confirmed.remove(at);
+        Some(self.save())
     }
 
     /// Everything that the host has stopped.

@@ -89,7 +89,6 @@ struct Daemon {
     workers: Workers,
     manager: Manager,
     publisher: Publisher,
-    ask: Ask,
     questions: mpsc::Receiver<Question>,
     links: (mpsc::Sender<Link>, mpsc::Receiver<Link>),
     /// What the watches see.
@@ -146,11 +145,10 @@ impl Daemon {
         let hook = |kind| signal(kind).map_err(DaemonError::Runtime);
         Ok(Daemon {
             graph,
-            workers: Workers::new(parts.pipeline.clone()),
+            workers: Workers::new(parts.pipeline.clone(), ask),
             pipeline: parts.pipeline,
             manager: Manager::new(),
             publisher,
-            ask,
             questions: asked,
             links: mpsc::channel(4),
             sightings: mpsc::channel(SIGHTINGS),
@@ -290,7 +288,7 @@ impl Daemon {
                 },
                 Effect::Run { key, trigger, source, revision } => {
                     if let Some(job) = self.job(&key, trigger, &source, revision) {
-                        self.workers.run(job, self.ask.clone());
+                        self.workers.run(job);
                     }
                 }
                 Effect::Cancel(key) => self.workers.cancel(&key),
@@ -355,7 +353,6 @@ impl Daemon {
                 self.handle(Event::Polled(key, result));
             }
             Done::Ran(key, report) => {
-                self.used(report.used.as_deref());
                 self.handle(Event::Finished(key.clone(), report));
                 self.vigil.ran(&key, self.now());
                 self.moved(&key);
@@ -363,7 +360,6 @@ impl Daemon {
             Done::Ended(kustomization, Ok(ended)) => {
                 let key = kustomization.key();
                 tracing::info!("{key} left Git: {} objects deleted", ended.changes);
-                self.used(ended.used.as_deref());
                 self.hold_rest(*kustomization, ended.held);
             }
             Done::Ended(kustomization, Err(failure)) => {
@@ -378,15 +374,11 @@ impl Daemon {
         }
     }
 
-    /// A confirmation covers one deletion.
-    fn used(&mut self, digest: Option<&str>) {
-        let Some(digest) = digest else { return };
-        self.state.used(digest);
-        self.pipeline.confirm(self.state.confirmed());
-    }
-
     fn answer(&mut self, question: Question) {
-        let Question { key, orders, answer } = question;
+        let (key, orders, answer) = match question {
+            Question::Rendered { key, orders, answer } => (key, orders, answer),
+            Question::Uses { digest, done } => return self.uses(&digest, done),
+        };
         let revision = orders.revision.clone();
         self.handle(Event::Rendered(key.clone(), orders));
         self.spoke(&key);

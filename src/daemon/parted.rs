@@ -136,7 +136,10 @@ impl Daemon {
         let over = parted.waits.under_way.take();
         self.parted.retain(|_, parted| !parted.waits.is_empty());
         // Where nothing had to be judged by it, nobody has used it.
-        self.used(over.as_deref());
+        if let Some(digest) = over {
+            self.state.used(&digest);
+            self.pipeline.confirm(self.state.confirmed());
+        }
     }
 
     /// Takes in the objects with an owner's labels that no inventory knows, in place of those

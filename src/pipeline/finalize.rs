@@ -2,7 +2,7 @@
 
 use super::kustomization::{Run, Wanted};
 use super::orders::deletes;
-use super::{Ended, Failure, Job, Outcome, Pipeline, lock};
+use super::{Ask, Ended, Failure, Job, Outcome, Pipeline, lock};
 use crate::plan::{Guard, Owner};
 use crate::render::ObjectId;
 
@@ -11,22 +11,22 @@ impl Pipeline {
     ///
     /// Removing it from Git is intent, so the guard holds only what takes data with it. What is
     /// held or fails stays in the inventory, for a confirmation or the next start.
-    pub async fn finalize(&self, mut job: Job, orphan: bool) -> Result<Ended, Failure> {
+    pub async fn finalize(&self, mut job: Job, orphan: bool, ask: &Ask) -> Result<Ended, Failure> {
         job.tree = None;
         let mut run = Run::new(self, &job);
-        let result = run.end(orphan).await;
+        let result = run.end(orphan, ask).await;
         let outcome = match &result {
             Ok(()) => Outcome::Ready("left Git".to_owned()),
             Err(failure) => Outcome::Failed(failure.clone()),
         };
         run.finish_record(&outcome).await?;
-        let Run { changes, held, used, .. } = run;
-        result.map(|()| Ended { changes, held, used })
+        let Run { changes, held, .. } = run;
+        result.map(|()| Ended { changes, held })
     }
 }
 
 impl Run<'_> {
-    async fn end(&mut self, orphan: bool) -> Result<(), Failure> {
+    async fn end(&mut self, orphan: bool, ask: &Ask) -> Result<(), Failure> {
         let inventory = self.inventory().await?;
         let owner = Owner::of(&self.job.kustomization);
         let waits = {
@@ -58,7 +58,7 @@ impl Run<'_> {
             confirmed: lock(&self.pipeline.confirmed).clone(),
             ..Guard::default()
         };
-        self.delete(inventory, guard, &Wanted::nothing()).await?;
+        self.delete(inventory, guard, &Wanted::nothing(), ask).await?;
         self.drop_policy().await
     }
 }

@@ -49,7 +49,6 @@ fn report(outcome: Outcome, id: &str) -> Box<Report> {
         others: Default::default(),
         prune_pending: false,
         held: Vec::new(),
-        used: None,
         changes: 0,
     })
 }
