@@ -42,7 +42,7 @@ pub use key::host_key;
 pub use open::Opened;
 pub use run::{Applied, Change, Finish, LastApplied, RunId, RunRow, Start};
 pub use state::{State, Suspend};
-pub use word::{Trigger, Verb, Verdict};
+pub use word::{Rank, Trigger, Verb, Verdict};
 
 use crate::config::HistorySettings;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::apply::ApplyError;
 use crate::flux::{Kustomization, Object};
-use crate::history::{RunId, Trigger};
+use crate::history::RunId;
 use crate::logging::Message;
 use crate::plan::{Claim, Held, Owner, desired, label};
 use crate::render::{Manifest, ObjectId, Redactor, RenderError, Rendered, Request};
@@ -168,21 +168,10 @@ impl<'a> Run<'a> {
         Ok(Request { kustomization, source_root, keyring, variables })
     }
 
-    /// Nothing has to be done on these inputs. A run for pruning is never quiet: deletions or
+    /// Nothing has to be done on these inputs. A run that is owed is never quiet: deletions or
     /// labels of formerly shared objects wait for it, whatever a run in between has remembered.
     fn quiet(&mut self, input: &str) -> bool {
-        if self.verify {
-            return false;
-        }
-        if !matches!(
-            self.job.trigger,
-            Trigger::Interval
-                | Trigger::Revision
-                | Trigger::Dependency
-                | Trigger::Drift
-                | Trigger::Values
-                | Trigger::Request { .. }
-        ) {
+        if self.verify || !self.job.trigger.may_be_quiet() {
             return false;
         }
         let memory = lock(&self.pipeline.memory);
