@@ -356,3 +356,20 @@ fn a_run_whose_end_could_not_be_recorded_is_closed_by_the_next_of_its_owner() {
     let unknown = vec![ObjectDigest { digest: None, ..digest }];
     assert_eq!(history.object_digests(OWNER).expect("read"), unknown);
 }
+
+#[test]
+fn a_run_whose_end_was_lost_is_closed_by_the_next_and_what_has_ended_is_not_made_again() {
+    let dir = temp();
+    let (history, _) = open(dir.path());
+    let first = history.begin(&mk_start(OWNER), &mk_entries(&["a", "job"])).expect("begun");
+    let known = |id: &str| ObjectDigest { id: id.into(), digest: Some("d".into()), uid: None };
+    let finite = ObjectDigest { uid: Some("u".into()), ..known("job") };
+    history.set_digests(OWNER, &[known("a"), finite.clone()]).expect("stored");
+    history.begin(&mk_start("other/one"), &[]).expect("begun");
+    history.begin(&mk_start(OWNER), &[]).expect("begun");
+    let verdict = |run| history.run(run).expect("read").expect("there").0.verdict;
+    assert_eq!(verdict(first), Some(Verdict::Interrupted));
+    assert_eq!(verdict(RunId(2)), None, "another owner's");
+    let unsure = ObjectDigest { digest: None, ..known("a") };
+    assert_eq!(history.object_digests(OWNER).expect("read"), [unsure, finite]);
+}
