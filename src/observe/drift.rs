@@ -1,4 +1,7 @@
-//! One metadata watch per managed kind, and what it tells.
+//! One metadata watch per managed kind, or of a single object, and what it tells.
+//!
+//! A watch of a kind sees what carries an owner's label; that of a single object, such as a
+//! ConfigMap that others own and values are read from, sees it whoever owns it.
 //!
 //! A watch lists first, then follows. It renews itself every 290 s, which is all that an idle
 //! cluster costs. It lists again when the server says that its place is lost, and after every

@@ -5,6 +5,7 @@ use super::orders::deletes;
 use super::{Ask, Ended, Failure, Job, Outcome, Pipeline, lock};
 use crate::plan::{Guard, Owner};
 use crate::render::ObjectId;
+use std::collections::BTreeSet;
 
 impl Pipeline {
     /// Deletes or lets go of everything a removed Kustomization owned.
@@ -36,6 +37,7 @@ impl Run<'_> {
         };
         lock(&self.pipeline.heirs).extend(waits);
         lock(&self.pipeline.memory).remove(&owner);
+        self.pipeline.use_values(&owner, &BTreeSet::new());
         lock(&self.pipeline.keyrings).remove(&self.job.kustomization.key());
         if orphan || !deletes(&self.job.kustomization) {
             let ids: Vec<ObjectId> = inventory.into_iter().map(|entry| entry.id).collect();

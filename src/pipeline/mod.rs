@@ -315,6 +315,7 @@ impl Pipeline {
     /// nothing that was seen before counts, as after an outage the cluster may be an older one.
     pub fn verify(&self) {
         lock(&self.memory).values_mut().for_each(Memory::doubt);
+        lock(&self.values).doubt();
     }
 
     /// Sets or takes away the connection to the API server.
