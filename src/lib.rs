@@ -56,7 +56,6 @@
 //!
 //! * `history.db`: runs, changes and inventory in SQLite (`-wal`, `-shm` beside it);
 //!   `history.db.corrupt-N` is a damaged one put aside, see [`history`];
-//! * `reserve`: 4 MiB given up when the disk is full;
 //! * `state.json`: suspends and confirmations, which outlive a lost database;
 //! * `reserve`: 4 MiB that are given up when the disk is full, so that what runs is recorded;
 //! * `host.key`: the key of all digests of what may hold a secret;

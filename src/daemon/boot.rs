@@ -129,13 +129,14 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
     };
     let limits = Limits { requests: config.work.api_requests, ..Limits::default() };
     let kubeconfig = config.cluster.kubeconfig.clone();
+    let pipeline = Arc::new(Pipeline::new(settings, renderer, history, host)?);
     Ok(Parts {
         root: entry(config),
-        pipeline: Arc::new(Pipeline::new(settings, renderer, history, host)?),
+        state: HostState::load(pipeline.history())?,
+        pipeline,
         listener,
         target: Target { kubeconfig, limits, known, shared: config.cluster.shared },
         verify: config.cluster.verify,
-        state: HostState::load(state)?,
         about: DaemonView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

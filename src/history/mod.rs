@@ -155,12 +155,18 @@ impl History {
         };
         let failed = |error| self.failed(doing, error);
         match attempt().map_err(failed) {
-            Err(HistoryError::DiskFull { .. }) if reserve::spend(&self.directory) => {
-                self.spent.store(true, Ordering::Relaxed);
-                attempt().map_err(failed)
-            }
+            Err(HistoryError::DiskFull { .. }) if self.spend() => attempt().map_err(failed),
             done => done,
         }
+    }
+
+    /// Gives the reserve up, whatever it is for. True when that made room.
+    fn spend(&self) -> bool {
+        let made = reserve::spend(&self.directory);
+        if made {
+            self.spent.store(true, Ordering::Relaxed);
+        }
+        made
     }
 
     /// What is wrong with the place of the record though it still works.

@@ -373,3 +373,19 @@ fn a_run_whose_end_was_lost_is_closed_by_the_next_and_what_has_ended_is_not_made
     let unsure = ObjectDigest { digest: None, ..known("a") };
     assert_eq!(history.object_digests(OWNER).expect("read"), [unsure, finite]);
 }
+
+#[test]
+fn what_a_person_decided_is_read_back_and_uses_up_the_reserve_in_front_of_all() {
+    let dir = temp();
+    let (history, _) = open(dir.path());
+    let mut state = State::default();
+    state.confirm("0123456789ab");
+    history.save_state(&state).expect("stored");
+    assert_eq!(history.state().expect("read"), state);
+    assert_eq!(history.trouble(), None);
+    // However it came to be given up, everybody sees it, and makes it again.
+    assert!(history.spend() && !history.spend());
+    assert!(history.trouble().is_some());
+    history.make_room();
+    assert_eq!(history.trouble(), None);
+}

@@ -79,10 +79,14 @@ impl Observer {
         })
     }
 
-    /// Ends the watch of one object.
+    /// Ends the watch of one object, which nobody is told of any more.
     pub fn unwatch_one(&self, id: &ObjectId) {
-        if let Some(running) = self.followers().remove(&Followed::one(id)) {
-            running.task.abort();
+        let Some(running) = self.followers().remove(&Followed::one(id)) else { return };
+        running.task.abort();
+        // Invariant: no code panics while it holds the lock.
+        if running.known.lock().expect("an unpoisoned lock").is_none() {
+            // An outage of it was perhaps told, and nobody else would take that back.
+            let _ = self.inner.out.send(Notice::Back(id.to_string()));
         }
     }
 
