@@ -110,14 +110,14 @@ impl Daemon {
             }
             Notice::Missed(_) => self.relist(),
             Notice::Outage { error, .. } if error.status() == 401 => self.lose(error.to_string()),
-            Notice::Outage { resource, error } => {
+            Notice::Outage { followed, error } => {
                 if error.outage() {
                     self.probe(error.to_string());
                 }
-                self.publisher.blind(resource.kind.clone(), Some(error.to_string()));
+                self.publisher.blind(followed, Some(error.to_string()));
             }
-            Notice::Back(resource) => {
-                self.publisher.blind(resource.kind.clone(), None);
+            Notice::Back(followed) => {
+                self.publisher.blind(followed, None);
                 // Whatever it was, the state may be an older one.
                 self.verify();
             }
