@@ -39,10 +39,11 @@ a_bare_install_waits_and_says_what_to_do() {
 id gitopsd >/dev/null
 [ "$(stat -c '%a %U' /etc/gitopsd/credentials)" = '700 root' ]
 man -w 8 gitopsd gitopsd-status gitopsd-reload >/dev/null
-man 5 gitopsd.config | grep -q 'Unknown keys are refused'
+export MANWIDTH=200
+holds 'Unknown keys are refused' man 5 gitopsd.config
 man --warnings 8 gitopsd >/dev/null 2>/tmp/warnings
 not grep . /tmp/warnings
-journalctl --list-catalog | grep -q 'No repository is configured'
+holds 'No repository is configured' journalctl --list-catalog
 bash -c '. /usr/share/bash-completion/completions/gitopsd; complete -p gitopsd' >/dev/null
 systemd-analyze verify gitopsd.service gitopsd-kubeconfig.path 2>/tmp/verify || true
 not grep -i gitopsd /tmp/verify
@@ -66,7 +67,7 @@ git_server() {
     git config --global safe.directory '*'
     inside useradd --create-home --shell /usr/bin/git-shell git
     for name in flux-config games/blaster; do
-        mkdir -p "$repos/${name%/*}"
+        mkdir -p "$(dirname "$repos/$name")"
         cp -a "tests/examples/$name" "$repos/$name"
     done
     # Every source over ssh, with the deploy key of this host.
@@ -130,8 +131,8 @@ init_brings_the_box_up_and_everything_becomes_healthy() {
     [ -s "$work/deploy.pub" ]
     not inside test -e /etc/gitopsd/config.d/50-init.yaml
     holds 'not configured' inside systemctl status gitopsd
-    install -m 0600 "$work/deploy.pub" "$root/tmp/deploy.pub"
-    inside install -D -o git -g git -m 0600 /tmp/deploy.pub /home/git/.ssh/authorized_keys
+    install -m 0600 "$work/deploy.pub" "$root/root/deploy.pub"
+    inside install -D -o git -g git -m 0600 /root/deploy.pub /home/git/.ssh/authorized_keys
     inside chown git:git /home/git/.ssh
     setup >"$work/init" || die "init: $(cat "$work/init")"
     eventually 120 'all is ready' ready
