@@ -25,7 +25,7 @@ finish() {
     trap - EXIT ERR
     if [ $rc != 0 ] && [ -n "$machine" ]; then
         say 'the last lines of the journal:'
-        inside journalctl -q -u gitopsd -n 25 -o short-precise --no-pager >&2 || true
+        inside journalctl -q -u gitopsd -n 8 -o short-precise --no-pager >&2 || true
     fi
     [ -z "$nspawn" ] || machine_cut
     [ -z "$(mount | grep "$work")" ] || umount -R "$work"/root* 2>/dev/null || true

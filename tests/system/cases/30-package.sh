@@ -13,7 +13,7 @@ repack() {
     rm -rf "$tree"
     dpkg-deb -R "$deb" "$tree"
     sed -i "s/^Version: .*/Version: $1/" "$tree/DEBIAN/control"
-    dpkg-deb -q --root-owner-group -b "$tree" "$debs/gitopsd_$1.deb" >/dev/null
+    dpkg-deb --root-owner-group -b "$tree" "$debs/gitopsd_$1.deb" >/dev/null
 }
 
 # Uid and generation of everything that runs: an object that was made anew or written shows here.
