@@ -19,6 +19,10 @@ const EXAMPLES: &str = "EXAMPLES
   gitopsd status -w                follow
   gitopsd status --json | jq -r '.summary.items[] | select(.ready != \"True\") | .name'";
 
+/// How long the API server may be silent before it is asked: a watch that nothing happens to says
+/// so every minute or so, and an idle server is asked twice as often, while somebody looks.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// Pause before a daemon that is not there is asked again.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -38,7 +42,7 @@ pub struct Args {
 /// Asks and prints.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let client = context.client();
-    let document = client.status(None).await?;
+    let document = client.status_heard(SILENCE, None).await?;
     let exit = show(context, args, &document, &mut String::new())?;
     if args.watch { follow(context, args, &client, document).await } else { Ok(exit) }
 }
@@ -53,7 +57,7 @@ async fn follow(
     let mut drawn = render(context, args, &first)?.0;
     let mut lost = String::new();
     loop {
-        match client.status(serial).await {
+        match client.status_heard(SILENCE, serial).await {
             Ok(document) => {
                 serial = Some(document.serial);
                 lost.clear();

@@ -47,6 +47,7 @@ impl Daemon {
                 });
                 once_stored(decided, reply);
             }
+            Command::Hear { within, reply } => self.hear(within, reply),
             Command::Reload { ask, by, reply } => self.reload(ask, by, reply),
             Command::Confirm { digest, by, reply } => {
                 once_stored(self.confirm(&digest, &by), reply);

@@ -29,7 +29,10 @@ impl Daemon {
                 self.pipeline.away(&reason);
                 self.publisher.cluster_down(reason);
             }
+            Link::Silent(number) => self.heard(number, true),
+            Link::Heard(number) => self.heard(number, false),
             Link::Lost { number, reason } => {
+                self.heard(number, false);
                 if number == self.connections {
                     self.lose(reason);
                 }

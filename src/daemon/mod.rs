@@ -16,6 +16,7 @@ mod boot;
 mod calls;
 mod cluster;
 mod connect;
+mod hear;
 mod host;
 mod publish;
 mod reload;
@@ -42,6 +43,7 @@ use crate::pipeline::{Answer, Ask, Job, Pipeline, Question, Revision};
 use crate::plan::Owner;
 use boot::Parts;
 use connect::Link;
+use hear::Hearing;
 use host::HostState;
 use publish::{Beside, Publisher};
 use reload::{Basis, Origin};
@@ -122,6 +124,7 @@ struct Daemon {
     origin: Origin,
     target: connect::Target,
     connecting: bool,
+    hearing: Hearing,
     /// Forwards what the present connection's watches see.
     forwarding: Option<AbortHandle>,
     /// How many connections there were: after the first, each may find another state.
@@ -183,6 +186,7 @@ impl Daemon {
             origin,
             target: parts.target,
             connecting: false,
+            hearing: Hearing::default(),
             forwarding: None,
             connections: 0,
             state: parts.state,
@@ -479,10 +483,12 @@ impl Daemon {
         let beside = Beside {
             children: self.pipeline.render_children(),
             parted: self.parted.iter().map(|(k, p)| (k.clone(), p.held.clone())).collect(),
+            ending: self.workers.ends().cloned().collect(),
             suspended: self.state.suspended(),
             trouble: self.pipeline.history().trouble(),
         };
         let line = self.publisher.publish(&self.graph, beside);
+        self.hearing.published();
         self.manager.status(&line);
     }
 }
