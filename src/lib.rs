@@ -58,7 +58,6 @@
 //!
 //! * `history.db`: runs, changes and inventory in SQLite (`-wal`, `-shm` beside it);
 //!   `history.db.corrupt-N` is a damaged one put aside, see [`history`];
-//! * `reserve`: 4 MiB given up when the disk is full;
 //! * `state.json`: suspends and confirmations, which outlive a lost database;
 //! * `reserve`: 4 MiB that are given up when the disk is full, so that what runs is recorded;
 //! * `host.key`: the key of all digests of what may hold a secret;
@@ -70,7 +69,8 @@
 //! * `private/`: mode 0700; workspaces of builds (`private/render/`) and, while ssh runs, its key.
 //!   This is the only place where plaintext touches a file system.
 //!
-//! The daemon writes nothing else on the host.
+//! The daemon writes nothing else on the host. In the cluster it writes what Git declares, and one
+//! ConfigMap of its own, `kube-system/gitopsd-owner`: which machine owns the cluster.
 
 pub mod config;
 pub mod logging;

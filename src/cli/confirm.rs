@@ -6,7 +6,8 @@ use crate::api::ConfirmAsk;
 const EXAMPLES: &str = "EXAMPLES
   gitopsd status              names each held deletion and its digest
   gitopsd diff apps           shows the objects
-  gitopsd confirm 3f9a1c20    deletes exactly these";
+  gitopsd confirm 3f9a1c20    deletes exactly these
+  gitopsd confirm cluster     another cluster, or one of another machine, is ours from now on";
 
 /// Let held deletions go ahead
 ///
@@ -15,7 +16,7 @@ const EXAMPLES: &str = "EXAMPLES
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Args {
-    /// The digest, as status prints it
+    /// The digest, as status prints it, or `cluster`
     digest: String,
 }
 

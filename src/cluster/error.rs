@@ -200,8 +200,11 @@ fn from_status(
     sensitive: Option<&str>,
 ) -> ClusterError {
     let clean = |said: &str| {
-        let said = cut(said, MESSAGE);
-        sensitive.map_or_else(|| said.to_owned(), |name| masked(said, name))
+        let kept = cut(said, MESSAGE);
+        // Without the mark nobody could tell that a value may have lost its end.
+        let mark = if kept.len() < said.len() { "…" } else { "" };
+        let kept = sensitive.map_or_else(|| kept.to_owned(), |name| masked(kept, name));
+        kept + mark
     };
     let text = |pointer: &str| parsed.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let message = if parsed.get("kind").and_then(Value::as_str) == Some("Status") {
@@ -389,6 +392,27 @@ mod tests {
             ("nothing to hide", "nothing to hide"),
         ] {
             assert_eq!(masked(said, "s"), clean);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_value_of_a_secret_survives_in_what_the_server_says_of_it(
+            value in "[ -~é\n]{0,5}[a-z]{6}[ -~é\n]{0,40}",
+            form in 0usize..5,
+        ) {
+            let quoted = serde_json::json!(value).to_string();
+            let message = match form {
+                0 => format!("Secret \"db\" is invalid: data[k]: Invalid value: {quoted}: must not"),
+                1 => format!("cannot unmarshal {quoted} into Go struct field Secret.data"),
+                2 => format!("a Value:{quoted}, another {quoted} and {quoted}"),
+                3 => format!("Unsupported value: {quoted}: supported values: {quoted}"),
+                _ => format!("unterminated {quoted}: illegal base64 data at input byte 4 {quoted}"),
+            };
+            let clean = masked(&message, "db");
+            for needle in [&value, &quoted[1..quoted.len() - 1]] {
+                proptest::prop_assert!(!clean.contains(needle), "{needle:?} in {clean:?}");
+            }
         }
     }
 }

@@ -150,6 +150,24 @@ impl Cluster {
         Ok(Answer { object: success.body, warnings: success.warnings })
     }
 
+    /// Makes an object; a conflict when there is one of its name. `body` names its object itself.
+    pub async fn create(
+        &self,
+        resource: &Resource,
+        body: &Value,
+        manager: &str,
+    ) -> Result<(), ClusterError> {
+        let text = |pointer| body.pointer(pointer).and_then(Value::as_str);
+        let path = resource.collection(text("/metadata/namespace"));
+        let call = Call {
+            method: Method::POST,
+            body: serialise(body),
+            sensitive: text("/metadata/name").filter(|_| resource.is_secret()),
+            ..Call::get(format!("{path}?fieldManager={}", segment(manager)))
+        };
+        self.call(call).await.map(|_| ())
+    }
+
     /// JSON patch (RFC 6902) of a live object under a field manager.
     ///
     /// A `replace` of `/metadata/resourceVersion` among the operations makes it conditional: the

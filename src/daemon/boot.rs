@@ -4,6 +4,7 @@
 
 use super::connect::Target;
 use super::host::HostState;
+use super::owner::Machine;
 use crate::api::DaemonView;
 use crate::cluster::Limits;
 use crate::config::{Config, MacPolicy, RootCredentials, RootRef};
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::UnixListener;
+use tokio::sync::watch;
 
 /// Why the daemon cannot run on this host as it is.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,7 @@ pub struct Parts {
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) listener: UnixListener,
     pub(super) target: Target,
+    pub(super) agreed: watch::Sender<Option<String>>,
     pub(super) state: HostState,
     pub(super) about: DaemonView,
     pub(super) verify: Duration,
@@ -127,13 +130,21 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
         workers: config.work.workers,
         root_url: config.root.url.clone(),
     };
-    let limits = Limits { requests: config.work.api_requests, ..Limits::default() };
-    let kubeconfig = config.cluster.kubeconfig.clone();
+    let (agreed, agreement) = watch::channel(None);
+    let target = Target {
+        kubeconfig: config.cluster.kubeconfig.clone(),
+        limits: Limits { requests: config.work.api_requests, ..Limits::default() },
+        known,
+        shared: config.cluster.shared,
+        machine: Machine::here(&digest_key, &config.root.url),
+        agreed: agreement,
+    };
     Ok(Parts {
         root: entry(config),
         pipeline: Arc::new(Pipeline::new(settings, renderer, history, host)?),
         listener,
-        target: Target { kubeconfig, limits, known, shared: config.cluster.shared },
+        target,
+        agreed,
         verify: config.cluster.verify,
         state: HostState::load(state)?,
         about: DaemonView {

@@ -106,6 +106,11 @@ impl Daemon {
     fn confirm(&mut self, digest: &str, by: &str) -> Decided {
         if digest == "cluster" {
             let Some(connection) = self.pipeline.connection() else {
+                if let Some(other) = &self.foreign {
+                    tracing::info!("the cluster of another machine is taken over by {by}");
+                    self.agreed.send_replace(Some(other.clone()));
+                    return Ok((vec![self.graph.root()], None));
+                }
                 return Err(Refused::new(409, "the API server is not reachable", None));
             };
             if !connection.stranger {

@@ -1,6 +1,7 @@
-//! The loop's side of the connection: links, outages, what the watches tell, daily comparison.
+//! The loop's side of the connection: links, outages, what the watches tell, what is compared then.
 
-use super::connect::{self, Link};
+use super::connect::{self, Link, Reason};
+use super::owner::{Standing, standing};
 use super::sweep::PAUSE;
 use super::{Daemon, Notice};
 use crate::graph::Event;
@@ -24,11 +25,7 @@ impl Daemon {
     /// Takes in what became of the search for the API server.
     pub(super) fn linked(&mut self, link: Link) {
         match link {
-            Link::Down(reason) => {
-                tracing::warn!(message_id = Message::ClusterUnreachable.id(), "{reason}");
-                self.pipeline.away(&reason);
-                self.publisher.cluster_down(reason);
-            }
+            Link::Down(reason) => self.down(&reason),
             Link::Silent(number) => self.heard(number, true),
             Link::Heard(number) => self.heard(number, false),
             Link::Lost { number, reason } => {
@@ -37,15 +34,17 @@ impl Daemon {
                     self.lose(reason);
                 }
             }
-            Link::Up { connection, identity, version } => {
+            Link::Up { connection, identity, version, taken } => {
                 self.connecting = false;
+                self.foreign = None;
+                self.agreed.send_replace(None);
                 let server = connection.cluster.server();
                 tracing::info!(
                     message_id = Message::ClusterReachable.id(),
                     "API server {server} answers, version {version}"
                 );
                 self.publisher.cluster_up(server, &version, &connection);
-                if self.target.known.is_none() {
+                if self.target.known.is_none() || taken {
                     self.target.known = Some(identity.clone());
                     self.pipeline.know_cluster(&identity);
                 }
@@ -58,6 +57,22 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// There is no connection yet.
+    fn down(&mut self, reason: &Reason) {
+        let said = reason.to_string();
+        let kind = match reason {
+            Reason::Away(_) => Message::ClusterUnreachable,
+            Reason::Flux(_) | Reason::Owned(_) => Message::SecondOwner,
+        };
+        tracing::warn!(message_id = kind.id(), "{said}");
+        self.foreign = match reason {
+            Reason::Owned(other) => Some(other.id.clone()),
+            Reason::Away(_) | Reason::Flux(_) => None,
+        };
+        self.pipeline.away(&said);
+        self.publisher.cluster_down(said);
     }
 
     /// Forwards the sightings of a connection, in place of those of the one before.
@@ -124,6 +139,21 @@ impl Daemon {
         });
     }
 
+    /// Asks once more whose the cluster is: whoever took it over may not know that we still run.
+    pub(super) fn ask_owner(&self) {
+        let Some(connection) = self.pipeline.connection().filter(|link| !link.shared) else {
+            return;
+        };
+        let (links, number) = (self.links.0.clone(), self.connections);
+        let machine = self.target.machine.clone();
+        tokio::spawn(async move {
+            if let Ok(Standing::Others(other, _)) = standing(&connection.cluster, &machine).await {
+                // The loop is gone only when the daemon ends.
+                let _ = links.send(Link::Lost { number, reason: other.to_string() }).await;
+            }
+        });
+    }
+
     /// Gives the connection up and looks for the server anew: with the kubeconfig as it is then,
     /// and with a fresh look at which cluster it is and whether Flux runs in it.
     fn lose(&mut self, reason: String) {
@@ -141,26 +171,20 @@ impl Daemon {
     }
 
     /// Compares every object with Git, and looks for what is in no inventory; soon again at most.
-    fn verify(&mut self) {
+    pub(super) fn verify(&mut self) {
         let now = Instant::now();
-        if let Some(next) = self.verified.map(|at| at + BETWEEN)
-            && next > now
-        {
-            self.verify.1 = self.verify.1.min(next);
+        let next = self.verified.map_or(now, |at| at + BETWEEN);
+        if next > now {
+            self.doubt = Some(next);
             return;
         }
+        self.doubt = None;
         self.verified = Some(now);
         self.sweep_pause = PAUSE;
+        self.patrol.give_up();
         self.pipeline.verify();
         self.sweep.again();
-        self.verify.1 = Instant::now() + self.verify.0;
+        self.verify.1 = now + self.verify.0;
         self.handle(Event::Verify);
-    }
-
-    /// The same when nothing gave cause for a day.
-    pub(super) fn verify_daily(&mut self) {
-        if Instant::now() >= self.verify.1 {
-            self.verify();
-        }
     }
 }

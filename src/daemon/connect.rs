@@ -1,9 +1,10 @@
 //! Keeps the connection to the API server: finds it, knows it again, and refuses two owners.
 //!
 //! Waits without noise while the server is away, reads the kubeconfig again each time (k3s
-//! rewrites it), and hands over a connection only after it is known which cluster answers and that
-//! no live Flux controllers run in it.
+//! rewrites it), and hands over a connection only after it is known which cluster answers, that no
+//! live Flux controllers run in it, and that no other machine owns it.
 
+use super::owner::{Machine, Standing, own, standing, take_over};
 use crate::cluster::{Cluster, ClusterError, Limits, Select};
 use crate::pipeline::Connection;
 use serde_json::Value;
@@ -11,7 +12,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// First and longest pause between two tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -30,6 +31,8 @@ pub enum Link {
         identity: String,
         /// Version of the server.
         version: String,
+        /// It was another machine's until now, as a person has said.
+        taken: bool,
     },
     /// The server behind a connection, by its number, is out of reach.
     Lost {
@@ -42,8 +45,28 @@ pub enum Link {
     Silent(u64),
     /// It has answered.
     Heard(u64),
-    /// No connection yet, with the reason in a sentence; told when the reason changes.
-    Down(String),
+    /// No connection yet; told when the reason changes.
+    Down(Reason),
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The server does not answer as it should, in a sentence.
+    Away(String),
+    /// Flux's own controllers run in it, in a sentence.
+    Flux(String),
+    /// It is another machine's.
+    Owned(super::owner::Other),
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Reason::Away(why) | Reason::Flux(why) => f.write_str(why),
+            Reason::Owned(other) => other.fmt(f),
+        }
+    }
 }
 
 /// Where the connection is looked for.
@@ -55,14 +78,20 @@ pub struct Target {
     pub limits: Limits,
     /// Uid of the cluster that the history was made on, if there was one.
     pub known: Option<String>,
-    /// Whether others own objects in it as we do.
+    /// Whether others own objects in it as we do: then no machine owns it.
     pub shared: bool,
+    /// This machine.
+    pub machine: Machine,
+    /// The machine that the cluster may be taken over from, by its id.
+    pub agreed: watch::Receiver<Option<String>>,
 }
 
 /// Tries until there is a connection, then ends. The loop starts it again after an outage.
-pub async fn connect(target: Target, links: mpsc::Sender<Link>) {
+pub async fn connect(mut target: Target, links: mpsc::Sender<Link>) {
     let mut pause = FIRST_PAUSE;
-    let mut told = String::new();
+    let mut told = None;
+    // What was said before is read with the first attempt.
+    target.agreed.mark_unchanged();
     loop {
         match attempt(&target).await {
             Ok(link) => {
@@ -71,20 +100,61 @@ pub async fn connect(target: Target, links: mpsc::Sender<Link>) {
                 return;
             }
             Err(reason) => {
-                if reason != told {
-                    told.clone_from(&reason);
+                if told.as_ref() != Some(&reason) {
+                    told = Some(reason.clone());
                     if links.send(Link::Down(reason)).await.is_err() {
                         return;
                     }
                 }
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        // A word of a person is acted upon at once. Without a sender the daemon has ended.
+        tokio::select! {
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            Ok(()) = target.agreed.changed() => {}
+        }
     }
 }
 
-async fn attempt(target: &Target) -> Result<Link, String> {
+async fn attempt(target: &Target) -> Result<Link, Reason> {
+    let bytes = kubeconfig(target).await.map_err(Reason::Away)?;
+    let cluster = Cluster::connect(&bytes, target.limits).await.map_err(away)?;
+    let identity = cluster.identity().await.map_err(away)?;
+    let version = cluster.version().await.map_err(away)?;
+    if let Some(live) = live_flux(&cluster).await.map_err(away)? {
+        return Err(Reason::Flux(format!(
+            "Flux's own {live} runs in this cluster, and nothing may have two owners; hand over \
+             with: kubectl -n flux-system scale deployment --all --replicas=0"
+        )));
+    }
+    let known = target.known.as_ref().is_none_or(|known| *known == identity);
+    let taken = !target.shared && settle(&cluster, target, known).await?;
+    let connection = Arc::new(Connection::new(cluster, !known && !taken, target.shared));
+    Ok(Link::Up { connection, identity, version, taken })
+}
+
+fn away(error: ClusterError) -> Reason {
+    Reason::Away(match error.hint() {
+        Some(hint) => format!("{error}; {hint}"),
+        None => error.to_string(),
+    })
+}
+
+/// Sees to it that the cluster is this machine's; true when it has just been taken over. One that
+/// is not `known` is not marked before a person has confirmed it.
+async fn settle(cluster: &Cluster, target: &Target, known: bool) -> Result<bool, Reason> {
+    let machine = &target.machine;
+    match standing(cluster, machine).await.map_err(away)? {
+        Standing::Nobodys if known => own(cluster, machine).await.map_err(away).map(|()| false),
+        Standing::Nobodys | Standing::Ours => Ok(false),
+        Standing::Others(other, version) if target.agreed.borrow().as_ref() == Some(&other.id) => {
+            take_over(cluster, machine, &version).await.map_err(away).map(|()| true)
+        }
+        Standing::Others(other, _) => Err(Reason::Owned(other)),
+    }
+}
+
+async fn kubeconfig(target: &Target) -> Result<Vec<u8>, String> {
     let path = target.kubeconfig.display();
     let size = tokio::fs::metadata(&target.kubeconfig)
         .await
@@ -93,29 +163,13 @@ async fn attempt(target: &Target) -> Result<Link, String> {
     if size > KUBECONFIG {
         return Err(format!("kubeconfig {path} has {size} bytes, more than {KUBECONFIG}"));
     }
-    let bytes = tokio::fs::read(&target.kubeconfig).await.map_err(|error| match error.kind() {
+    tokio::fs::read(&target.kubeconfig).await.map_err(|error| match error.kind() {
         // k3s keeps it for root; the unit's helper hands it over.
         ErrorKind::PermissionDenied => {
             format!("kubeconfig {path}: {error}; hand it over: systemctl reload gitopsd")
         }
         _ => format!("kubeconfig {path}: {error}"),
-    })?;
-    let said = |error: ClusterError| match error.hint() {
-        Some(hint) => format!("{error}; {hint}"),
-        None => error.to_string(),
-    };
-    let cluster = Cluster::connect(&bytes, target.limits).await.map_err(said)?;
-    let identity = cluster.identity().await.map_err(said)?;
-    let version = cluster.version().await.map_err(said)?;
-    if let Some(live) = live_flux(&cluster).await.map_err(said)? {
-        return Err(format!(
-            "Flux's own {live} runs in this cluster, and nothing may have two owners; hand over \
-             with: kubectl -n flux-system scale deployment --all --replicas=0"
-        ));
-    }
-    let stranger = target.known.as_ref().is_some_and(|known| *known != identity);
-    let connection = Arc::new(Connection::new(cluster, stranger, target.shared));
-    Ok(Link::Up { connection, identity, version })
+    })
 }
 
 /// A Flux controller that is scaled above 0, if there is one.

@@ -31,7 +31,9 @@ pub struct Hearing {
 impl Hearing {
     /// Tells who waited that the news is published. Whoever has gone away needs none.
     pub fn published(&mut self) {
-        self.ready.drain(..).for_each(|reply| drop(reply.send(())));
+        for reply in self.ready.drain(..) {
+            let _ = reply.send(());
+        }
     }
 }
 

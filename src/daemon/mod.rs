@@ -18,6 +18,8 @@ mod cluster;
 mod connect;
 mod hear;
 mod host;
+mod owner;
+mod patrol;
 mod publish;
 mod reload;
 mod starts;
@@ -125,6 +127,10 @@ struct Daemon {
     target: connect::Target,
     connecting: bool,
     hearing: Hearing,
+    /// The other machine that the cluster belongs to, by its id.
+    foreign: Option<String>,
+    /// Whom it may be taken over from, as a person has said.
+    agreed: watch::Sender<Option<String>>,
     /// Forwards what the present connection's watches see.
     forwarding: Option<AbortHandle>,
     /// How many connections there were: after the first, each may find another state.
@@ -140,8 +146,11 @@ struct Daemon {
     sweep_pause: Duration,
     /// What the last sweep could not see.
     blind: String,
-    /// How often, and when next, everything is compared.
+    /// How often, and when next, everything is compared though nothing gave cause.
     verify: (Duration, Instant),
+    patrol: patrol::Patrol,
+    /// When everything is compared because something gave cause.
+    doubt: Option<Instant>,
     verified: Option<Instant>,
     /// When the disk was last asked whether there is room again.
     asked_room: Instant,
@@ -149,6 +158,8 @@ struct Daemon {
     ending: bool,
     /// Kustomizations whose objects moved while a run of theirs was under way.
     moved: BTreeSet<Key>,
+    /// Digests of the children that are held, by their parent, as the journal was told.
+    cascades: BTreeMap<Key, String>,
     /// Kustomizations that left Git while deletions of theirs are held.
     parted: BTreeMap<Key, Parted>,
 }
@@ -187,6 +198,8 @@ impl Daemon {
             target: parts.target,
             connecting: false,
             hearing: Hearing::default(),
+            foreign: None,
+            agreed: parts.agreed,
             forwarding: None,
             connections: 0,
             state: parts.state,
@@ -202,10 +215,13 @@ impl Daemon {
             sweep_pause: sweep::PAUSE,
             blind: String::new(),
             verify: (parts.verify, started + parts.verify),
+            patrol: patrol::Patrol::idle(),
+            doubt: None,
             verified: None,
             asked_room: started,
             ending: false,
             moved: BTreeSet::new(),
+            cascades: BTreeMap::new(),
             parted: BTreeMap::new(),
         })
     }
@@ -226,13 +242,14 @@ impl Daemon {
             for event in self.state.ended(&self.graph) {
                 self.handle(event);
             }
-            self.verify_daily();
+            self.compare();
             self.make_room();
             self.sweep();
             self.watch_over();
             let now = self.now();
             let effects = self.graph.due(now);
             self.carry_out(effects);
+            self.tell_cascades();
             self.publish();
             let wake = self.wake();
             tokio::select! {
@@ -295,7 +312,8 @@ impl Daemon {
             Some(_) => self.verify.1.min(self.asked_room + ROOM),
             None => self.verify.1,
         };
-        [due, resume, look, self.sweep.at()].into_iter().flatten().fold(latest, Instant::min)
+        let others = [due, resume, look, self.sweep.at(), self.patrol.next(), self.doubt];
+        others.into_iter().flatten().fold(latest, Instant::min)
     }
 
     /// Once the disk was full: asks beside the loop whether there is room for the reserve again.

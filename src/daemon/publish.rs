@@ -25,19 +25,30 @@ pub struct Beside {
     pub trouble: Option<&'static str>,
 }
 
-/// Deletions that wait, of items in the graph and of those that left it.
+/// Deletions that wait, of items in the graph and of those that left it. What several wait for
+/// together is shown once, under the root that lost them.
 fn held(graph: &Graph, parted: &[(Key, Vec<Held>)]) -> Vec<HeldView> {
     let known = graph.items().map(|(key, item)| (key, item.held.as_slice()));
     let gone = parted.iter().map(|(key, held)| (key, held.as_slice()));
     let all = known.chain(gone).flat_map(|(key, held)| held.iter().map(move |held| (key, held)));
     let all = all.chain(graph.cascades());
-    all.map(|(key, held)| HeldView {
-        owner: format!("{}/{}", key.namespace, key.name),
-        digest: held.digest.clone(),
-        reason: held.reason.clone(),
-        objects: held.ids.iter().map(ToString::to_string).collect(),
-    })
-    .collect()
+    let owner = |key: &Key| format!("{}/{}", key.namespace, key.name);
+    let mut views: Vec<HeldView> = Vec::new();
+    let mut shown: HashMap<&str, usize> = HashMap::new();
+    for (key, held) in all {
+        if let Some(at) = shown.get(held.digest.as_str()) {
+            views[*at].owner = owner(&graph.root());
+            continue;
+        }
+        shown.insert(&held.digest, views.len());
+        views.push(HeldView {
+            owner: owner(key),
+            digest: held.digest.clone(),
+            reason: held.reason.clone(),
+            objects: held.ids.iter().map(ToString::to_string).collect(),
+        });
+    }
+    views
 }
 
 /// Holds what was published last.

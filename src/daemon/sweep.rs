@@ -159,14 +159,21 @@ impl Daemon {
     /// Holds the end of most of what the record knows: a new entry, a wrong path or an emptied
     /// repository looks like that, and was perhaps held already when the daemon stopped.
     fn hold_departed(&mut self, departed: Vec<Kustomization>, held: Held) {
-        let Held { reason, digest, .. } = &held;
-        tracing::warn!(
-            message_id = Message::PruneHeld.id(),
-            "held: {reason}; to delete what they own: gitopsd confirm {digest}"
-        );
+        tell(&held);
         for kustomization in departed {
             let key = kustomization.key();
             self.hold_parted(key, kustomization, vec![held.clone()], Vec::new());
+        }
+    }
+
+    /// Tells once of children that their parent lost while we were running.
+    pub(super) fn tell_cascades(&mut self) {
+        let known = std::mem::take(&mut self.cascades);
+        for (parent, held) in self.graph.cascades() {
+            if known.get(parent) != Some(&held.digest) {
+                tell(held);
+            }
+            self.cascades.insert(parent.clone(), held.digest.clone());
         }
     }
 
@@ -247,4 +254,12 @@ impl Daemon {
         let kustomization = Box::new(kustomization);
         self.carry_out(vec![Effect::Finalize { kustomization, orphan }]);
     }
+}
+
+/// Tells the journal that the end of several Kustomizations waits.
+fn tell(Held { reason, digest, .. }: &Held) {
+    tracing::warn!(
+        message_id = Message::PruneHeld.id(),
+        "held: {reason}; to delete what they own: gitopsd confirm {digest}"
+    );
 }

@@ -127,6 +127,9 @@ impl<'a> Run<'a> {
         self.refused(&wanted, &written)?;
         self.prune(&wanted).await?;
         drop(permit);
+        if self.found_nothing(&wanted) {
+            return Ok(Outcome::Ready(self.applied()));
+        }
         self.enter(Step::Observe);
         let cancelled = self.observe(&wanted, &written, ask).await?;
         if cancelled {
@@ -194,6 +197,16 @@ impl<'a> Run<'a> {
         self.warnings.clone_from(&memory.warnings);
         self.held.clone_from(&memory.held);
         true
+    }
+
+    /// A comparison of some objects that were as they should be: Ready is as it was, and what it
+    /// depends on is watched.
+    fn found_nothing(&self, wanted: &Wanted) -> bool {
+        let memory = lock(&self.pipeline.memory);
+        self.job.trigger == Trigger::Verify
+            && !self.verify
+            && self.changes == 0
+            && memory.get(&self.owner).is_some_and(|memory| memory.quiet(&wanted.input))
     }
 
     fn remembered(&self) -> WorkOrders {

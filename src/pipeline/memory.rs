@@ -43,6 +43,8 @@ pub struct Memory {
     pub vanished: BTreeSet<ObjectId>,
     /// Those that were deleted before they had ended.
     pub unfinished: BTreeSet<ObjectId>,
+    /// Objects that the comparison under way has not come to yet.
+    pub uncompared: BTreeSet<ObjectId>,
     /// Every object is to be compared by the next run.
     pub verify: bool,
     /// True when the last run ended ready: applied, pruned and healthy.
@@ -83,7 +85,22 @@ impl Memory {
     pub fn doubt(&mut self) {
         self.verify = true;
         self.nominated.clear();
+        self.uncompared.clear();
         self.objects.values_mut().for_each(|known| known.version = 0);
+    }
+
+    /// Nominates the next of the objects that are to be compared. Answers how many.
+    pub fn compare_some(&mut self, most: usize) -> usize {
+        let mut some = 0;
+        while some < most
+            && let Some(id) = self.uncompared.pop_first()
+        {
+            if self.objects.contains_key(&id) {
+                self.nominate(&id);
+                some += 1;
+            }
+        }
+        some
     }
 
     /// Takes in what we applied or read ourselves; an edit that a watch saw later stays.
@@ -179,6 +196,20 @@ mod tests {
         assert!(!memory.quiet("i"), "the edit at 9 is newer than our look at 8");
         memory.know(&id(), known(2, 9));
         assert!(memory.quiet("i"));
+    }
+
+    #[test]
+    fn a_comparison_takes_some_objects_at_a_time_and_each_once() {
+        let mut memory = memory();
+        let other = ObjectId { name: "y".into(), ..id() };
+        memory.objects.insert(other.clone(), known(1, 5));
+        memory.uncompared = [id(), other.clone(), ObjectId { name: "gone".into(), ..id() }].into();
+        assert_eq!(memory.compare_some(1), 1);
+        assert!(!memory.unchanged(&id(), "d") && memory.unchanged(&other, "d"));
+        memory.know(&id(), known(1, 5));
+        assert!(memory.quiet("i"), "as it should be");
+        assert_eq!(memory.compare_some(5), 1);
+        assert_eq!(memory.compare_some(5), 0);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod memory;
 mod note;
 mod orders;
 mod outcome;
+mod patrol;
 mod policy;
 mod poll;
 mod preview;

@@ -53,7 +53,7 @@ impl Run<'_> {
         if healed {
             self.heal(step, &lines, &told);
         } else {
-            self.tell(step, verb);
+            self.journal(step, verb);
             if let Some(memory) = lock(&self.pipeline.memory).get_mut(&self.owner) {
                 // A new manifest ends a fight.
                 memory.contests.remove(&step.manifest.id);
@@ -70,7 +70,7 @@ impl Run<'_> {
     }
 
     /// One line of the journal: what was done to which object, and the file that asked for it.
-    fn tell(&self, step: &plan::Step, verb: Verb) {
+    fn journal(&self, step: &plan::Step, verb: Verb) {
         let key = self.job.kustomization.key().to_string();
         let id = self.redactor.mask(&step.manifest.id.to_string());
         let origin = step.manifest.origin.as_ref().map(|origin| format!(" ({origin})"));

@@ -148,6 +148,10 @@ fn shown(value: &Value, masked: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::render::Redactor;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -189,5 +193,68 @@ mod tests {
             told,
             ["+ data.key: ***", "~ data.token: *** -> ***", r#"~ metadata.labels.a: "1" -> "2""#]
         );
+    }
+
+    /// A value that is written into a field, a key or a text within, after some other text.
+    fn carried(place: usize, before: &str, value: &str) -> Value {
+        let text = format!("{before}{value}");
+        match place {
+            0 => json!({"spec": {"field": text}}),
+            1 => json!({"spec": {"list": [text, 1]}}),
+            2 => json!({"spec": {"map": {text: {"a": 1}, "b.c": 2}}}),
+            3 => json!({"data": {"file.json": json!({"inside": text}).to_string()}}),
+            4 => json!({"data": {"key": STANDARD.encode(text)}}),
+            5 => json!({"metadata": {"annotations": {"example.org/a": text}}}),
+            6 => json!({"metadata": {"labels": {"a": text}}}),
+            7 => json!({"spec": {(text): "key"}}),
+            _ => {
+                json!([{"bare": text}, text]).as_array().map(|list| json!({"spec": list})).unwrap()
+            }
+        }
+    }
+
+    fn text(differences: &[Difference]) -> String {
+        differences.iter().map(|difference| format!("{difference}\n")).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn no_secret_value_survives_in_a_redacted_diff_however_it_is_cut(
+            value in "[a-z][a-z0-9\"\\\\<é \n]{8,300}[a-z]",
+            before in "[A-Z ]{0,240}",
+            place in 0usize..9,
+            old in any::<bool>(),
+        ) {
+            let mut redactor = Redactor::default();
+            redactor.add(value.as_bytes());
+            let (with, without) = (carried(place, &before, &value), json!({"spec": {"x": 1}}));
+            let (live, wanted) = if old { (with, without) } else { (without, with) };
+            let masked = redactor.mask(&text(&differences(&live, &wanted, false)));
+            let json = json!(value).to_string();
+            let twice = json!(json).to_string();
+            let start = |text: &str| text.trim_matches(['"', '\\']).chars().take(6).collect();
+            let starts: [String; 3] = [start(&value), start(&json), start(&twice)];
+            for needle in [value.clone(), STANDARD.encode(&value)].into_iter().chain(starts) {
+                prop_assert!(!masked.contains(&needle), "{needle:?} in {masked:?}");
+            }
+        }
+
+        #[test]
+        fn a_masked_diff_has_no_value_of_any_section_but_labels(
+            value in "[a-z][a-z0-9\"\\\\ \n]{5,60}",
+            other in "[a-z]{1,8}",
+            place in 0usize..6,
+        ) {
+            prop_assume!(place != 2, "a key is a name");
+            let live = carried(place, "", &value);
+            let wanted = carried(place, "", &other);
+            for (live, wanted) in [(&live, &wanted), (&wanted, &live), (&live, &json!({}))] {
+                let found = differences(live, wanted, true);
+                let shown = found.iter().flat_map(|d| [&d.before, &d.after]).flatten();
+                prop_assert!(shown.into_iter().all(|side| side == "***"), "{found:?}");
+                let text = text(&found);
+                prop_assert!(!text.contains(&value), "{text:?}");
+            }
+        }
     }
 }

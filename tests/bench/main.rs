@@ -68,9 +68,10 @@ struct Figures {
     after: Samples,
     anonymous: Samples,
     peak: Samples,
-    /// Requests of the cold start and of one unchanged pass.
+    /// Requests of the cold start, of one unchanged pass, and of one object changed in Git.
     requests: Samples,
     quiet_requests: Samples,
+    push_requests: Samples,
     /// Render children of all unchanged passes.
     children: u64,
     /// From an edit's answer to the healed object, one object and all of a burst.
@@ -118,6 +119,7 @@ impl Figures {
         table.add(Row::mebibytes("of it not the program's own file", &self.anonymous));
         table.add(Row::count("requests, start to ready", &self.requests));
         table.add(Row::count("requests of an unchanged pass", &self.quiet_requests).aim("0"));
+        table.add(Row::count("requests of a push that changes one object", &self.push_requests));
         let one = format!("one of {MANY} objects edited, until healed");
         table.add(Row::time(one.clone(), &self.heal).aim("1 s"));
         table.add(Row::percentile(format!("{one}, p99"), &self.heal, 99));
@@ -203,9 +205,10 @@ fn applications(all: bool, figures: &mut Figures) {
         );
         repo.commit("one value");
         repo.push("main");
-        let began = Instant::now();
+        let (mark, began) = (world.cluster().mark(), Instant::now());
         world.ok(&["reconcile", &name, "--with-source"]);
         figures.push.took(began);
+        figures.push_requests.count(world.cluster().audit_of(&world.user, mark).len());
         let live = world.get("configmap", &name).unwrap_or_default();
         assert_eq!(live["data"]["key"], format!("round {round}"), "it was applied");
     }

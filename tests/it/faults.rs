@@ -176,6 +176,11 @@ impl Bench {
                 self.proxy.inject(&self.requests(Version), 1, Fault::Reset);
             }
         }
+        if asks == Watch {
+            // A watch that stood for less than a second has failed, and the pause after it doubles:
+            // here each fault is the first.
+            std::thread::sleep(Duration::from_millis(1100));
+        }
         if LINK.contains(&asks) {
             self.proxy.cut_off();
         }
@@ -425,8 +430,10 @@ fn through(asked: &[Asks]) -> Bench {
 #[test]
 fn whatever_a_request_meets_the_daemon_converges_without_help_or_says_why_it_cannot() {
     std::thread::scope(|scope| {
-        scope.spawn(|| through(&LINK));
-        scope.spawn(|| through(&RUN).is_slow());
+        for asked in [&LINK[..3], &LINK[3..], &RUN[3..]] {
+            scope.spawn(|| through(asked));
+        }
+        scope.spawn(|| through(&RUN[..3]).is_slow());
     });
 }
 

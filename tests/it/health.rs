@@ -87,3 +87,33 @@ fn a_job_that_fails_is_said_with_its_exit_code() {
         !world.is_ready("apps") && world.message("apps").contains("exit code 7")
     });
 }
+
+#[test]
+fn a_node_that_is_gone_is_said_with_the_schedulers_reason_and_so_is_its_return() {
+    let mut world = World::alone();
+    let files = [("web.yaml", mk_deployment(&world.namespace, "web", "1"))];
+    world.apps(&[App { name: "apps", spec: "  wait: true\n", files: &files }]);
+    world.start();
+    world.settled();
+    let node = world.cluster().get("", "node", "box").expect("the only one");
+    world.cluster().kubectl_ok(&["delete", "node", "box"]);
+    // A minute later the garbage collector would do it.
+    let ns = world.namespace.clone();
+    let lost = ["-n", &ns, "delete", "pods", "--all", "--force", "--grace-period=0"];
+    world.cluster().kubectl_ok(&lost);
+    world.eventually("Ready says so, and why", |world| {
+        !world.is_ready("apps") && world.message("apps").contains("no nodes available")
+    });
+    let item = world.item("Kustomization/flux-system/apps");
+    assert_eq!(item["reason"], "HealthCheckFailed", "{item:#}");
+    let deployment = format!("Deployment/{ns}/web");
+    assert!(world.message("apps").contains(&deployment), "{}", world.message("apps"));
+
+    let metadata = json!({"name": "box", "labels": node["metadata"]["labels"],
+        "annotations": node["metadata"]["annotations"]});
+    let back = json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata});
+    world.cluster().apply(&back.to_string());
+    world.eventually("it is well again", |world| world.is_ready("apps"));
+    let runs = world.json(&["history", "apps"]);
+    assert_eq!(runs[0]["verdict"], "succeeded", "{runs:#}");
+}

@@ -17,9 +17,11 @@ mod init; // from a bare host to one that follows Git
 mod keys; // keygen and key show, judged by other tools
 mod observe; // watches, health, causes
 mod outage; // something that the daemon needs is away, and comes back
+mod owner; // which machine owns the cluster
 mod owned; // who owns an object, what is pruned, held and kept
 mod reload; // new configuration and credentials under a running daemon
 mod restart; // killed at every effect, and what a disk may do
+mod renamed; // a directory with forty Kustomizations is renamed upstream
 mod render; // rendering with the reference kustomize in its sandbox
 mod rewrites; // what the API server, controllers and autoscalers change is no drift
 mod sealed; // SOPS files, keys, and where plaintext never is

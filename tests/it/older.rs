@@ -260,13 +260,62 @@ fn most_kustomizations_gone_at_once_while_we_are_down_wait_for_a_word() {
     push(&repo, "most are gone");
     world.start();
     let held = |world: &World| world.status()["held"].as_array().cloned().unwrap_or_default();
-    world.eventually("both are held", |world| held(world).len() == 2);
+    world.eventually("both are held, and shown once", |world| held(world).len() == 1);
     assert!(names.iter().all(|name| there(&world, name)));
     let first = held(&world)[0].clone();
     assert!(first["reason"].as_str().unwrap().contains("2 of 3 Kustomizations"), "{first:#}");
+    assert_eq!(first["owner"], "flux-system/flux-system", "{first:#}");
+    assert_eq!(first["objects"].as_array().unwrap().len(), 2, "{first:#}");
     world.ok(&["confirm", first["digest"].as_str().unwrap()]);
     world.eventually("one word is enough", |world| {
         names.iter().all(|name| !there(world, name)) && held(world).is_empty()
     });
     assert!(there(&world, "keep"));
+}
+
+/// An API whose server is not there.
+fn mk_dead_api() -> String {
+    "apiVersion: apiregistration.k8s.io/v1\nkind: APIService\nmetadata: {name: v1.dead.example}\n\
+     spec:\n  group: dead.example\n  version: v1\n  groupPriorityMinimum: 1000\n  \
+     versionPriority: 15\n  insecureSkipTLSVerify: true\n  \
+     service: {name: nobody, namespace: default}\n"
+        .to_owned()
+}
+
+#[test]
+fn one_api_group_that_does_not_answer_blocks_the_prune_of_a_rebuild_and_nothing_else() {
+    let mut world = World::alone();
+    let repo = three(&world);
+    world.start();
+    world.settled();
+    let uid = world.uid("configmap", "keep");
+    assert_eq!(world.stop(), Some(0));
+    std::fs::remove_file(world.path("state/history.db")).unwrap();
+    world.cluster().apply(&mk_dead_api());
+    world.eventually("the group is known and does not answer", |world| {
+        let service = world.cluster().get("", "apiservice", "v1.dead.example").unwrap_or_default();
+        service.pointer("/status/conditions/0/status") == Some(&json!("False"))
+    });
+    repo.remove("apps/apps/gone.yaml");
+    repo.write("apps/apps/new.yaml", &map(&world, "new", "1"));
+    repo.write("apps/apps/more.yaml", &map(&world, "more", "2"));
+    push(&repo, "one leaves, one comes, one changes");
+    world.start();
+    world.settled();
+    let more = world.get("configmap", "more").unwrap_or_default();
+    assert!(there(&world, "new") && more["data"]["key"] == "2", "applying goes on");
+    world.eventually("it is said what is missing", |world| {
+        let log = world.log();
+        log.contains("left alone until all can be listed") && log.contains("dead.example")
+    });
+    repo.write("apps/apps/more.yaml", &map(&world, "more", "3"));
+    push(&repo, "and on");
+    assert!(world.reconcile(), "{}", world.log());
+    assert!(there(&world, "gone"), "nobody can say what is in that group");
+
+    world.cluster().kubectl_ok(&["delete", "apiservice", "v1.dead.example"]);
+    world.eventually("once all groups answer it is pruned", |world| !there(world, "gone"));
+    world.settled();
+    assert_eq!(names(&world), ["keep", "more", "new", "theirs"]);
+    assert_eq!(world.uid("configmap", "keep"), uid);
 }

@@ -1,6 +1,6 @@
 //! What the daemon does while something it needs is away, and once that is back.
 
-use crate::bed::{Fault, Repo};
+use crate::bed::{Fault, Mark, Repo};
 use crate::world::{App, World, mk_config_map, mk_deployment, mk_kustomization, mk_namespace};
 use std::fmt::Write as _;
 
@@ -151,6 +151,60 @@ fn every_object_is_compared_once_in_a_while_whatever_the_watches_say() {
     });
     let runs = world.json(&["history", "apps"]);
     assert_eq!(runs.as_array().unwrap().len(), 1, "a look that finds nothing is no run");
+}
+
+/// When each look at a ConfigMap was asked for, and each heal, in milliseconds.
+fn looks(world: &World, since: Mark) -> (Vec<i64>, Vec<i64>) {
+    let (mut looks, mut heals) = (Vec::new(), Vec::new());
+    for request in world.cluster().audit_of(&world.user, since) {
+        let text = |key: &str| request[key].as_str().unwrap_or_default().to_owned();
+        let at: jiff::Timestamp = text("requestReceivedTimestamp").parse().unwrap();
+        if !text("requestURI").contains(&format!("/namespaces/{}/configmaps/", world.namespace)) {
+            continue;
+        }
+        let heal = text("verb") == "patch" && !text("requestURI").contains("dryRun=All");
+        if heal { &mut heals } else { &mut looks }.push(at.as_millisecond());
+    }
+    looks.sort_unstable();
+    (looks, heals)
+}
+
+#[test]
+fn the_comparison_without_a_cause_is_paced_and_delays_no_heal() {
+    const OBJECTS: usize = 200;
+    let mut world = World::new();
+    world.configure("cluster: {shared: true, verify: 10s}\n");
+    let names: Vec<String> = (0..OBJECTS).map(|number| format!("m{number}.yaml")).collect();
+    let maps: Vec<(&str, String)> = names
+        .iter()
+        .map(|name| {
+            let map = mk_config_map(&world.namespace, name.trim_end_matches(".yaml"), "1");
+            (name.as_str(), map)
+        })
+        .collect();
+    world.apps(&[App { name: "apps", spec: "", files: &maps }]);
+    world.start();
+    world.settled();
+    // What a first run leaves to be looked at is over before the comparison begins.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let since = world.cluster().mark();
+    let asked = |world: &World| looks(world, since).0.len();
+    world.eventually("it begins", |world| asked(world) >= 100);
+    // The last one that it would come to.
+    let patch = r#"{"data": {"key": "by hand"}}"#;
+    world.cluster().kubectl_ok(&["-n", &world.namespace, "patch", "configmap", "m99", "-p", patch]);
+    world.eventually("it is healed", |world| value(world, "m99").as_deref() == Some("1"));
+    world.eventually("all are compared", |world| asked(world) >= 2 * OBJECTS);
+    let (looks, heals) = looks(&world, since);
+    let looks = &looks[..2 * OBJECTS];
+    // 50 objects, 100 requests, 5 s: the fourth batch begins 15 s after the first.
+    let took = looks[looks.len() - 1] - looks[0];
+    assert!(took >= 14_000, "{} requests in {took} ms", looks.len());
+    let most = looks.iter().map(|at| looks.iter().filter(|t| (*at..at + 4000).contains(t)).count());
+    let most = most.max().unwrap_or_default();
+    assert!(most <= 110, "{most} requests within 4 s: a batch has 100, a heal two more");
+    let healed = heals[0] - looks[0];
+    assert!(healed < took - 4000, "healed after {healed} ms of {took}");
 }
 
 #[test]
