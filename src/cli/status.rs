@@ -8,8 +8,9 @@ mod overview;
 
 pub(super) use detail::in_full;
 
+use super::terminal::Terminal;
 use super::{Context, EXIT_CODES, Exit, terminal, words};
-use crate::api::{ApiError, Client, Document};
+use crate::api::{ApiError, Client, Document, HeldView};
 use crate::graph::{ItemView, Ready};
 use std::time::Duration;
 
@@ -101,7 +102,10 @@ fn render(context: &Context, args: &Args, document: &Document) -> anyhow::Result
     let terminal = &context.terminal;
     let chosen: Vec<&ItemView> = match &args.name {
         None => document.summary.items.iter().collect(),
-        Some(name) => named(document, name)?,
+        Some(name) => match named(document, name) {
+            Ok(chosen) => chosen,
+            Err(unknown) => return gone(document, name, terminal).ok_or(unknown.into()),
+        },
     };
     let (fine, text) = if args.name.is_some() {
         let fine = chosen.iter().all(|item| item.fine());
@@ -131,6 +135,28 @@ fn named<'a>(document: &'a Document, name: &str) -> Result<Vec<&'a ItemView>, Ap
     Ok(found)
 }
 
+/// What is held of a Kustomization that left Git, if the name is that of one.
+fn gone(document: &Document, name: &str, terminal: &Terminal) -> Option<(String, Exit)> {
+    let held = super::diff::held_of(document, Some(name));
+    if held.is_empty() {
+        return None;
+    }
+    let text = if terminal.is_json() {
+        serde_json::to_string_pretty(&held).unwrap_or_default()
+    } else {
+        let told = held.iter().map(|held| {
+            let objects: String = held.objects.iter().map(|o| format!("  - {o}\n")).collect();
+            let HeldView { owner, reason, digest, .. } = held;
+            format!(
+                "{owner} left Git, and deletions of it are held: {reason}\n{objects}  \
+                 to delete: gitopsd confirm {digest}\n"
+            )
+        });
+        told.collect()
+    };
+    Some((text, Exit::Problems))
+}
+
 /// `Kind/namespace/name` of an item.
 pub(super) fn key(item: &ItemView) -> String {
     format!("{}/{}/{}", item.kind, item.namespace, item.name)
@@ -150,6 +176,7 @@ pub(super) fn word(item: &ItemView) -> (&'static str, super::table::Style) {
 /// When an item runs next.
 pub(super) fn next(item: &ItemView) -> String {
     match (item.running, item.next_ms) {
+        (false, _) if item.suspended.is_some() => "-".to_owned(),
         (true, _) => "running".to_owned(),
         (false, Some(at)) => format!("in {}", words::span(at - terminal::now_ms())),
         (false, None) => "-".to_owned(),

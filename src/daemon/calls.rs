@@ -159,6 +159,15 @@ impl Daemon {
         match found.as_slice() {
             [key] => Ok(key.clone()),
             [] => {
+                let parted = self.parted.keys().find(|key| match said.split_once('/') {
+                    Some((namespace, name)) => key.namespace == namespace && key.name == name,
+                    None => key.name == said,
+                });
+                if let Some(key) = parted {
+                    let message = format!("{key} left Git, and deletions of it are held");
+                    let hint = format!("see them with: gitopsd diff {}", key.name);
+                    return Err(Refused::new(404, &message, Some(hint)));
+                }
                 let hint = "gitopsd status lists every name".to_owned();
                 Err(Refused::new(404, &format!("nothing is called {said:?}"), Some(hint)))
             }

@@ -348,11 +348,13 @@ impl Daemon {
                     }
                 }
                 Effect::Cancel(key) => self.workers.cancel(&key),
-                Effect::Finalize { kustomization, orphan } => {
+                Effect::Finalize { kustomization, orphan, revision } => {
                     self.workers.cancel(&kustomization.key());
                     let job = Job {
                         trigger: Trigger::Prune,
-                        revision: Revision::unknown(),
+                        revision: revision
+                            .or_else(|| self.graph.without(None))
+                            .unwrap_or_else(Revision::unknown),
                         tree: None,
                         url: String::new(),
                         root: false,
