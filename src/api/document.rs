@@ -89,7 +89,7 @@ pub struct ClusterView {
     pub version: String,
     /// Why there is no connection, and what to do; empty when there is one.
     pub message: String,
-    /// Kinds that cannot be watched, with the reason: their drift shows late.
+    /// Kinds, and single objects, that cannot be watched, with the reason: drift shows late.
     #[serde(default)]
     pub blind: BTreeMap<String, String>,
 }

@@ -1,7 +1,7 @@
 //! Whether a definition or a namespace has something in it that would go with it.
 
 use super::Applier;
-use crate::cluster::{ClusterError, List, Resource, Select};
+use crate::cluster::{ClusterError, Discovered, List, Resource, Select};
 use crate::plan::{Owner, opted_out, owned};
 use crate::render::ObjectId;
 use futures::future::BoxFuture;
@@ -18,53 +18,99 @@ const ITS_OWN: &[&str] = &["Event", "Endpoints", "EndpointSlice", "Lease"];
 impl Applier {
     /// True for a CRD or a namespace with anything in it that does not go with this very prune:
     /// what is not in `going`, is not this owner's, is marked to stay, or holds data. Other kinds
-    /// hold nothing. Where that cannot be told, the answer is true.
+    /// hold nothing, and what is gone or on its way out takes nothing along any more. Where it
+    /// cannot be told, the answer is true; an error only where nothing at all can be asked.
     pub async fn occupied(
         &self,
         id: &ObjectId,
         owner: &Owner,
         going: &BTreeSet<ObjectId>,
     ) -> Result<bool, ClusterError> {
-        let all = self.cluster.everything().await?;
-        let stays = |object: &Value| stays(object, owner, going);
-        match id.kind.as_str() {
-            "CustomResourceDefinition" => {
-                // A CRD is called `PLURAL.GROUP`.
-                let Some((plural, group)) = id.name.split_once('.') else { return Ok(true) };
-                let serves = |r: &&Resource| r.plural == plural && r.group == group;
-                let Some(resource) = all.resources.iter().find(serves) else { return Ok(true) };
-                let found = self.cluster.list_metadata(resource, Select::default()).await?;
-                Ok(found.items.iter().any(stays))
-            }
-            "Namespace" if id.group.is_empty() => {
-                if !all.failed.is_empty() {
-                    return Ok(true);
-                }
-                let kinds = all.resources.iter().filter(|resource| {
-                    resource.namespaced && !ITS_OWN.contains(&resource.kind.as_str())
-                });
-                // Boxed one by one: a closure over references would not be Send for every lifetime.
-                let mut lists: Vec<BoxFuture<'_, Result<List, ClusterError>>> = Vec::new();
-                for resource in kinds {
-                    let select = Select { namespace: Some(&id.name), ..Select::default() };
-                    lists.push(self.cluster.list_metadata(resource, select).boxed());
-                }
-                let mut lists = futures::stream::iter(lists).buffer_unordered(AT_ONCE);
-                while let Some(found) = lists.next().await {
-                    if found?.items.iter().any(stays) {
-                        return Ok(true);
-                    }
-                }
-                Ok(false)
-            }
-            _ => Ok(false),
+        let version = match (id.kind.as_str(), id.group.as_str()) {
+            ("CustomResourceDefinition", group) => format!("{group}/v1"),
+            ("Namespace", "") => "v1".to_owned(),
+            _ => return Ok(false),
+        };
+        if !self.lasts(id, &version).await? {
+            return Ok(false);
         }
+        let all = self.cluster.everything().await?;
+        if id.group.is_empty() {
+            return self.inhabited(&id.name, &all, |object| lives(object, owner, going)).await;
+        }
+        // A CRD is called `PLURAL.GROUP`. What it does not serve any more is stored still.
+        let Some((plural, group)) = id.name.split_once('.') else { return Ok(true) };
+        let serves = |r: &&Resource| r.plural == plural && r.group == group;
+        let Some(resource) = all.resources.iter().find(serves) else { return Ok(true) };
+        let found = self.cluster.list_metadata(resource, Select::default()).await;
+        // Whoever made an object of it: without the definition nobody gets it back.
+        let stays = |object: &Value| !goes(object, owner, going);
+        Ok(any(found, stays)?.unwrap_or(true))
+    }
+
+    /// Whether an object is there and nobody has asked for its deletion yet.
+    async fn lasts(&self, id: &ObjectId, version: &str) -> Result<bool, ClusterError> {
+        let Some(resource) = self.cluster.resource(version, &id.kind).await? else {
+            return Ok(false);
+        };
+        let live = self.cluster.get_metadata(&resource, "", &id.name).await?;
+        Ok(live.is_some_and(|live| live.pointer("/metadata/deletionTimestamp").is_none()))
+    }
+
+    /// Whether anything in a namespace stays.
+    async fn inhabited(
+        &self,
+        namespace: &str,
+        all: &Discovered,
+        stays: impl Fn(&Value) -> bool,
+    ) -> Result<bool, ClusterError> {
+        if !all.failed.is_empty() {
+            return Ok(true);
+        }
+        let kinds = all
+            .resources
+            .iter()
+            .filter(|resource| resource.namespaced && !ITS_OWN.contains(&resource.kind.as_str()));
+        // Boxed one by one: a closure over references would not be Send for every lifetime.
+        let mut lists: Vec<BoxFuture<'_, Result<List, ClusterError>>> = Vec::new();
+        for resource in kinds {
+            let select = Select { namespace: Some(namespace), ..Select::default() };
+            lists.push(self.cluster.list_metadata(resource, select).boxed());
+        }
+        let mut lists = futures::stream::iter(lists).buffer_unordered(AT_ONCE);
+        while let Some(found) = lists.next().await {
+            // A kind that has just gone has taken its objects along.
+            if any(found, &stays)?.unwrap_or(false) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
-/// Whether an object is neither a part of the same prune, nor made by a controller for something
-/// that is there, nor there by itself. A claim on a volume stays in any case: it is data.
-fn stays(object: &Value, owner: &Owner, going: &BTreeSet<ObjectId>) -> bool {
+/// Whether anything in a list stays; `None` where the kind is not there. A list that fails by
+/// itself, for a broken conversion webhook say, must not stop every deletion: its objects count.
+fn any(
+    found: Result<List, ClusterError>,
+    stays: impl Fn(&Value) -> bool,
+) -> Result<Option<bool>, ClusterError> {
+    match found {
+        Ok(list) => Ok(Some(list.items.iter().any(stays))),
+        Err(ClusterError::NotFound { .. }) => Ok(None),
+        Err(error) if error.outage() || matches!(error.status(), 0 | 401 | 429) => Err(error),
+        Err(_) => Ok(Some(true)),
+    }
+}
+
+/// Whether an object is a part of the same prune and nothing keeps it from going.
+fn goes(object: &Value, owner: &Owner, going: &BTreeSet<ObjectId>) -> bool {
+    going.contains(&ObjectId::of(object)) && owned(object, owner) && opted_out(object).is_none()
+}
+
+/// Whether an object in a namespace neither goes by itself, nor was made by a controller for
+/// something beside it, which counts in its place, nor is there by itself. A claim on a volume
+/// stays in any case: it is data.
+fn lives(object: &Value, owner: &Owner, going: &BTreeSet<ObjectId>) -> bool {
     let text = |pointer| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     if text("/kind") == "PersistentVolumeClaim" {
         return true;
@@ -75,10 +121,7 @@ fn stays(object: &Value, owner: &Owner, going: &BTreeSet<ObjectId>) -> bool {
         (text("/kind"), text("/metadata/name")),
         ("ConfigMap", "kube-root-ca.crt") | ("ServiceAccount", "default")
     );
-    let goes = || {
-        going.contains(&ObjectId::of(object)) && owned(object, owner) && opted_out(object).is_none()
-    };
-    !made && !by_itself && !goes()
+    !made && !by_itself && !goes(object, owner, going)
 }
 
 #[cfg(test)]
@@ -91,12 +134,12 @@ mod tests {
         let owner = Owner { namespace: "flux-system".into(), name: "apps".into() };
         let object = |kind: &str, name: &str| json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": "n"}});
         let none = BTreeSet::new();
-        assert!(stays(&object("ConfigMap", "theirs"), &owner, &none));
-        assert!(!stays(&object("ConfigMap", "kube-root-ca.crt"), &owner, &none));
-        assert!(!stays(&object("ServiceAccount", "default"), &owner, &none));
+        assert!(lives(&object("ConfigMap", "theirs"), &owner, &none));
+        assert!(!lives(&object("ConfigMap", "kube-root-ca.crt"), &owner, &none));
+        assert!(!lives(&object("ServiceAccount", "default"), &owner, &none));
         let mut made = object("Pod", "web-1");
         made["metadata"]["ownerReferences"] = json!([{"kind": "ReplicaSet", "name": "web"}]);
-        assert!(!stays(&made, &owner, &none));
+        assert!(!lives(&made, &owner, &none));
         let mut ours = object("ConfigMap", "ours");
         ours["metadata"]["labels"] = json!({Owner::NAME_LABEL: "apps",
             Owner::NAMESPACE_LABEL: "flux-system"});
@@ -105,16 +148,39 @@ mod tests {
             "fieldsV1": {"f:metadata": {"f:labels":
                 {"f:kustomize.toolkit.fluxcd.io/name": {}}}}}]);
         let going = [ObjectId::of(&ours)].into();
-        assert!(!stays(&ours, &owner, &going));
-        assert!(stays(&ours, &owner, &none), "still wanted");
+        assert!(!lives(&ours, &owner, &going));
+        assert!(lives(&ours, &owner, &none), "still wanted");
         let mut marked = ours.clone();
         marked["metadata"]["annotations"] =
             json!({"kustomize.toolkit.fluxcd.io/prune": "disabled"});
-        assert!(stays(&marked, &owner, &going), "to be kept");
+        assert!(lives(&marked, &owner, &going), "to be kept");
         let mut data = ours.clone();
         data["kind"] = json!("PersistentVolumeClaim");
-        assert!(stays(&data, &owner, &[ObjectId::of(&data)].into()), "data");
+        assert!(lives(&data, &owner, &[ObjectId::of(&data)].into()), "data");
         ours["metadata"]["labels"][Owner::NAME_LABEL] = json!("infra");
-        assert!(stays(&ours, &owner, &going), "another Kustomization's");
+        assert!(lives(&ours, &owner, &going), "another Kustomization's");
+    }
+    #[test]
+    fn what_a_controller_made_of_a_definition_is_lost_with_it_and_counts() {
+        let owner = Owner { namespace: "flux-system".into(), name: "apps".into() };
+        let made = json!({"apiVersion": "example.org/v1", "kind": "Thing", "metadata":
+            {"name": "t", "namespace": "n", "ownerReferences": [{"kind": "Other", "name": "o"}]}});
+        assert!(!goes(&made, &owner, &BTreeSet::new()));
+        assert!(!goes(&made, &owner, &[ObjectId::of(&made)].into()), "nobody applied it");
+    }
+
+    #[test]
+    fn a_list_that_fails_by_itself_counts_as_occupied_and_only_an_outage_stops_the_prune() {
+        let list = |items: Vec<Value>| List { items, resource_version: String::new() };
+        let asked = |found| any(found, |_| true).map_err(|error| error.to_string());
+        assert_eq!(asked(Ok(list(vec![json!({})]))), Ok(Some(true)));
+        assert_eq!(asked(Ok(list(vec![]))), Ok(Some(false)));
+        let gone = ClusterError::NotFound { message: "no".into(), kind: String::new() };
+        assert_eq!(asked(Err(gone)), Ok(None));
+        let failed = |status| ClusterError::Server { status, message: "conversion".into() };
+        assert_eq!(asked(Err(failed(500))), Ok(Some(true)));
+        assert_eq!(asked(Err(ClusterError::Forbidden("no".into()))), Ok(Some(true)));
+        assert!(asked(Err(failed(503))).is_err());
+        assert!(asked(Err(ClusterError::Unreachable("down".into()))).is_err());
     }
 }

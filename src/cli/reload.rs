@@ -1,5 +1,6 @@
 //! `gitopsd reload`: has the daemon take a changed configuration or changed credentials.
 
+use super::init::open_sealed;
 use super::{Context, EXIT_CODES, Exit};
 use crate::api::{Client, Handed, ReloadAsk};
 use anyhow::Context as _;
@@ -28,7 +29,8 @@ const LARGEST: u64 = 1 << 20;
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Args {
-    /// Hand over a credential of the unit as it is now on the host; a missing file counts as none
+    /// Hand over a credential of the unit as it is now on the host: a missing file leaves it as it
+    /// was, an empty one takes it away
     #[arg(long, value_name = "ID=FILE", value_parser = pair)]
     credential: Vec<(String, PathBuf)>,
 }
@@ -40,10 +42,24 @@ fn pair(said: &str) -> Result<(String, PathBuf), String> {
 
 /// Asks, and waits until the daemon is back.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    if crate::config::load(&context.config).is_err_and(|problems| problems.not_configured()) {
+        // A daemon that waits to be configured reads nothing and needs no kubeconfig: k3s, which
+        // writes one as it starts, must not make the unit look ill.
+        context.terminal.out("nothing to reload: not configured, run gitopsd init")?;
+        return Ok(Exit::Ok);
+    }
     let mut ask = ReloadAsk::default();
     for (id, file) in &args.credential {
-        let bytes = read(file).with_context(|| format!("{id}: {}", file.display()))?;
-        ask.credentials.insert(id.clone(), Handed::new(STANDARD.encode(&*bytes)));
+        let sealed = file.with_file_name(format!("{id}.cred"));
+        let handed = match read(file).with_context(|| format!("{id}: {}", file.display()))? {
+            Some(bytes) => Handed::new(STANDARD.encode(&*bytes)),
+            None if sealed.exists() => {
+                Handed::new(STANDARD.encode(open_sealed(id, &sealed).await?.expose()))
+            }
+            // It may come from elsewhere: a reload takes nothing away because a file is missing.
+            None => continue,
+        };
+        ask.credentials.insert(id.clone(), handed);
     }
     let client = context.client();
     let before = client.status(None).await?.daemon;
@@ -62,18 +78,18 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
-/// A credential as it is now; nothing where there is no file.
-fn read(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+/// A credential as it is now; `None` where there is no file.
+fn read(path: &Path) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Zeroizing::default()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     anyhow::ensure!(file.metadata()?.is_file(), "is not a regular file");
     let mut bytes = Zeroizing::new(Vec::with_capacity(16 << 10));
     file.take(LARGEST + 1).read_to_end(&mut bytes)?;
     anyhow::ensure!(bytes.len() as u64 <= LARGEST, "is larger than {LARGEST} bytes");
-    Ok(bytes)
+    Ok(Some(bytes))
 }
 
 /// Waits until a daemon answers that was started later.

@@ -324,6 +324,40 @@ mod tests {
         parse("c.yaml", text).1.iter().map(ToString::to_string).collect()
     }
 
+    /// Every dotted key that takes a value.
+    fn keys(shape: Shape, above: &str) -> Vec<String> {
+        match shape {
+            One => vec![above.to_owned()],
+            Map(below) => {
+                below.iter().flat_map(|(key, shape)| keys(*shape, &join(above, key))).collect()
+            }
+        }
+    }
+
+    #[test]
+    fn the_manual_and_the_conffile_name_every_key_and_no_other() {
+        let manual = include_str!("../../packaging/usr/share/man/man5/gitopsd.config.5");
+        let bold =
+            manual.lines().filter(|line| line.starts_with(".B ") || line.starts_with(".BR "));
+        let words = bold.flat_map(|line| line.split([' ', '"', ','])).map(|w| w.replace('\\', ""));
+        let sections = ["root.", "cluster.", "decryption.", "render.", "limits."];
+        let mut named: Vec<String> = words
+            .filter(|word| sections.iter().any(|section| word.starts_with(section)))
+            .chain(["kubeconfig", "stateDirectory", "runtimeDirectory"].map(str::to_owned))
+            .filter(|word| word != "root.ref" && manual.contains(word.as_str()))
+            .collect();
+        named.sort();
+        named.dedup();
+        let mut known = keys(FILE, "");
+        known.sort();
+        assert_eq!(named, known);
+        let conffile = include_str!("../../packaging/etc/gitopsd/config.yaml");
+        for key in known {
+            let last = key.rsplit('.').next().unwrap_or(&key);
+            assert!(conffile.contains(last), "config.yaml says nothing of {key}");
+        }
+    }
+
     #[test]
     fn every_unknown_key_is_named_with_its_line_and_a_guess() {
         let text = "root:\n  ulr: x\n  branch: main\n  credentials:\n    password: hunter2\nworkerz: 3\n\

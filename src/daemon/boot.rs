@@ -159,14 +159,15 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
         machine: Machine::here(&digest_key, &config.root.url),
         agreed: agreement,
     };
+    let pipeline = Arc::new(Pipeline::new(settings, renderer, history, host)?);
     Ok(Parts {
         root: entry(config),
-        pipeline: Arc::new(Pipeline::new(settings, renderer, history, host)?),
+        state: HostState::load(pipeline.history())?,
+        pipeline,
         listener,
         target,
         agreed,
         verify: config.cluster.verify,
-        state: HostState::load(state)?,
         about: DaemonView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),

@@ -131,23 +131,43 @@ impl Daemon {
         let names = |held: &[Held]| held.iter().any(|held| held.digest == digest);
         let items = self.graph.items().filter(|(_, item)| names(&item.held));
         let holders: Vec<Key> = items.map(|(key, _)| key.clone()).collect();
-        let parted = self.parted.iter().filter(|(_, parted)| names(&parted.held));
+        let parted = self.parted.iter().filter(|(_, parted)| parted.waits_for(digest));
         let parted: Vec<Key> = parted.map(|(key, _)| key.clone()).collect();
         if holders.is_empty() && parted.is_empty() {
             let hint = "gitopsd status lists the deletions that are held".to_owned();
             let message = format!("no deletion with digest {digest:?} is held");
             return Err(Refused::new(404, &message, Some(hint)));
         }
-        let stored = self.state.confirm(digest);
         tracing::info!("deletions {digest} confirmed by {by}");
+        // Whole ends are let go of here; what a prune is judged by outlives a kill.
+        let ends = holders.is_empty() && self.parted.values().any(|p| p.waits_to_end(digest));
+        let stored = (!ends).then(|| self.state.confirm(digest));
         self.pipeline.confirm(self.state.confirmed());
         for key in &holders {
             self.handle(Event::Request(key.clone(), Trigger::Retry, 0));
         }
         for key in &parted {
-            self.release(key);
+            self.release(key, digest);
         }
-        Ok((holders.into_iter().chain(parted).collect(), Some(stored)))
+        Ok((holders.into_iter().chain(parted).collect(), stored))
+    }
+
+    /// Uses up a confirmation, for a run that is about to delete by it: it covers one deletion,
+    /// also if a power cut comes in between.
+    pub(super) fn uses(&mut self, digest: &str, done: oneshot::Sender<Result<(), String>>) {
+        let stored = self.state.used(digest);
+        self.pipeline.confirm(self.state.confirmed());
+        tokio::spawn(async move {
+            let stored = match stored {
+                None => Err("it was used already".to_owned()),
+                Some(stored) => match stored.await {
+                    Ok(saved) => saved.map_err(|error| error.to_string()),
+                    Err(_) => Err("too much waits for the disk".to_owned()),
+                },
+            };
+            // A run that was given up deletes nothing.
+            let _ = done.send(stored);
+        });
     }
 
     /// The one item that a name stands for; a Kustomization wins over a source of that name.

@@ -43,6 +43,13 @@ impl Daemon {
                     message_id = Message::ClusterReachable.id(),
                     "API server {server} answers, version {version}"
                 );
+                if connection.stranger {
+                    tracing::warn!(
+                        message_id = Message::ClusterChanged.id(),
+                        "another cluster answers than the one the history was made on: nothing is \
+                         pruned until gitopsd confirm cluster"
+                    );
+                }
                 self.publisher.cluster_up(server, &version, &connection);
                 if self.target.known.is_none() || taken {
                     self.target.known = Some(identity.clone());
@@ -106,14 +113,14 @@ impl Daemon {
             }
             Notice::Missed(_) => self.relist(),
             Notice::Outage { error, .. } if error.status() == 401 => self.lose(error.to_string()),
-            Notice::Outage { resource, error } => {
+            Notice::Outage { followed, error } => {
                 if error.outage() {
                     self.probe(error.to_string());
                 }
-                self.publisher.blind(resource.kind.clone(), Some(error.to_string()));
+                self.publisher.blind(followed, Some(error.to_string()));
             }
-            Notice::Back(resource) => {
-                self.publisher.blind(resource.kind.clone(), None);
+            Notice::Back(followed) => {
+                self.publisher.blind(followed, None);
                 // Whatever it was, the state may be an older one.
                 self.verify();
             }

@@ -8,8 +8,7 @@ use super::boot::{DaemonError, now_ms};
 use crate::api::SuspendView;
 use crate::flux::Key;
 use crate::graph::{Event, Graph};
-use crate::history::{HistoryError, State, Suspend};
-use std::path::{Path, PathBuf};
+use crate::history::{History, HistoryError, State, Suspend};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -20,9 +19,6 @@ const QUEUE: usize = 64;
 
 /// Pause before a state that could not be written is tried again.
 const AGAIN: Duration = Duration::from_secs(60);
-
-/// Confirmations kept; each is used up by one run.
-const CONFIRMED: usize = 64;
 
 /// Whether a change is on the disk; several may hear of one attempt.
 type Saved = Result<(), Arc<HistoryError>>;
@@ -42,10 +38,10 @@ pub struct HostState {
 
 impl HostState {
     /// Reads the file. Must be called inside the runtime.
-    pub(super) fn load(dir: &Path) -> Result<Self, DaemonError> {
-        let state = State::load(dir)?;
+    pub(super) fn load(history: Arc<History>) -> Result<Self, DaemonError> {
+        let state = history.state()?;
         let (saves, asked) = mpsc::channel(QUEUE);
-        let writer = tokio::spawn(write(dir.to_owned(), asked));
+        let writer = tokio::spawn(write(history, asked));
         Ok(HostState { state, saves, writer })
     }
 
@@ -96,18 +92,16 @@ impl HostState {
 
     /// Takes a confirmation.
     pub(super) fn confirm(&mut self, digest: &str) -> Stored {
-        if !self.state.confirmed.iter().any(|known| known == digest) {
-            self.state.confirmed.push(digest.to_owned());
-            let surplus = self.state.confirmed.len().saturating_sub(CONFIRMED);
-            self.state.confirmed.drain(..surplus);
-        }
+        self.state.confirm(digest);
         self.save()
     }
 
-    /// Drops a confirmation that was used: the same deletions are asked about again.
-    pub(super) fn used(&mut self, digest: &str) {
-        self.state.confirmed.retain(|known| known != digest);
-        self.save();
+    /// Drops a confirmation that is used: the same deletions are asked about again. `None` when
+    /// there is no such confirmation.
+    pub(super) fn used(&mut self, digest: &str) -> Option<Stored> {
+        let at = self.state.confirmed.iter().position(|known| known == digest)?;
+        self.state.confirmed.remove(at);
+        Some(self.save())
     }
 
     /// Everything that the host has stopped.
@@ -153,7 +147,7 @@ impl HostState {
 
 /// Writes one state after the other; of several that wait only the last, which holds them all. A
 /// state that could not be written is tried again until it, or a newer one, is.
-async fn write(dir: PathBuf, mut saves: mpsc::Receiver<Save>) {
+async fn write(history: Arc<History>, mut saves: mpsc::Receiver<Save>) {
     let mut unsaved: Option<State> = None;
     loop {
         let next = match &unsaved {
@@ -175,8 +169,8 @@ async fn write(dir: PathBuf, mut saves: mpsc::Receiver<Save>) {
             state = newer;
             waiting.push(done);
         }
-        let (to, what) = (dir.clone(), state.clone());
-        let saved = tokio::task::spawn_blocking(move || what.save(&to)).await;
+        let (to, what) = (history.clone(), state.clone());
+        let saved = tokio::task::spawn_blocking(move || to.save_state(&what)).await;
         // After a panic the senders are dropped: whoever waits hears that nothing was stored.
         let Ok(saved) = saved else { continue };
         if let Err(error) = &saved {

@@ -20,6 +20,7 @@ mod hear;
 mod host;
 mod owner;
 mod patrol;
+mod parted;
 mod publish;
 mod reload;
 mod starts;
@@ -47,6 +48,7 @@ use boot::Parts;
 use connect::Link;
 use hear::Hearing;
 use host::HostState;
+use parted::Parted;
 use publish::{Beside, Publisher};
 use reload::{Basis, Origin};
 use starts::Starts;
@@ -54,7 +56,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use sweep::{Parted, Sweep};
+use sweep::Sweep;
 use systemd::Manager;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -115,7 +117,6 @@ struct Daemon {
     workers: Workers,
     manager: Manager,
     publisher: Publisher,
-    ask: Ask,
     questions: mpsc::Receiver<Question>,
     links: (mpsc::Sender<Link>, mpsc::Receiver<Link>),
     /// What the watches see.
@@ -144,8 +145,9 @@ struct Daemon {
     /// What left Git, or is in no inventory, is looked for.
     sweep: Sweep,
     sweep_pause: Duration,
-    /// What the last sweep could not see.
+    /// What the last sweep could not see, and who had not rendered by then.
     blind: String,
+    silent: BTreeSet<Key>,
     /// How often, and when next, everything is compared though nothing gave cause.
     verify: (Duration, Instant),
     patrol: patrol::Patrol,
@@ -184,11 +186,10 @@ impl Daemon {
         let hook = |kind| signal(kind).map_err(DaemonError::Runtime);
         Ok(Daemon {
             graph,
-            workers: Workers::new(parts.pipeline.clone()),
+            workers: Workers::new(parts.pipeline.clone(), ask),
             pipeline: parts.pipeline,
             manager: Manager::new(),
             publisher,
-            ask,
             questions: asked,
             links: mpsc::channel(4),
             sightings: mpsc::channel(SIGHTINGS),
@@ -214,6 +215,7 @@ impl Daemon {
             sweep: Sweep::Wanted,
             sweep_pause: sweep::PAUSE,
             blind: String::new(),
+            silent: BTreeSet::new(),
             verify: (parts.verify, started + parts.verify),
             patrol: patrol::Patrol::idle(),
             doubt: None,
@@ -344,7 +346,7 @@ impl Daemon {
                 },
                 Effect::Run { key, trigger, source, revision } => {
                     if let Some(job) = self.job(&key, trigger, &source, revision) {
-                        self.workers.run(job, self.ask.clone());
+                        self.workers.run(job);
                     }
                 }
                 Effect::Cancel(key) => self.workers.cancel(&key),
@@ -416,7 +418,6 @@ impl Daemon {
                 self.handle(Event::Polled(key, result));
             }
             Done::Ran(key, report) => {
-                self.used(report.used.as_deref());
                 self.handle(Event::Finished(key.clone(), report));
                 self.vigil.ran(&key, self.now());
                 self.moved(&key);
@@ -424,10 +425,7 @@ impl Daemon {
             Done::Ended(kustomization, Ok(ended)) => {
                 let key = kustomization.key();
                 tracing::info!("{key} left Git: {} objects deleted", ended.changes);
-                self.used(ended.used.as_deref());
-                if !ended.held.is_empty() {
-                    self.hold_parted(key, *kustomization, ended.held, Vec::new());
-                }
+                self.hold_rest(*kustomization, ended.held);
             }
             Done::Ended(kustomization, Err(failure)) => {
                 tracing::warn!("{} left Git: {failure}", kustomization.key());
@@ -441,17 +439,14 @@ impl Daemon {
         }
     }
 
-    /// A confirmation covers one deletion.
-    fn used(&mut self, digest: Option<&str>) {
-        let Some(digest) = digest else { return };
-        self.state.used(digest);
-        self.pipeline.confirm(self.state.confirmed());
-    }
-
     fn answer(&mut self, question: Question) {
-        let Question { key, orders, answer } = question;
+        let (key, orders, answer) = match question {
+            Question::Rendered { key, orders, answer } => (key, orders, answer),
+            Question::Uses { digest, done } => return self.uses(&digest, done),
+        };
         let revision = orders.revision.clone();
         self.handle(Event::Rendered(key.clone(), orders));
+        self.spoke(&key);
         // The run that asked may have been given up: then nobody listens.
         let _ = answer.send(Answer {
             may_prune: self.graph.may_prune(&key, &revision),
@@ -502,7 +497,7 @@ impl Daemon {
         self.parted.retain(|key, _| self.graph.item(key).is_none());
         let beside = Beside {
             children: self.pipeline.render_children(),
-            parted: self.parted.iter().map(|(k, p)| (k.clone(), p.held.clone())).collect(),
+            parted: self.parted.iter().map(|(k, p)| (k.clone(), p.held())).collect(),
             ending: self.workers.ends().cloned().collect(),
             suspended: self.state.suspended(),
             trouble: self.pipeline.history().trouble(),

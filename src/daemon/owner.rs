@@ -38,7 +38,8 @@ impl Machine {
     /// Learns what this machine is called. Without a machine id it is known by the host key.
     pub(super) fn here(host_key: &[u8], repository: &str) -> Self {
         let read = |path: &str| std::fs::read_to_string(Path::new(path)).unwrap_or_default();
-        let host = read("/proc/sys/kernel/hostname").trim().to_owned();
+        // Not from /proc/sys, which the unit hides.
+        let host = nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
         let repository = repository.to_owned();
         Machine { id: identity(&read("/etc/machine-id"), host_key), host, repository }
     }

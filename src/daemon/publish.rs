@@ -117,11 +117,11 @@ impl Publisher {
         }
     }
 
-    /// A kind cannot be watched, with the reason, or can be again.
-    pub fn blind(&mut self, kind: String, why: Option<String>) {
+    /// What a watch follows cannot be watched, with the reason, or can be again.
+    pub fn blind(&mut self, followed: String, why: Option<String>) {
         match why {
-            Some(why) => self.cluster.blind.insert(kind, why),
-            None => self.cluster.blind.remove(&kind),
+            Some(why) => self.cluster.blind.insert(followed, why),
+            None => self.cluster.blind.remove(&followed),
         };
     }
 

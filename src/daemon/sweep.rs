@@ -5,14 +5,12 @@
 //! disk.
 
 use super::Daemon;
+use super::parted::Parted;
 use crate::flux::{Key, Kind, Kustomization};
 use crate::graph::{Effect, Event};
 use crate::history::Trigger;
-use crate::logging::Message;
-use crate::pipeline::{Failure, Pipeline, Survey, former};
-use crate::plan::{Entry, Held, Owner, cascade, delete_set};
-use crate::render::ObjectId;
-use std::collections::BTreeSet;
+use crate::pipeline::{Failure, Pipeline, Standing, Survey};
+use crate::plan::{Owner, cascade};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,16 +58,6 @@ impl Sweep {
     }
 }
 
-/// A Kustomization that left Git while deletions wait for a confirmation.
-pub struct Parted {
-    /// As far as it is known.
-    pub kustomization: Kustomization,
-    /// What waits.
-    pub held: Vec<Held>,
-    /// Objects that are not in its inventory yet.
-    pub strays: Vec<Entry>,
-}
-
 /// What a sweep found.
 pub struct Swept {
     /// Kustomizations of the inventory that Git does not declare.
@@ -80,25 +68,37 @@ pub struct Swept {
     pub survey: Survey,
 }
 
-/// Looks in the inventory and in the cluster. What is declared is given by name.
-pub async fn look(pipeline: Arc<Pipeline>, declared: BTreeSet<Owner>) -> Result<Swept, Failure> {
-    let survey = pipeline.survey(&declared).await?;
-    let (departed, known) = pipeline.departed(move |owner| declared.contains(owner)).await?;
+/// Looks in the inventory and in the cluster.
+pub async fn look(pipeline: Arc<Pipeline>, standing: Standing) -> Result<Swept, Failure> {
+    let survey = pipeline.survey(&standing).await?;
+    let (departed, known) = pipeline.departed(standing).await?;
     Ok(Swept { departed, known, survey })
 }
 
 impl Daemon {
-    /// Begins a sweep once every Kustomization has rendered with success.
+    /// Begins a sweep once every Kustomization that runs has rendered with success.
     pub(super) fn sweep(&mut self) {
         let connected = self.pipeline.connection().is_some();
         if !self.sweep.due() || !connected || !self.graph.complete() {
             return;
         }
         self.sweep = Sweep::Running(false);
-        let known = self.graph.items().map(|(key, _)| key).chain(self.parted.keys());
-        let known = known.chain(self.workers.ends());
-        let declared = known.filter(|key| key.kind == Kind::Kustomization).map(Owner::at).collect();
-        self.workers.sweep(declared);
+        let in_force = self.graph.items().map(|(key, _)| key);
+        let declared = in_force.filter(|key| key.kind == Kind::Kustomization).map(Owner::at);
+        let waiting = self.parted.iter().filter(|(_, parted)| parted.ends()).map(|(key, _)| key);
+        self.silent = self.graph.silent().cloned().collect();
+        self.workers.sweep(Standing {
+            declared: declared.collect(),
+            silent: self.silent.iter().map(Owner::at).collect(),
+            ending: waiting.chain(self.workers.ends()).map(Owner::at).collect(),
+        });
+    }
+
+    /// A Kustomization has rendered: what the last sweep left alone for its silence is looked for.
+    pub(super) fn spoke(&mut self, key: &Key) {
+        if self.silent.remove(key) {
+            self.sweep.again();
+        }
     }
 
     /// Takes in what a sweep found.
@@ -125,14 +125,15 @@ impl Daemon {
         }
         self.blind = blind;
         // Not what was declared, or began to end, while the sweep was under way.
-        let gone = |key: &Key| self.graph.item(key).is_none() && !self.parted.contains_key(key);
+        let ends = |key: &Key| self.parted.get(key).is_some_and(Parted::ends);
+        let gone = |key: &Key| self.graph.item(key).is_none() && !ends(key);
         let departed: Vec<Kustomization> =
             found.departed.into_iter().filter(|kustomization| gone(&kustomization.key())).collect();
         let known = found.known;
         let reason = |gone| format!("{gone} of {known} Kustomizations are not in Git any more");
         let keys: Vec<Key> = departed.iter().map(Kustomization::key).collect();
         if let Some(held) = cascade(&keys, known, reason) {
-            self.hold_departed(departed, held);
+            self.hold_departed(departed, &held);
         } else {
             for kustomization in departed {
                 tracing::info!("{} left Git while gitopsd was not running", kustomization.key());
@@ -140,9 +141,7 @@ impl Daemon {
             }
         }
         if self.blind.is_empty() {
-            for (owner, entries) in found.survey.found {
-                self.found(owner, entries);
-            }
+            self.strays(found.survey.found);
         }
     }
 
@@ -154,83 +153,6 @@ impl Daemon {
         }
         self.sweep = Sweep::Later(Instant::now() + self.sweep_pause);
         self.sweep_pause = (self.sweep_pause * 2).min(LONGEST);
-    }
-
-    /// Holds the end of most of what the record knows: a new entry, a wrong path or an emptied
-    /// repository looks like that, and was perhaps held already when the daemon stopped.
-    fn hold_departed(&mut self, departed: Vec<Kustomization>, held: Held) {
-        tell(&held);
-        for kustomization in departed {
-            let key = kustomization.key();
-            self.hold_parted(key, kustomization, vec![held.clone()], Vec::new());
-        }
-    }
-
-    /// Tells once of children that their parent lost while we were running.
-    pub(super) fn tell_cascades(&mut self) {
-        let known = std::mem::take(&mut self.cascades);
-        for (parent, held) in self.graph.cascades() {
-            if known.get(parent) != Some(&held.digest) {
-                tell(held);
-            }
-            self.cascades.insert(parent.clone(), held.digest.clone());
-        }
-    }
-
-    /// Keeps held deletions of a Kustomization that left Git, beside those that it has already.
-    pub(super) fn hold_parted(
-        &mut self,
-        key: Key,
-        kustomization: Kustomization,
-        held: Vec<Held>,
-        strays: Vec<Entry>,
-    ) {
-        let fresh = || Parted { kustomization, held: Vec::new(), strays: Vec::new() };
-        let parted = self.parted.entry(key).or_insert_with(fresh);
-        for held in held {
-            if !parted.held.contains(&held) {
-                parted.held.push(held);
-            }
-        }
-        parted.strays.extend(strays);
-    }
-
-    /// Objects with an owner's labels that no inventory knows.
-    fn found(&mut self, owner: Owner, entries: Vec<Entry>) {
-        let key = owner.key();
-        let count = entries.len();
-        if let Some(kustomization) = self.graph.kustomization(&key) {
-            tracing::warn!(
-                message_id = Message::InventoryRegained.id(),
-                gitopsd_kustomization = key.to_string(),
-                "{key}: {count} objects of its own that the inventory did not know are back in it"
-            );
-            self.workers.enter(kustomization.clone(), entries, false);
-            return;
-        }
-        let Some(kustomization) = former(&owner, true) else { return };
-        let ids: Vec<ObjectId> = entries.iter().map(|entry| entry.id.clone()).collect();
-        let digest = delete_set(&ids);
-        let reason = "they carry the labels of a Kustomization that Git does not declare, and no \
-                      inventory knows them"
-            .to_owned();
-        tracing::warn!(
-            message_id = Message::PruneHeld.id(),
-            gitopsd_kustomization = key.to_string(),
-            "{key}: {count} objects are held: {reason}; to delete: gitopsd confirm {digest}"
-        );
-        let held = vec![Held { digest, ids, reason }];
-        self.hold_parted(key, kustomization, held, entries);
-    }
-
-    /// Goes on with a Kustomization whose held deletions were confirmed.
-    pub(super) fn release(&mut self, key: &Key) {
-        let Some(Parted { kustomization, strays, .. }) = self.parted.remove(key) else { return };
-        if strays.is_empty() {
-            self.part(kustomization);
-        } else {
-            self.workers.enter(kustomization, strays, true);
-        }
     }
 
     /// Objects are in the inventory again: the next run judges them, or the end that was
@@ -254,12 +176,4 @@ impl Daemon {
         let kustomization = Box::new(kustomization);
         self.carry_out(vec![Effect::Finalize { kustomization, orphan, revision: None }]);
     }
-}
-
-/// Tells the journal that the end of several Kustomizations waits.
-fn tell(Held { reason, digest, .. }: &Held) {
-    tracing::warn!(
-        message_id = Message::PruneHeld.id(),
-        "held: {reason}; to delete what they own: gitopsd confirm {digest}"
-    );
 }

@@ -3,10 +3,12 @@
 use super::sweep::{Swept, look};
 use crate::flux::{GitRepository, Key, Kustomization};
 use crate::observe::Status;
-use crate::pipeline::{Ask, Ended, Failure, Job, Outcome, Pipeline, Report, Retry, Revision, Step};
+use crate::pipeline::{
+    Ask, Ended, Failure, Job, Outcome, Pipeline, Report, Retry, Revision, Standing, Step,
+};
 use crate::plan::{Entry, Owner};
 use crate::render::ObjectId;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
@@ -45,6 +47,8 @@ enum Purpose {
 /// The tasks under way: at most a poll or run, an end and a look for each item, and one sweep.
 pub struct Workers {
     pipeline: Arc<Pipeline>,
+    /// The way of runs and ends to the loop.
+    ask: Ask,
     tasks: JoinSet<Done>,
     purposes: HashMap<Id, Purpose>,
     cancels: HashMap<Key, watch::Sender<bool>>,
@@ -56,9 +60,10 @@ pub struct Workers {
 
 impl Workers {
     /// No tasks yet.
-    pub fn new(pipeline: Arc<Pipeline>) -> Self {
+    pub fn new(pipeline: Arc<Pipeline>, ask: Ask) -> Self {
         Workers {
             pipeline,
+            ask,
             tasks: JoinSet::new(),
             purposes: HashMap::new(),
             cancels: HashMap::new(),
@@ -92,7 +97,7 @@ impl Workers {
     }
 
     /// Runs a Kustomization. The receiver in the job is replaced by one that `cancel` reaches.
-    pub fn run(&mut self, mut job: Job, ask: Ask) {
+    pub fn run(&mut self, mut job: Job) {
         let key = job.kustomization.key();
         if self.ending.contains(&key) || self.waiting.contains_key(&key) {
             let cause = "its former declaration is still being ended";
@@ -104,7 +109,7 @@ impl Workers {
         let (sender, receiver) = watch::channel(false);
         job.cancel = receiver;
         self.cancels.insert(key.clone(), sender);
-        let pipeline = self.pipeline.clone();
+        let (pipeline, ask) = (self.pipeline.clone(), self.ask.clone());
         let purpose = Purpose::Run(key.clone(), job.revision.clone());
         self.spawn(purpose, async move {
             Done::Ran(key, Box::new(pipeline.reconcile(job, &ask).await))
@@ -124,10 +129,10 @@ impl Workers {
             return;
         }
         self.ending.insert(key.clone());
-        let pipeline = self.pipeline.clone();
+        let (pipeline, ask) = (self.pipeline.clone(), self.ask.clone());
         let kustomization = Box::new(job.kustomization.clone());
         self.spawn(Purpose::End(kustomization.clone()), async move {
-            Done::Ended(kustomization, pipeline.finalize(job, orphan).await)
+            Done::Ended(kustomization, pipeline.finalize(job, orphan, &ask).await)
         });
     }
 
@@ -137,9 +142,9 @@ impl Workers {
     }
 
     /// Looks for what left Git, or is in no inventory.
-    pub fn sweep(&mut self, declared: BTreeSet<Owner>) {
+    pub fn sweep(&mut self, standing: Standing) {
         let pipeline = self.pipeline.clone();
-        self.spawn(Purpose::Sweep, async move { Done::Swept(look(pipeline, declared).await) });
+        self.spawn(Purpose::Sweep, async move { Done::Swept(look(pipeline, standing).await) });
     }
 
     /// Looks at objects that a Kustomization's Ready depends on.
@@ -221,7 +226,6 @@ fn failed(failure: Failure, revision: Revision) -> Box<Report> {
         others: BTreeMap::new(),
         prune_pending: false,
         held: Vec::new(),
-        used: None,
         changes: 0,
     })
 }

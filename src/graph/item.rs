@@ -1,7 +1,7 @@
 //! Pure: one Flux object of the graph and the state it is in.
 
 use crate::flux::{Kind, Object};
-use crate::history::Trigger;
+use crate::history::{Rank, Trigger};
 use crate::pipeline::{Failure, Revision};
 use crate::plan::Held;
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,8 @@ pub struct Item {
     pub parent: Option<crate::flux::Key>,
     /// What it is doing.
     pub phase: Phase,
+    /// A trigger that must not be lost, of a run that could not start.
+    pub owed: Option<Trigger>,
     /// Its Ready condition.
     pub condition: Condition,
     /// Last failure, kept until the next success.
@@ -101,6 +103,7 @@ impl Item {
             origin: None,
             parent: None,
             phase: Phase::Idle { due: Some((now, Trigger::Boot)) },
+            owed: None,
             condition: Condition::new(Ready::Unknown, "Progressing", "not run yet"),
             failure: None,
             revision: None,
@@ -136,9 +139,13 @@ impl Item {
         (!named.is_empty()).then(|| named.join(", "))
     }
 
-    /// Asks for a run no later than `at`; the earliest wins, and a running item runs again. What
-    /// came from Git or a person is not recorded as drift.
+    /// Asks for a run no later than `at`; the earliest time and the trigger that says most win,
+    /// and a running item runs again.
     pub fn request(&mut self, at: Time, trigger: Trigger) {
+        let trigger = match self.owed.take() {
+            Some(owed) if trigger.rank() < Rank::Owed => owed,
+            _ => trigger,
+        };
         let slot = match &mut self.phase {
             Phase::Running { again } => again,
             Phase::Idle { due } => due,
@@ -146,12 +153,19 @@ impl Item {
         match slot {
             Some((time, earlier)) => {
                 *time = at.min(*time);
-                let weak = [Trigger::Drift, Trigger::Interval, Trigger::Health, Trigger::Verify];
-                if weak.contains(earlier) {
+                if earlier.rank() == Rank::Noticed || trigger.rank() > earlier.rank() {
                     *earlier = trigger;
                 }
             }
             None => *slot = Some((at, trigger)),
+        }
+    }
+
+    /// Waits for an event, as it may not start; what is owed stays so.
+    pub fn wait(&mut self, trigger: Trigger) {
+        self.phase = Phase::Idle { due: None };
+        if trigger.rank() == Rank::Owed {
+            self.owed = Some(trigger);
         }
     }
 

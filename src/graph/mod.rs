@@ -194,11 +194,20 @@ impl Graph {
         })
     }
 
-    /// True when it is sure what is in Git: everything that runs has rendered what its source is
-    /// at, nothing was unreadable, and nothing is on its way out.
+    /// True when it is sure what those that run have in Git: each has rendered what its source is
+    /// at, nothing was unreadable, and nothing is on its way out. Those that do not run may be
+    /// [`Graph::silent`].
     pub fn complete(&self) -> bool {
         let readable = self.notices.values().all(|notices| notices.problems.is_empty());
         readable && self.contested.is_empty() && self.leaving.is_empty() && self.rendered()
+    }
+
+    /// Kustomizations that have not rendered since the start: what they declare is in no graph.
+    pub fn silent(&self) -> impl Iterator<Item = &Key> {
+        let silent = |item: &Item| {
+            matches!(item.object, Object::Kustomization(_)) && item.attempted.is_none()
+        };
+        self.items.iter().filter(move |(_, item)| silent(item)).map(|(key, _)| key)
     }
 
     /// Ends of many children at once that wait for a confirmation.

@@ -170,7 +170,7 @@ impl Graph {
                 })
             }
             Err(condition) => {
-                item.phase = Phase::Idle { due: None };
+                item.wait(trigger);
                 if let Some(condition) = condition {
                     item.condition = condition;
                 }

@@ -14,8 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Events of one second lead to one look.
 const COALESCE: Time = 1000;
 
-/// Pause after a look that got no answer.
+/// First and longest pause after a look that got no answer for an object; it doubles.
 const AGAIN: Time = 5000;
+const LAST_AGAIN: Time = 5 * 60 * 1000;
 
 /// How long an object may be under way before a run looks for the cause.
 const UNDER_WAY: Time = 10_000;
@@ -53,6 +54,8 @@ struct Watch {
     /// When to look, and whether a look is under way.
     due: Option<Time>,
     looking: bool,
+    /// Looks in a row without an answer for an object.
+    unseen: u32,
     /// Since when something is not well, and since when all is.
     ill: Option<Time>,
     calm: Option<Time>,
@@ -125,11 +128,18 @@ impl Vigil {
         let soon = |watch: &mut Watch, at: Time| {
             watch.due = Some(watch.due.map_or(at, |before| before.min(at)));
         };
-        if sights.iter().any(|(_, sight)| *sight == Sight::Unseen) {
-            // Nothing is said on half of the answers.
-            soon(watch, now + AGAIN);
+        let (sights, unseen): (Vec<_>, Vec<_>) =
+            sights.iter().partition(|(_, sight)| *sight != Sight::Unseen);
+        if unseen.is_empty() {
+            watch.unseen = 0;
+        } else {
+            soon(watch, now + (AGAIN << watch.unseen.min(8)).min(LAST_AGAIN));
+            watch.unseen = watch.unseen.saturating_add(1);
+        }
+        if sights.is_empty() {
             return false;
         }
+        // What was seen counts: one object that nobody can read must not mute all others.
         if sights.iter().all(|(_, sight)| *sight == Sight::Well) {
             watch.ill = None;
             if ready {
@@ -221,6 +231,28 @@ mod tests {
         assert!(!vigil.looked(&key(), &[(id("web"), Sight::Unseen)], false, 2200));
         assert_eq!(vigil.wake(), Some(3100));
         assert!(look(&mut vigil, 3100, Sight::Well, false));
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_read_mutes_no_other_and_is_asked_ever_less_often() {
+        let mut vigil = Vigil::default();
+        let mut now = 0;
+        let mut pauses = Vec::new();
+        vigil.touch(&key(), &id("web"), now);
+        vigil.touch(&key(), &id("secret"), now);
+        for _ in 0..9 {
+            now = vigil.wake().unwrap();
+            let due = vigil.due(now, |_| false);
+            let sight = |id: &ObjectId| (id.clone(), Sight::Unseen);
+            let sights: Vec<_> = due[0].1.iter().map(sight).collect();
+            assert!(!vigil.looked(&key(), &sights, true, now));
+            pauses.push((vigil.wake().unwrap() - now) / 1000);
+        }
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
+        now = vigil.wake().unwrap();
+        vigil.due(now, |_| false);
+        let sights = [(id("secret"), Sight::Unseen), (id("web"), Sight::Failed)];
+        assert!(vigil.looked(&key(), &sights, true, now), "web has failed, whatever secret is");
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! Which objects each Kustomization owns, and what each was left as.
 //!
 //! Rows are added by [`History::begin`] and [`History::enter`], change hands by
-//! [`History::hand_over`], and leave by [`History::gone`], [`History::forget`] or
-//! [`History::release`] only, all flushed to the disk before they return.
+//! [`History::hand_over`], and leave by [`History::forget`] or [`History::release`] only, all flushed to the disk before they return.
 
 use super::error::HistoryError;
 use super::{Durability, History};
@@ -48,19 +47,18 @@ impl History {
         })
     }
 
-    /// Drops one object whose deletion the API server confirmed.
-    pub fn gone(&self, owner: &str, id: &str) -> Result<(), HistoryError> {
-        self.shrink("record a deletion", owner, &[id])
-    }
-
-    /// Drops objects whose deletion the API server confirmed, or that are another's.
+    /// Drops objects whose deletion the API server confirmed, or that are another's: a live one
+    /// does not carry this owner's labels. Any other is to be [`History::release`]d.
     pub fn forget(&self, owner: &str, ids: &[String]) -> Result<(), HistoryError> {
-        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
-        self.shrink("let objects go", owner, &ids)
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let ids = || ids.iter().map(String::as_str);
+        self.write("forget objects", Durability::Full, |db| drop_rows(db, owner, ids()))
     }
 
-    /// Drops objects that are let go of on purpose, and remembers that: they keep the owner's
-    /// labels and must not be taken back.
+    /// Drops objects that are let go of, on purpose or for a mark on them, and remembers that:
+    /// they keep the owner's labels and must not be taken back, also when the mark is gone.
     pub fn release(&self, owner: &str, ids: &[String]) -> Result<(), HistoryError> {
         if ids.is_empty() {
             return Ok(());
@@ -80,6 +78,21 @@ impl History {
         self.read("read what was let go", |db| {
             let mut rows = db.prepare_cached("SELECT owner, id FROM released")?;
             rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })
+    }
+
+    /// Forgets that objects, as owner and id, were let go of: they are gone, or another's.
+    pub fn unrelease(&self, rows: &[(String, String)]) -> Result<(), HistoryError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.write("forget what was let go", Durability::Normal, |db| {
+            let mut gone =
+                db.prepare_cached("DELETE FROM released WHERE owner = ?1 AND id = ?2")?;
+            for (owner, id) in rows {
+                gone.execute([owner, id])?;
+            }
+            Ok(())
         })
     }
 
@@ -127,13 +140,6 @@ impl History {
             }
             drop_rows(db, owner, heirs.iter().map(|(id, _)| id.as_str()))
         })
-    }
-
-    fn shrink(&self, doing: &'static str, owner: &str, ids: &[&str]) -> Result<(), HistoryError> {
-        if ids.is_empty() {
-            return Ok(());
-        }
-        self.write(doing, Durability::Full, |db| drop_rows(db, owner, ids.iter().copied()))
     }
 
     /// What the objects of an owner were left as, ordered by id.

@@ -3,8 +3,9 @@
 //! [`History`] is the sole writer of `STATE/history.db`; it locks the file, so a second daemon is
 //! refused. In the order of a run: [`History::begin`] stores the run and the union of old and new
 //! inventory before the cluster is touched; [`History::change`] adds what was done to an object
-//! and [`History::set_digests`] what it was left as; [`History::gone`] drops one object once its
-//! deletion is confirmed; [`History::finish`] adds the outcome. A run still open at start-up was
+//! and [`History::set_digests`] what it was left as; [`History::forget`] drops an object once its
+//! deletion is confirmed, [`History::release`] one that is let go of; [`History::finish`] adds the
+//! outcome. A run still open at start-up was
 //! cut short: [`History::open`] closes it as interrupted, its inventory stands, and the next run
 //! finishes the work. There is no other recovery. A run that changes nothing is never begun:
 //! an idle box writes nothing.
@@ -24,6 +25,7 @@
 //! * `reserve`: 4 MiB that are given up when the disk is full, so that what runs is recorded.
 //! * `host.key`: 32 random bytes for keyed digests ([`host_key`]).
 
+mod children;
 mod error;
 mod inventory;
 mod key;
@@ -40,7 +42,7 @@ pub use key::host_key;
 pub use open::Opened;
 pub use run::{Applied, Change, Finish, LastApplied, RunId, RunRow, Start};
 pub use state::{State, Suspend};
-pub use word::{Trigger, Verb, Verdict};
+pub use word::{Rank, Trigger, Verb, Verdict};
 
 use crate::config::HistorySettings;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
@@ -153,12 +155,18 @@ impl History {
         };
         let failed = |error| self.failed(doing, error);
         match attempt().map_err(failed) {
-            Err(HistoryError::DiskFull { .. }) if reserve::spend(&self.directory) => {
-                self.spent.store(true, Ordering::Relaxed);
-                attempt().map_err(failed)
-            }
+            Err(HistoryError::DiskFull { .. }) if self.spend() => attempt().map_err(failed),
             done => done,
         }
+    }
+
+    /// Gives the reserve up, whatever it is for. True when that made room.
+    fn spend(&self) -> bool {
+        let made = reserve::spend(&self.directory);
+        if made {
+            self.spent.store(true, Ordering::Relaxed);
+        }
+        made
     }
 
     /// What is wrong with the place of the record though it still works.

@@ -1,7 +1,7 @@
 //! Opens the database: locks it, checks it, brings it up to date, closes what was cut short.
 
 use super::error::HistoryError;
-use super::run::RunId;
+use super::run::{RunId, close_open};
 use super::{Durability, History, reserve, schema};
 use crate::config::HistorySettings;
 use rusqlite::{Connection, OpenFlags};
@@ -85,16 +85,7 @@ impl History {
         })?;
         if !open.is_empty() {
             self.write("close interrupted runs", Durability::Full, |db| {
-                db.execute(
-                    "UPDATE inventory SET digest = NULL WHERE uid IS NULL AND owner IN \
-                     (SELECT owner FROM run WHERE verdict IS NULL)",
-                    [],
-                )?;
-                let text = "gitopsd stopped before this run was over";
-                db.execute(
-                    "UPDATE run SET verdict = 'interrupted', message = ?1 WHERE verdict IS NULL",
-                    [text],
-                )
+                close_open(db, None, "gitopsd stopped before this run was over")
             })?;
         }
         Ok(open)

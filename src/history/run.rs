@@ -145,7 +145,8 @@ impl History {
     /// not be closed, and is closed now.
     pub fn begin(&self, start: &Start, union: &[Entry]) -> Result<RunId, HistoryError> {
         self.write("begin a run", Durability::Full, |db| {
-            close_open(db, &start.owner)?;
+            // A run whose end could not be recorded while the disk was full.
+            close_open(db, Some(&start.owner), "the end of this run could not be recorded")?;
             let by = match &start.trigger {
                 Trigger::Request { by } => Some(cut(by, MAX_TEXT)),
                 _ => None,
@@ -340,21 +341,22 @@ impl History {
     }
 }
 
-/// Closes what an owner has open: a run whose end could not be recorded while the disk was full.
+/// Closes the open runs of an owner, or of all, with a sentence that says why nobody else did.
 ///
-/// As at start-up, the digests of its objects go: nobody knows which of them was written.
-fn close_open(db: &Connection, owner: &str) -> rusqlite::Result<()> {
-    let closed = db
-        .prepare_cached(
-            "UPDATE run SET verdict = 'interrupted', message = ?2 \
-             WHERE verdict IS NULL AND owner = ?1",
-        )?
-        .execute([owner, "the end of this run could not be recorded"])?;
-    if closed > 0 {
-        db.prepare_cached("UPDATE inventory SET digest = NULL WHERE owner = ?1")?
-            .execute([owner])?;
-    }
-    Ok(())
+/// The digests of their objects go: nobody knows which of them was written. What ends by itself is
+/// known by its uid, and not made again because of this.
+pub(super) fn close_open(db: &Connection, owner: Option<&str>, why: &str) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "UPDATE inventory SET digest = NULL WHERE uid IS NULL AND owner IN \
+         (SELECT owner FROM run WHERE verdict IS NULL AND (?1 IS NULL OR owner = ?1))",
+    )?
+    .execute([owner])?;
+    db.prepare_cached(
+        "UPDATE run SET verdict = 'interrupted', message = ?2 \
+         WHERE verdict IS NULL AND (?1 IS NULL OR owner = ?1)",
+    )?
+    .execute(params![owner, why])
+    .map(|_| ())
 }
 
 const SELECT_RUN: &str = "SELECT id, owner, trigger, requested_by, revision, author, subject, \

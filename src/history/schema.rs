@@ -12,15 +12,16 @@
 //!   `object_id` is Flux's inventory id, `origin` the file in Git. `diff` is masked and cut.
 //! * `inventory`: which owner has which object. `digest` is the keyed digest of the manifest as
 //!   last applied and `uid` the live object's; null when not known for certain.
-//! * `released`: objects that an owner let go of on purpose and that still carry its labels: they
-//!   are not taken back when they are found.
+//! * `released`: objects that an owner let go of and that still carry its labels: they are not
+//!   taken back when they are found. A row leaves with its object, or when it is wanted again.
+//! * `child`: which Kustomization each parent declared last; it stands until the child has ended.
 //! * `applied`: the last revision that an owner brought in, with the digest of its inputs, when,
 //!   and the verdict of that run. It outlives the run's own row.
 //! * `meta`: single values, such as the uid of the cluster.
 
 use rusqlite::{Connection, TransactionBehavior};
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
 CREATE TABLE run (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -73,6 +74,12 @@ CREATE TABLE meta (
     owner TEXT NOT NULL,
     id    TEXT NOT NULL,
     PRIMARY KEY (owner, id)
+) WITHOUT ROWID;
+",
+    "CREATE TABLE child (
+    owner  TEXT NOT NULL,
+    parent TEXT NOT NULL,
+    PRIMARY KEY (owner, parent)
 ) WITHOUT ROWID;
 ",
 ];

@@ -4,8 +4,8 @@
 //! suspended Kustomization that wakes up after a bad shutdown does what somebody forbade. The file
 //! is written whole to a temporary one, flushed, and renamed, so a reader sees the old or the new.
 
+use super::History;
 use super::error::HistoryError;
-use super::reserve;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -48,11 +48,20 @@ pub struct Suspend {
 }
 
 impl State {
+    /// Takes a confirmation; of more than 64 the oldest are stale.
+    pub fn confirm(&mut self, digest: &str) {
+        if !self.confirmed.iter().any(|known| known == digest) {
+            self.confirmed.push(digest.to_owned());
+            let surplus = self.confirmed.len().saturating_sub(MAX_CONFIRMED);
+            self.confirmed.drain(..surplus);
+        }
+    }
+
     /// Reads the file; a missing one is an empty state.
     ///
     /// # Errors
     /// A file that is not what [`State::save`] writes is refused rather than taken as empty.
-    pub fn load(dir: &Path) -> Result<State, HistoryError> {
+    fn load(dir: &Path) -> Result<State, HistoryError> {
         let path = dir.join(FILE);
         let io = |error| HistoryError::from_io("read the suspends", &path, error);
         let file = match File::open(&path) {
@@ -70,12 +79,10 @@ impl State {
     }
 
     /// Replaces the file, on disk when this returns.
-    pub fn save(&self, dir: &Path) -> Result<(), HistoryError> {
+    fn save(&self, dir: &Path) -> Result<(), HistoryError> {
         let path = dir.join(FILE);
         let io = |error| HistoryError::from_io("store the suspends", &path, error);
-        let mut kept = self.clone();
-        kept.confirmed.drain(..kept.confirmed.len().saturating_sub(MAX_CONFIRMED));
-        let mut text = serde_json::to_vec_pretty(&kept).map_err(|error| HistoryError::State {
+        let mut text = serde_json::to_vec_pretty(self).map_err(|error| HistoryError::State {
             path: path.clone(),
             cause: error.to_string(),
         })?;
@@ -84,10 +91,24 @@ impl State {
             let cause = "too many suspends: larger than 1 MiB".to_owned();
             return Err(HistoryError::State { path, cause });
         }
-        match replace(dir, &path, &text).map_err(io) {
-            Err(HistoryError::DiskFull { .. }) if reserve::spend(dir) => {
-                replace(dir, &path, &text).map_err(io)
-            }
+        replace(dir, &path, &text).map_err(io)
+    }
+}
+
+impl History {
+    /// What a person decided in an earlier process.
+    ///
+    /// # Errors
+    /// A file that is not what [`History::save_state`] writes is refused.
+    pub fn state(&self) -> Result<State, HistoryError> {
+        State::load(&self.directory)
+    }
+
+    /// Replaces what a person decided, on disk when this returns. It takes no turn with the
+    /// database, but uses up the same reserve.
+    pub fn save_state(&self, state: &State) -> Result<(), HistoryError> {
+        match state.save(&self.directory) {
+            Err(HistoryError::DiskFull { .. }) if self.spend() => state.save(&self.directory),
             done => done,
         }
     }
@@ -131,8 +152,9 @@ mod tests {
     #[test]
     fn only_the_newest_confirmations_are_kept() {
         let dir = tempfile::tempdir().expect("temp dir");
-        let state =
-            State { confirmed: (0..70).map(|n| n.to_string()).collect(), ..State::default() };
+        let mut state = State::default();
+        (0..70).for_each(|n| state.confirm(&n.to_string()));
+        state.confirm("69");
         state.save(dir.path()).expect("saved");
         let kept = State::load(dir.path()).expect("loaded").confirmed;
         assert_eq!((kept.len(), kept[0].as_str(), kept[63].as_str()), (64, "6", "69"));

@@ -116,8 +116,8 @@ fn ownership_grows_before_the_run_and_shrinks_on_confirmation_only() {
     };
     let both = |id: &str, version: &str| (id.to_owned(), version.to_owned());
     assert_eq!(ids(&history), [both("a", "v1"), both("b", "v2"), both("c", "v1")]);
-    history.gone(OWNER, "a").expect("gone");
-    history.gone("other/one", "b").expect("another owner's row is not touched");
+    history.forget(OWNER, &["a".into()]).expect("gone");
+    history.forget("other/one", &["b".into()]).expect("another owner's row is not touched");
     assert_eq!(ids(&history), [both("b", "v2"), both("c", "v1")]);
     assert_eq!(history.owners().expect("listed"), [OWNER]);
     history.forget(OWNER, &["b".into(), "c".into()]).expect("handed over");
@@ -216,7 +216,7 @@ fn a_second_daemon_and_a_newer_file_are_refused() {
     history.lock().pragma_update(None, "user_version", 99).expect("a newer file");
     drop(history);
     let error = History::open(dir.path()).expect_err("newer");
-    assert_eq!(error.to_string(), "the database has schema 99, this gitopsd knows 2");
+    assert_eq!(error.to_string(), "the database has schema 99, this gitopsd knows 3");
     assert!(!error.retry() && dir.path().join("history.db").exists());
 }
 
@@ -355,4 +355,37 @@ fn a_run_whose_end_could_not_be_recorded_is_closed_by_the_next_of_its_owner() {
     assert_eq!(verdict(other), None, "it may still be under way");
     let unknown = vec![ObjectDigest { digest: None, ..digest }];
     assert_eq!(history.object_digests(OWNER).expect("read"), unknown);
+}
+
+#[test]
+fn a_run_whose_end_was_lost_is_closed_by_the_next_and_what_has_ended_is_not_made_again() {
+    let dir = temp();
+    let (history, _) = open(dir.path());
+    let first = history.begin(&mk_start(OWNER), &mk_entries(&["a", "job"])).expect("begun");
+    let known = |id: &str| ObjectDigest { id: id.into(), digest: Some("d".into()), uid: None };
+    let finite = ObjectDigest { uid: Some("u".into()), ..known("job") };
+    history.set_digests(OWNER, &[known("a"), finite.clone()]).expect("stored");
+    history.begin(&mk_start("other/one"), &[]).expect("begun");
+    history.begin(&mk_start(OWNER), &[]).expect("begun");
+    let verdict = |run| history.run(run).expect("read").expect("there").0.verdict;
+    assert_eq!(verdict(first), Some(Verdict::Interrupted));
+    assert_eq!(verdict(RunId(2)), None, "another owner's");
+    let unsure = ObjectDigest { digest: None, ..known("a") };
+    assert_eq!(history.object_digests(OWNER).expect("read"), [unsure, finite]);
+}
+
+#[test]
+fn what_a_person_decided_is_read_back_and_uses_up_the_reserve_in_front_of_all() {
+    let dir = temp();
+    let (history, _) = open(dir.path());
+    let mut state = State::default();
+    state.confirm("0123456789ab");
+    history.save_state(&state).expect("stored");
+    assert_eq!(history.state().expect("read"), state);
+    assert_eq!(history.trouble(), None);
+    // However it came to be given up, everybody sees it, and makes it again.
+    assert!(history.spend() && !history.spend());
+    assert!(history.trouble().is_some());
+    history.make_room();
+    assert_eq!(history.trouble(), None);
 }

@@ -39,7 +39,38 @@ pub enum Trigger {
     Verify,
 }
 
+/// How much a trigger says; of two that come together the one that says more is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// Time or the cluster gave cause. What there is to do is remembered beside the trigger.
+    Noticed,
+    /// Git, a person or another Kustomization gave cause; there may be nothing to do.
+    Asked,
+    /// There is something to do that no input shows: such a run looks at everything.
+    Owed,
+}
+
 impl Trigger {
+    /// Whether a run may end at once when no input has changed: neither one that is owed nor one
+    /// that is to look for itself.
+    pub fn may_be_quiet(&self) -> bool {
+        let looks = matches!(self, Trigger::Boot | Trigger::Health | Trigger::Verify);
+        !looks && self.rank() < Rank::Owed
+    }
+
+    /// How much it says.
+    pub fn rank(&self) -> Rank {
+        match self {
+            Trigger::Interval | Trigger::Drift | Trigger::Health | Trigger::Verify => Rank::Noticed,
+            Trigger::Boot
+            | Trigger::Revision
+            | Trigger::Dependency
+            | Trigger::Values
+            | Trigger::Request { .. } => Rank::Asked,
+            Trigger::Retry | Trigger::Prune | Trigger::Resume => Rank::Owed,
+        }
+    }
+
     pub(super) fn word(&self) -> &'static str {
         match self {
             Trigger::Boot => "boot",

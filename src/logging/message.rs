@@ -225,8 +225,9 @@ const ENTRIES: [Entry; 31] = [
         "a4e29c55779b03956f8e88289efcf5a4",
         "A sealed file was edited without re-sealing",
         "Its values are authentic, but its MAC does not match: text outside the sealed values was changed.\n\
-         See that the change is wanted, then set any cleartext key to what it is, which seals again:\n\
-         sops set --ignore-mac FILE '[\"kind\"]' '\"Secret\"'\n\
+         See that the change is wanted, then seal it again as that line says: a manifest by setting\n\
+         its kind to what it is, any other file by a change of any value in\n\
+         sops edit --ignore-mac FILE\n\
          To stop on this instead, set decryption.mac: enforce.",
     ),
     (

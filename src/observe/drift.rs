@@ -1,4 +1,7 @@
-//! One metadata watch per managed kind, and what it tells.
+//! One metadata watch per managed kind, or of a single object, and what it tells.
+//!
+//! A watch of a kind sees what carries an owner's label; that of a single object, such as a
+//! ConfigMap that others own and values are read from, sees it whoever owns it.
 //!
 //! A watch lists first, then follows. It renews itself every 290 s, which is all that an idle
 //! cluster costs. It lists again when the server says that its place is lost, and after every
@@ -70,15 +73,15 @@ pub enum Notice {
         /// The server's resourceVersion fell: its datastore has lost commits.
         rewound: bool,
     },
-    /// A kind cannot be watched at present.
+    /// A kind, or a single object, cannot be watched at present.
     Outage {
-        /// The kind.
-        resource: Arc<Resource>,
+        /// What was followed: `Deployment.apps`, or `Secret/apps/values`.
+        followed: String,
         /// Why.
         error: ClusterError,
     },
-    /// It can again; a [`Notice::Listed`] follows.
-    Back(Arc<Resource>),
+    /// It can again, by the same name; a [`Notice::Listed`] follows.
+    Back(String),
     /// This subscriber was too slow for so many notices: [`Observer::relist`] tells all again.
     Missed(u64),
 }
@@ -211,6 +214,16 @@ impl Follower {
         }
     }
 
+    fn followed(&self) -> String {
+        let one = self.one.as_ref().map(|(namespace, name)| ObjectId {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            group: self.resource.group.clone(),
+            kind: self.resource.kind.clone(),
+        });
+        followed(&self.resource, one)
+    }
+
     fn fields(&self) -> String {
         let name = self.one.as_ref().map(|(_, name)| format!("metadata.name={name}"));
         name.unwrap_or_default()
@@ -279,13 +292,13 @@ impl Follower {
         place.version.clear();
         self.publish_known(None);
         if !std::mem::replace(&mut place.out, true) {
-            self.tell(Notice::Outage { resource: self.resource.clone(), error });
+            self.tell(Notice::Outage { followed: self.followed(), error });
         }
     }
 
     fn back(&self, place: &mut Place) {
         if std::mem::replace(&mut place.out, false) {
-            self.tell(Notice::Back(self.resource.clone()));
+            self.tell(Notice::Back(self.followed()));
             self.through.notify_waiters();
         }
     }
@@ -340,6 +353,15 @@ impl Place {
     }
 }
 
+/// Each watch has a name of its own: several may follow objects of one kind.
+fn followed(resource: &Resource, one: Option<ObjectId>) -> String {
+    match one {
+        Some(id) => id.to_string(),
+        None if resource.group.is_empty() => resource.kind.clone(),
+        None => format!("{}.{}", resource.kind, resource.group),
+    }
+}
+
 fn entry(seen: &Seen) -> (Name, String) {
     let uid = seen.metadata.pointer("/metadata/uid").and_then(Value::as_str);
     ((seen.id.namespace.clone(), seen.id.name.clone()), uid.unwrap_or_default().to_owned())
@@ -355,5 +377,31 @@ impl Observer {
             let name = (id.namespace.clone(), id.name.clone());
             known.as_ref().is_some_and(|objects| objects.contains_key(&name))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watches_of_one_kind_are_told_apart() {
+        let resource = |group: &str, kind: &str| Resource {
+            group: group.into(),
+            version: "v1".into(),
+            plural: String::new(),
+            kind: kind.into(),
+            namespaced: true,
+        };
+        let id = ObjectId {
+            namespace: "apps".into(),
+            name: "values".into(),
+            group: String::new(),
+            kind: "Secret".into(),
+        };
+        let secrets = resource("", "Secret");
+        assert_eq!(followed(&secrets, None), "Secret");
+        assert_eq!(followed(&secrets, Some(id)), "Secret/apps/values");
+        assert_eq!(followed(&resource("example.org", "Secret"), None), "Secret.example.org");
     }
 }

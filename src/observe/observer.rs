@@ -36,6 +36,13 @@ struct Followed {
     one: Option<(String, String)>,
 }
 
+impl Followed {
+    fn one(id: &ObjectId) -> Self {
+        let one = Some((id.namespace.clone(), id.name.clone()));
+        Followed { group: id.group.clone(), kind: id.kind.clone(), one }
+    }
+}
+
 struct Running {
     task: JoinHandle<()>,
     known: Known,
@@ -65,13 +72,22 @@ impl Observer {
 
     /// True while a watch of this one object is in force: what was read since has not changed
     /// without a notice.
-    pub fn watches_one(&self, resource: &Resource, namespace: &str, name: &str) -> bool {
-        let one = Some((namespace.to_owned(), name.to_owned()));
-        let (group, kind) = (resource.group.clone(), resource.kind.clone());
-        self.followers().get(&Followed { group, kind, one }).is_some_and(|running| {
+    pub fn watches_one(&self, id: &ObjectId) -> bool {
+        self.followers().get(&Followed::one(id)).is_some_and(|running| {
             // Invariant: no code panics while it holds the lock.
             running.known.lock().expect("an unpoisoned lock").is_some()
         })
+    }
+
+    /// Ends the watch of one object, which nobody is told of any more.
+    pub fn unwatch_one(&self, id: &ObjectId) {
+        let Some(running) = self.followers().remove(&Followed::one(id)) else { return };
+        running.task.abort();
+        // Invariant: no code panics while it holds the lock.
+        if running.known.lock().expect("an unpoisoned lock").is_none() {
+            // An outage of it was perhaps told, and nobody else would take that back.
+            let _ = self.inner.out.send(Notice::Back(id.to_string()));
+        }
     }
 
     fn follow(&self, resource: &Resource, one: Option<(String, String)>) {

@@ -2,31 +2,32 @@
 
 use super::kustomization::{Run, Wanted};
 use super::orders::deletes;
-use super::{Ended, Failure, Job, Outcome, Pipeline, lock};
+use super::{Ask, Ended, Failure, Job, Outcome, Pipeline, lock};
 use crate::plan::{Guard, Owner};
 use crate::render::ObjectId;
+use std::collections::BTreeSet;
 
 impl Pipeline {
     /// Deletes or lets go of everything a removed Kustomization owned.
     ///
     /// Removing it from Git is intent, so the guard holds only what takes data with it. What is
     /// held or fails stays in the inventory, for a confirmation or the next start.
-    pub async fn finalize(&self, mut job: Job, orphan: bool) -> Result<Ended, Failure> {
+    pub async fn finalize(&self, mut job: Job, orphan: bool, ask: &Ask) -> Result<Ended, Failure> {
         job.tree = None;
         let mut run = Run::new(self, &job);
-        let result = run.end(orphan).await;
+        let result = run.end(orphan, ask).await;
         let outcome = match &result {
             Ok(()) => Outcome::Ready("left Git".to_owned()),
             Err(failure) => Outcome::Failed(failure.clone()),
         };
         run.finish_record(&outcome).await?;
-        let Run { changes, held, used, .. } = run;
-        result.map(|()| Ended { changes, held, used })
+        let Run { changes, held, .. } = run;
+        result.map(|()| Ended { changes, held })
     }
 }
 
 impl Run<'_> {
-    async fn end(&mut self, orphan: bool) -> Result<(), Failure> {
+    async fn end(&mut self, orphan: bool, ask: &Ask) -> Result<(), Failure> {
         let inventory = self.inventory().await?;
         let owner = Owner::of(&self.job.kustomization);
         let waits = {
@@ -36,11 +37,13 @@ impl Run<'_> {
         };
         lock(&self.pipeline.heirs).extend(waits);
         lock(&self.pipeline.memory).remove(&owner);
+        self.pipeline.use_values(&owner, &BTreeSet::new());
         lock(&self.pipeline.keyrings).remove(&self.job.kustomization.key());
         if orphan || !deletes(&self.job.kustomization) {
             let ids: Vec<ObjectId> = inventory.into_iter().map(|entry| entry.id).collect();
             let left = self.hand_over(ids).await?;
             self.release(&left).await?;
+            self.spare_children().await?;
             return self.drop_policy().await;
         }
         let connection = self.connected()?;
@@ -57,7 +60,7 @@ impl Run<'_> {
             confirmed: lock(&self.pipeline.confirmed).clone(),
             ..Guard::default()
         };
-        self.delete(inventory, guard, &Wanted::nothing()).await?;
+        self.delete(inventory, guard, &Wanted::nothing(), ask).await?;
         self.drop_policy().await
     }
 }

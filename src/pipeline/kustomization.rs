@@ -41,11 +41,14 @@ pub(super) struct Run<'a> {
     pub(super) held: Vec<Held>,
     /// Inventory id → digest of the claim, to be known again after a restart.
     pub(super) claimed: Vec<(String, String)>,
-    /// The confirmation that this run has used up.
-    pub(super) used: Option<String>,
     /// Compares every object, whatever is remembered of it.
     pub(super) verify: bool,
     step: (Step, Instant),
+}
+
+/// The loop does not answer any more.
+fn stopping() -> Failure {
+    Failure::new(Step::Wait, "Progressing", "the daemon is stopping").retry(Retry::Soon)
 }
 
 /// A render, ready for the cluster.
@@ -84,7 +87,6 @@ impl<'a> Run<'a> {
             prune_pending: false,
             held: Vec::new(),
             claimed: Vec::new(),
-            used: None,
             verify: false,
             step: (Step::Wait, Instant::now()),
         }
@@ -125,7 +127,7 @@ impl<'a> Run<'a> {
         let written = self.write(&wanted).await?;
         // Nothing is deleted on the word of a render that was not applied whole.
         self.refused(&wanted, &written)?;
-        self.prune(&wanted).await?;
+        self.prune(&wanted, ask).await?;
         drop(permit);
         if self.found_nothing(&wanted) {
             return Ok(Outcome::Ready(self.applied()));
@@ -177,21 +179,10 @@ impl<'a> Run<'a> {
         Ok(Request { kustomization, source_root, keyring, variables })
     }
 
-    /// Nothing has to be done on these inputs. A run for pruning is never quiet: deletions or
+    /// Nothing has to be done on these inputs. A run that is owed is never quiet: deletions or
     /// labels of formerly shared objects wait for it, whatever a run in between has remembered.
     fn quiet(&mut self, input: &str) -> bool {
-        if self.verify {
-            return false;
-        }
-        if !matches!(
-            self.job.trigger,
-            Trigger::Interval
-                | Trigger::Revision
-                | Trigger::Dependency
-                | Trigger::Drift
-                | Trigger::Values
-                | Trigger::Request { .. }
-        ) {
+        if self.verify || !self.job.trigger.may_be_quiet() {
             return false;
         }
         let memory = lock(&self.pipeline.memory);
@@ -334,11 +325,20 @@ impl<'a> Run<'a> {
     /// Tells the graph what the render declares and learns whether pruning is safe.
     async fn tell(&self, orders: WorkOrders, ask: &Ask) -> Result<Answer, Failure> {
         let (answer, answered) = oneshot::channel();
-        let question = Question { key: self.job.kustomization.key(), orders, answer };
-        let stopping =
-            || Failure::new(Step::Wait, "Progressing", "the daemon is stopping").retry(Retry::Soon);
+        let question = Question::Rendered { key: self.job.kustomization.key(), orders, answer };
         ask.questions.send(question).await.map_err(|_| stopping())?;
         answered.await.map_err(|_| stopping())
+    }
+
+    /// Uses up a confirmation: when this returns, no later deletion is covered by it.
+    pub(super) async fn uses(&self, digest: String, ask: &Ask) -> Result<(), Failure> {
+        let (done, stored) = oneshot::channel();
+        let question = Question::Uses { digest, done };
+        ask.questions.send(question).await.map_err(|_| stopping())?;
+        stored.await.map_err(|_| stopping())?.map_err(|cause| {
+            let cause = format!("the confirmation could not be used up first: {cause}");
+            self.at_revision(Failure::new(Step::Record, "RecordFailed", cause).retry(Retry::Soon))
+        })
     }
 
     /// The repository's own Kustomization of the entry, when the root does not run as it yet.
@@ -485,7 +485,6 @@ impl<'a> Run<'a> {
             others: self.others(),
             prune_pending: self.prune_pending,
             held: self.held,
-            used: self.used,
             changes: self.changes,
         }
     }

@@ -3,7 +3,8 @@
 //! [`Pipeline::poll`] asks a Git remote. [`Pipeline::reconcile`] takes a [`Job`] through open,
 //! render, substitute, plan, apply, prune, observe and record, and answers with a [`Report`].
 //! Between render and prune it tells the graph which work orders it found, through [`Ask`], and
-//! learns whether what left Git may be deleted yet. [`Pipeline::plan`] goes half the way and
+//! learns whether what left Git may be deleted yet; a confirmation is used up before it is acted
+//! upon. [`Pipeline::plan`] goes half the way and
 //! writes nothing: it is what `gitopsd diff` prints. Between runs, [`Pipeline::seen`] and
 //! [`Pipeline::values_seen`] judge what a watch saw, [`Pipeline::look`] asks after health,
 //! [`Pipeline::departed`] and [`Pipeline::survey`] find what left Git unseen or stands in no
@@ -13,6 +14,7 @@
 //! the pure files of `plan`, waiting and retrying by `graph`.
 
 mod connection;
+mod family;
 mod finalize;
 mod health;
 mod inputs;
@@ -33,6 +35,7 @@ mod vigil;
 mod write;
 
 pub use connection::Connection;
+pub use family::Standing;
 pub use inputs::HostSecrets;
 pub use orders::{Order, Problem, SetAsideEntry, Sorted, WorkOrders, deletes, keeps, sort};
 pub use outcome::{Failure, Retry, Step};
@@ -103,8 +106,6 @@ pub struct Report {
     pub prune_pending: bool,
     /// Deletions that wait for a confirmation.
     pub held: Vec<Held>,
-    /// The confirmation that the run has used up.
-    pub used: Option<String>,
     /// Objects written or deleted.
     pub changes: usize,
 }
@@ -116,8 +117,6 @@ pub struct Ended {
     pub changes: usize,
     /// Deletions that wait for a confirmation.
     pub held: Vec<Held>,
-    /// The confirmation that was used up.
-    pub used: Option<String>,
 }
 
 /// How a run ended.
@@ -140,14 +139,24 @@ impl Revision {
     }
 }
 
-/// A question of a run to the graph.
-pub struct Question {
-    /// The Kustomization that asks.
-    pub key: Key,
-    /// What its render declared.
-    pub orders: WorkOrders,
-    /// True when every render of this revision is there, so that deletions are safe.
-    pub answer: oneshot::Sender<Answer>,
+/// A question of a run to the loop.
+pub enum Question {
+    /// May what left be deleted, now that a render is there?
+    Rendered {
+        /// The Kustomization that asks.
+        key: Key,
+        /// What its render declared.
+        orders: WorkOrders,
+        /// What the graph says.
+        answer: oneshot::Sender<Answer>,
+    },
+    /// A confirmation is about to be used.
+    Uses {
+        /// Of the set that it confirmed.
+        digest: String,
+        /// Told once the disk has it that it was used, or why that is not so.
+        done: oneshot::Sender<Result<(), String>>,
+    },
 }
 
 /// What the graph says to a run.
@@ -307,6 +316,7 @@ impl Pipeline {
     /// nothing that was seen before counts, as after an outage the cluster may be an older one.
     pub fn verify(&self) {
         lock(&self.memory).values_mut().for_each(Memory::doubt);
+        lock(&self.values).doubt();
     }
 
     /// Sets or takes away the connection to the API server.

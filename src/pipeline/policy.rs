@@ -4,6 +4,7 @@
 //! objects is applied: a Kustomization that left while nobody was looking cannot be asked any
 //! more. In doubt its objects stay.
 
+use super::family::{Family, Standing};
 use super::kustomization::Run;
 use super::orders::{deletes, keeps};
 use super::{Failure, Order, Pipeline, WorkOrders, lock};
@@ -27,9 +28,10 @@ pub(super) fn goes(owner: &Owner) -> (String, &'static str) {
 }
 
 impl Run<'_> {
-    /// Stores the policies of the children that a render declares; what is known already costs
-    /// nothing.
+    /// Stores which children a render declares, and their policies; what is known already is no
+    /// write.
     pub(super) async fn keep_policies(&self, orders: &WorkOrders) -> Result<(), Failure> {
+        self.keep_children(orders).await?;
         let inherited = lock(&self.pipeline.policies).get(&key(&self.owner)).cloned();
         let spared = inherited.as_deref() == Some(ORPHAN);
         let mut news: Vec<(String, String)> =
@@ -44,6 +46,33 @@ impl Run<'_> {
         let stored = news.clone();
         self.database(move |history| history.set_metas(&stored)).await?;
         lock(&self.pipeline.policies).extend(news);
+        Ok(())
+    }
+
+    /// Stores which children a render declares. What it cannot read it may declare still.
+    async fn keep_children(&self, orders: &WorkOrders) -> Result<(), Failure> {
+        let child = |order: &Order| match &order.object {
+            Object::Kustomization(child) => Some(Owner::of(child).to_string()),
+            Object::GitRepository(_) => None,
+        };
+        let children: Vec<String> = orders.work.iter().filter_map(child).collect();
+        let (parent, whole) = (self.owner.to_string(), orders.problems.is_empty());
+        self.database(move |history| history.declare(&parent, &children, whole)).await
+    }
+
+    /// Spares everybody that this one declared, as it is let go of itself: of those that never
+    /// came to the graph, because it was suspended since the start, nobody else could say so.
+    pub(super) async fn spare_children(&self) -> Result<(), Failure> {
+        let owner = self.owner.clone();
+        let spared = self
+            .database(move |history| {
+                let spared = Family::new(&history.parents()?).descendants(&owner);
+                let stored: Vec<(String, String)> =
+                    spared.iter().map(|child| (key(child), ORPHAN.to_owned())).collect();
+                history.set_metas(&stored).map(|()| stored)
+            })
+            .await?;
+        lock(&self.pipeline.policies).extend(spared);
         Ok(())
     }
 
@@ -62,30 +91,39 @@ impl Run<'_> {
         Some((key(&Owner::of(child)), policy.to_owned()))
     }
 
-    /// Forgets the policy of one that has gone whole.
+    /// Forgets the policy of one that has gone whole, and who declared it.
     pub(super) async fn drop_policy(&self) -> Result<(), Failure> {
         if !self.held.is_empty() {
             return Ok(());
         }
-        let key = key(&self.owner);
+        let (owner, key) = (self.owner.to_string(), key(&self.owner));
         lock(&self.pipeline.policies).remove(&key);
-        self.database(move |history| history.drop_meta(&key)).await
+        self.database(move |history| {
+            history.undeclare(&owner)?;
+            history.drop_meta(&key)
+        })
+        .await
     }
 }
 
 impl Pipeline {
     /// Kustomizations of the inventory that left Git while nobody was looking, as far as the
-    /// record knows them: all that `declared` does not name; and how many it has in all.
+    /// record knows them: all that are not in force, are not being ended, and that nobody who is
+    /// silent may declare; and how many it has in all.
     pub async fn departed(
         &self,
-        declared: impl Fn(&Owner) -> bool + Send + 'static,
+        standing: Standing,
     ) -> Result<(Vec<Kustomization>, usize), Failure> {
         self.database(move |history| {
             let mut found = Vec::new();
             let owners = history.owners()?;
+            let family = Family::new(&history.parents()?);
             let known = owners.len();
             for owner in owners.iter().filter_map(|owner| Owner::parse(owner)) {
-                if !declared(&owner) {
+                let stands = standing.declared.contains(&owner)
+                    || standing.ending.contains(&owner)
+                    || family.may_stand(&owner, &standing);
+                if !stands {
                     found.extend(stand_in(history, &owner)?);
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::kustomization::{Run, Wanted};
 use super::write::cluster_failure;
-use super::{Failure, Retry, Step, lock};
+use super::{Ask, Failure, Retry, Step, lock};
 use crate::apply::Pruned;
 use crate::history::{Change, Verb};
 use crate::logging::Message;
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 impl Run<'_> {
     /// Deletes the objects of the inventory that the render no longer names.
-    pub(super) async fn prune(&mut self, wanted: &Wanted) -> Result<(), Failure> {
+    pub(super) async fn prune(&mut self, wanted: &Wanted, ask: &Ask) -> Result<(), Failure> {
         self.enter(Step::Prune);
         let inventory = self.inventory().await?;
         let rendered: BTreeSet<ObjectId> =
@@ -48,7 +48,7 @@ impl Run<'_> {
             confirmed: lock(&self.pipeline.confirmed).clone(),
             ..Guard::default()
         };
-        self.delete(gone, guard, wanted).await
+        self.delete(gone, guard, wanted, ask).await
     }
 
     /// Deletes stale entries through the guard, in reverse order of applying.
@@ -57,6 +57,7 @@ impl Run<'_> {
         gone: Vec<Entry>,
         mut guard: Guard,
         wanted: &Wanted,
+        ask: &Ask,
     ) -> Result<(), Failure> {
         let entries: BTreeMap<ObjectId, Entry> =
             gone.into_iter().map(|entry| (entry.id.clone(), entry)).collect();
@@ -66,6 +67,12 @@ impl Run<'_> {
         let Judged { mut free, held, used } = guard.judge(unclaimed);
         if let Some(held) = held {
             self.hold(held);
+        }
+        if let Some(digest) = used {
+            // One confirmation covers one deletion, also one that is cut short: what is left of
+            // the set is asked about again, and so is the same set another time.
+            self.going_on()?;
+            self.uses(digest, ask).await?;
         }
         delete_order(&mut free);
         let mut failures: Vec<Failure> = Vec::new();
@@ -87,11 +94,7 @@ impl Run<'_> {
         }
         match failures.into_iter().next() {
             Some(failure) => Err(failure),
-            None => {
-                // One confirmation covers one deletion: the same set is asked about again.
-                self.used = used;
-                Ok(())
-            }
+            None => Ok(()),
         }
     }
 
@@ -168,7 +171,12 @@ impl Run<'_> {
             };
             self.change(change).await?;
         }
-        self.let_go(std::slice::from_ref(id)).await
+        let id = std::slice::from_ref(id);
+        match outcome {
+            // It keeps our labels, and a mark that is taken off later is no word to delete it.
+            Pruned::Kept(_) => self.release(id).await,
+            Pruned::Deleted | Pruned::Gone | Pruned::NotOurs => self.let_go(id).await,
+        }
     }
 
     /// Tells of deletions that wait; `status` lists them from the report.

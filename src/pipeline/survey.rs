@@ -8,6 +8,7 @@
 //! One list of metadata for each kind that the server has: after the start, after an outage and
 //! once a day. What belongs to Flux, is marked to be kept, or was let go of on purpose is no stray.
 
+use super::family::{Family, Standing};
 use super::policy::goes;
 use super::record::{inventories, row};
 use super::{Failure, Pipeline, Retry, Step, lock};
@@ -22,6 +23,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Lists under way at once: a survey is never urgent.
 const AT_ONCE: usize = 4;
+
+/// Owner and inventory id of an object that was let go of.
+type LetGo = (String, String);
 
 /// A kind, and its objects as far as they could be listed.
 type Listed<'a> = (&'a Resource, Result<Vec<Value>, ClusterError>);
@@ -39,8 +43,9 @@ impl Pipeline {
     /// Lists every kind. Nothing is looked for in a cluster that others share with us, or that is
     /// not the one the history was made on.
     ///
-    /// Of an owner that is not `declared`, what its inventory has is shown along with what is found.
-    pub async fn survey(&self, declared: &BTreeSet<Owner>) -> Result<Survey, Failure> {
+    /// Of an owner that is not in force, what its inventory has is shown along with what is found.
+    /// What may belong to one that somebody silent declares is left alone.
+    pub async fn survey(&self, standing: &Standing) -> Result<Survey, Failure> {
         let mut survey = Survey::default();
         let Some(connection) = self.connection() else { return Ok(survey) };
         if connection.shared || connection.stranger {
@@ -50,6 +55,7 @@ impl Pipeline {
             Failure::new(Step::Observe, "SurveyFailed", error.to_string()).retry(Retry::Soon)
         };
         let before = self.known_objects().await?;
+        let let_go: Vec<LetGo> = self.database(|history| history.released()).await?;
         let all = connection.cluster.everything().await.map_err(failed)?;
         survey.blind.extend(all.failed);
         // Boxed one by one: a closure over references would not be Send for every lifetime.
@@ -64,9 +70,14 @@ impl Pipeline {
             lists.push(list.boxed());
         }
         let mut lists = futures::stream::iter(lists).buffer_unordered(AT_ONCE);
+        let mut labelled = BTreeSet::new();
         while let Some((resource, found)) = lists.next().await {
             match found {
-                Ok(items) => items.iter().for_each(|item| take(&mut survey, resource, item)),
+                Ok(items) => items.iter().for_each(|item| {
+                    let owner = Owner::on(item).map(|owner| owner.to_string());
+                    labelled.extend(owner.map(|owner| (owner, ObjectId::of(item).inventory())));
+                    take(&mut survey, resource, item);
+                }),
                 // Its kind is gone, or cannot be listed after all.
                 Err(ClusterError::NotFound { .. }) => {}
                 Err(error) if error.outage() => return Err(failed(error)),
@@ -76,8 +87,13 @@ impl Pipeline {
         drop(lists);
         // What a run wrote or deleted meanwhile is in the inventory after, or was before.
         let known = &before | &self.known_objects().await?;
+        if survey.blind.is_empty() {
+            // Gone, or another's by now.
+            let over = let_go.into_iter().filter(|row| !labelled.contains(row)).collect::<Vec<_>>();
+            self.database(move |history| history.unrelease(&over)).await?;
+        }
         let released = self.database(|history| history.released()).await?;
-        let released: BTreeSet<(String, String)> = released.into_iter().collect();
+        let released: BTreeSet<LetGo> = released.into_iter().collect();
         {
             let claims = lock(&self.claims);
             for (owner, entries) in survey.found.iter_mut() {
@@ -89,8 +105,13 @@ impl Pipeline {
                 });
             }
         }
-        survey.found.retain(|_, entries| !entries.is_empty());
-        for (owner, entries) in survey.found.iter_mut().filter(|(o, _)| !declared.contains(o)) {
+        let family = Family::new(&self.database(|history| history.parents()).await?);
+        let in_force =
+            |owner: &Owner| standing.declared.contains(owner) || standing.ending.contains(owner);
+        survey.found.retain(|owner, entries| {
+            !entries.is_empty() && (in_force(owner) || !family.may_stand(owner, standing))
+        });
+        for (owner, entries) in survey.found.iter_mut().filter(|(o, _)| !in_force(o)) {
             entries.extend(self.inventory(owner).await?);
         }
         Ok(survey)

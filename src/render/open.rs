@@ -156,7 +156,8 @@ impl Opening {
         }
         match open(bytes.expose(), format, format, &keyring) {
             Ok(opened) => {
-                self.took(path, &opened.mac, &opened.values);
+                let kind = kind_of(documents);
+                self.took(path, kind, &opened.mac, &opened.values);
                 Some(opened.text)
             }
             Err(error) => {
@@ -174,7 +175,7 @@ impl Opening {
             let content = if is_sealed(bytes.expose(), Format::Yaml) {
                 match open(bytes.expose(), Format::Yaml, Format::Yaml, keyring) {
                     Ok(opened) => {
-                        self.took(path, &opened.mac, &opened.values);
+                        self.took(path, None, &opened.mac, &opened.values);
                         opened.text
                     }
                     Err(error) => {
@@ -190,7 +191,7 @@ impl Opening {
         Some(whole)
     }
 
-    fn took(&mut self, path: &str, mac: &MacState, values: &[Plaintext]) {
+    fn took(&mut self, path: &str, kind: Option<&str>, mac: &MacState, values: &[Plaintext]) {
         self.opened.insert(path.to_owned());
         for value in values {
             self.redactor.add(value.expose());
@@ -202,10 +203,18 @@ impl Opening {
                 format!("its MAC is wrong ({cause}; last sealed {last_modified})")
             }
         };
+        let remedy = match kind {
+            Some(kind) => format!(
+                "set its kind to what it is, which seals the rest again: \
+                 `sops set --ignore-mac {path} '[\"kind\"]' '\"{kind}\"'`"
+            ),
+            // Any other key would be added to the file, or stand in another document of it.
+            None => {
+                format!("seal it again by a change of any value in `sops edit --ignore-mac {path}`")
+            }
+        };
         let message = format!(
-            "{cause}: changed since it was sealed; see that the change is wanted, then set any \
-             cleartext key to what it is, which seals the rest again: \
-             `sops set --ignore-mac {path} '[\"kind\"]' '\"Secret\"'`"
+            "{cause}: changed since it was sealed; see that the change is wanted, then {remedy}"
         );
         let (file, line) = (Some(path.to_owned()), None);
         match self.policy {
@@ -390,6 +399,13 @@ fn exempt(value: &Value) -> bool {
     annotations
         .and_then(|annotations| annotations.get(DECRYPT)?.as_str())
         .is_some_and(|said| said.eq_ignore_ascii_case("disabled"))
+}
+
+/// The kind of a file that is one object in cleartext but for its values.
+fn kind_of(documents: &[document::Document]) -> Option<&str> {
+    let [only] = documents else { return None };
+    let kind = only.value.pointer("/kind").and_then(Value::as_str)?;
+    kind.bytes().all(|byte| byte.is_ascii_alphanumeric()).then_some(kind)
 }
 
 /// True when the documents do not share one `sops` section, as those of one sealed file do.

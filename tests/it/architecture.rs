@@ -22,7 +22,7 @@ const PURE: &[(&str, &str)] = &[
     ("apply", "managers refusal"),
     ("observe", "cause kstatus"),
     ("history", "word"),
-    ("pipeline", "memory orders outcome"),
+    ("pipeline", "family memory orders outcome"),
     ("graph", "depends item orders schedule summary vigil"),
     ("api", "document"),
     (

@@ -187,11 +187,9 @@ fn flux_objects_in_the_cluster_are_never_taken_for_strays() {
     // As Flux's kustomize-controller applied them when it ran here.
     let by = ["apply", "--server-side", "--field-manager=kustomize-controller", "-f", "-"];
     for text in [&crd, &release] {
-        let mut output = world.cluster().kubectl_with_input(&by, text);
-        while !output.status.success() {
-            std::thread::sleep(std::time::Duration::from_millis(200));
-            output = world.cluster().kubectl_with_input(&by, text);
-        }
+        world.eventually("it can be applied", |world| {
+            world.cluster().kubectl_with_input(&by, text).status.success()
+        });
     }
     world.start();
     world.settled();
@@ -215,6 +213,9 @@ fn what_was_let_go_of_is_not_taken_back() {
     let repo = three(&world);
     let kustomization =
         |prune: &str| mk_kustomization("apps", "./apps/apps", "").replace("prune: true", prune);
+    let mark = "annotations: {kustomize.toolkit.fluxcd.io/prune: disabled}\n  name: marked\n";
+    let marked = map(&world, "marked", "1").replace("name: marked\n", mark);
+    repo.write("apps/apps/marked.yaml", &marked);
     repo.write("clusters/my-cluster/apps.yaml", &kustomization("prune: false"));
     push(&repo, "nothing is pruned");
     world.start();
@@ -222,22 +223,45 @@ fn what_was_let_go_of_is_not_taken_back() {
     repo.remove("apps/apps/gone.yaml");
     push(&repo, "one leaves and stays");
     assert!(world.reconcile(), "{}", world.log());
-    world.settled();
-    // A restart looks for what no record knows.
-    assert_eq!(world.stop(), Some(0));
-    world.start();
-    world.settled();
     repo.write("clusters/my-cluster/apps.yaml", &kustomization("prune: true"));
     push(&repo, "from now on they are pruned");
     assert!(world.reconcile(), "{}", world.log());
-    world.settled();
-    repo.remove("apps/apps/more.yaml");
-    push(&repo, "one leaves and goes");
+    for name in ["more", "marked"] {
+        repo.remove(&format!("apps/apps/{name}.yaml"));
+    }
+    push(&repo, "one goes, and one stays for its mark");
     assert!(world.reconcile(), "{}", world.log());
     world.eventually("what leaves now goes", |world| !there(world, "more"));
     world.settled();
-    assert!(there(&world, "gone"), "{}", world.log());
-    assert!(!world.log().contains("are back in it"), "{}", world.log());
+    let ns = world.namespace.clone();
+    let unmark = "kustomize.toolkit.fluxcd.io/prune-";
+    world.cluster().kubectl_ok(&["-n", &ns, "annotate", "configmap", "marked", unmark]);
+    // A restart looks for what no record knows, and finds one that nobody let go of.
+    assert_eq!(world.stop(), Some(0));
+    let stray =
+        map(&world, "stray", "1").replace("\ndata:", &format!("\n  labels:\n{LABELS}data:"));
+    let by = ["apply", "--server-side", "--field-manager=kustomize-controller", "-f", "-"];
+    assert!(world.cluster().kubectl_with_input(&by, &stray).status.success());
+    world.start();
+    world.eventually("the stray is taken back and goes", |world| !there(world, "stray"));
+    world.settled();
+    assert!(there(&world, "gone") && there(&world, "marked"), "{}", world.log());
+    let released = |world: &World| {
+        let database = rusqlite::Connection::open(world.path("state/history.db")).unwrap();
+        let mut rows = database.prepare("SELECT id FROM released ORDER BY id").unwrap();
+        let ids = rows.query_map([], |row| row.get::<_, String>(0)).unwrap();
+        ids.map(Result::unwrap).collect::<Vec<_>>()
+    };
+    // What is gone need not be known any more.
+    assert_eq!(world.stop(), Some(0));
+    let id = |name: &str| format!("{ns}_{name}__ConfigMap");
+    assert_eq!(released(&world), [id("gone"), id("marked")]);
+    world.cluster().kubectl_ok(&["-n", &ns, "delete", "configmap", "gone"]);
+    assert!(world.cluster().kubectl_with_input(&by, &stray).status.success());
+    world.start();
+    world.eventually("another search was made", |world| !there(world, "stray"));
+    assert_eq!(world.stop(), Some(0));
+    assert_eq!(released(&world), [id("marked")]);
 }
 
 #[test]

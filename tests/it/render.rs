@@ -351,7 +351,19 @@ async fn a_wrong_mac_is_a_warning_or_an_error_as_configured() {
     assert_eq!(listed(&rendered), ["Secret/t apps/secret.yaml:1 *"]);
     let told = warned(&rendered).join("\n");
     assert!(told.starts_with("apps/secret.yaml: its MAC is wrong"), "{told}");
-    assert!(told.contains("sops set --ignore-mac apps/secret.yaml"), "{told}");
+    let remedy =
+        |kind: &str| format!("`sops set --ignore-mac apps/secret.yaml '[\"kind\"]' {kind}`");
+    assert!(told.contains(&remedy("'\"Secret\"'")), "{told}");
+
+    // The remedy changes nothing else: neither the kind of another object nor the keys of a file.
+    let other = edited.replace("kind: Secret", "kind: ConfigMap");
+    warn.write(&[("apps/secret.yaml", &other)]);
+    let told = warned(&warn.render(sops()).await.unwrap()).join("\n");
+    assert!(told.contains(&remedy("'\"ConfigMap\"'")), "{told}");
+    let generates = "secretGenerator: [{name: s, files: [secret.yaml]}]\n";
+    warn.write(&[("apps/kustomization.yaml", generates)]);
+    let told = warned(&warn.render(sops()).await.unwrap()).join("\n");
+    assert!(told.contains("`sops edit --ignore-mac apps/secret.yaml`"), "{told}");
 
     let enforce = Bench::with(|settings| {
         settings.engine = Some(tool("kubectl"));

@@ -4,7 +4,6 @@ use crate::bed::dying;
 use crate::world::{App, PATIENCE, World, mk_config_map};
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixDatagram;
-use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -49,8 +48,7 @@ fn who_watches_the_status_sees_a_change_without_asking_again() {
     world.apps(&[App { name: "apps", spec: "", files: &files }]);
     world.start();
     world.settled();
-    let mut watch = world.command(&["status", "-w"]);
-    let mut child = watch.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+    let mut child = world.lasting(&["status", "-w"]);
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (line, heard) = mpsc::channel();
     std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|said| line.send(said)));

@@ -244,6 +244,13 @@ impl World {
         self.daemon.as_ref().expect("the daemon was started").id()
     }
 
+    /// A verb that goes on until it is killed, at the latest when the test process is gone.
+    pub fn lasting(&self, arguments: &[&str]) -> Child {
+        let mut command = self.configured(dying(executable()));
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
+        spawn(command).expect("the program is built")
+    }
+
     /// A verb that is not run yet.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut program = self.program();
@@ -253,7 +260,7 @@ impl World {
 
     /// Runs a verb.
     pub fn run(&self, arguments: &[&str]) -> Output {
-        self.program().args(arguments).output().expect("the program is built")
+        self.command(arguments).output().expect("the program is built")
     }
 
     /// Runs a verb that must succeed, and answers what it printed.
@@ -332,6 +339,9 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.kill();
+        if let Plane::Shared(cluster) = &self.plane {
+            cluster.free(&self.user);
+        }
     }
 }
 

@@ -85,7 +85,7 @@ not() {
 
 # script: runs what stands on stdin with bash in the machine; the first failure ends it.
 script() {
-    { declare -f not && cat; } | inside bash -euo pipefail -s -- "$@"
+    { echo 'trap '\''echo "in the machine: $BASH_COMMAND" >&2'\'' ERR' && declare -f not holds && cat; } | inside bash -euo pipefail -s -- "$@"
 }
 
 # machine_stop: powers off in good order.
@@ -123,9 +123,14 @@ eventually() {
     done
 }
 
-# holds TEXT COMMAND…: succeeds if what the command prints holds the text.
+# holds TEXT COMMAND…: succeeds if what the command prints holds the text, however it ends. Not a
+# pipe into `grep -q`, which would end a command that has more to say.
 holds() {
-    local text=$1
+    local text=$1 said
     shift
-    "$@" 2>&1 | tee "$work/last" | grep -qF -- "$text"
+    said=$("$@" 2>&1) || true
+    grep -qF -- "$text" <<<"$said" || {
+        printf 'expected %s in:\n%s\n' "$text" "$(tail -n 20 <<<"$said")" >&2
+        return 1
+    }
 }

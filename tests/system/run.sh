@@ -2,7 +2,8 @@
 # The package in a real systemd: a Debian 12 in systemd-nspawn, with the control plane of the test
 # bed standing in for k3s (guest/k3s-standin) and Git over ssh. Part of `make test`; each case is a
 # sentence, in the order of a box's life. `tests/system/run.sh NAME…` runs those alone that match,
-# after a fresh install; GITOPSD_TEST_KEEP=1 keeps the machine's directory.
+# after a fresh install; GITOPSD_DEB names a package that is built already, GITOPSD_TEST_KEEP=1 keeps
+# the machine's directory.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/../.."
@@ -32,11 +33,16 @@ trap 'exit 130' INT TERM
 
 debs=$work/debs
 mkdir -p "$debs"
-say 'building the package'
-deb=$(GITOPSD_DEB_DIR=$debs debian/build.sh 2>"$work/deb.log") || {
-    tail -n 40 "$work/deb.log" >&2
-    die 'the package does not build'
-}
+if [ -n "${GITOPSD_DEB:-}" ]; then
+    cp "$GITOPSD_DEB" "$debs"
+    deb=$debs/${GITOPSD_DEB##*/}
+else
+    say 'building the package'
+    deb=$(GITOPSD_DEB_DIR=$debs debian/build.sh 2>"$work/deb.log") || {
+        tail -n 40 "$work/deb.log" >&2
+        die 'the package does not build'
+    }
+fi
 for file in "$here"/cases/*.sh; do
     . "$file"
 done
@@ -59,8 +65,8 @@ machine_boot
 for name in "${CASES[@]}"; do
     if [ $# -gt 0 ]; then
         case $name in
-        a_bare_install* | a_box_is_set_up*) ;;
-        *) printf '%s\n' "$@" | grep -qF -f - <<<"$name" || continue ;;
+        a_bare_install* | init_brings*) ;;
+        *) grep -qF -f <(printf '%s\n' "$@") <<<"$name" || continue ;;
         esac
     fi
     run_case "$name"

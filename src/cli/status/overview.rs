@@ -56,7 +56,9 @@ fn cluster(document: &Document, terminal: &Terminal) -> String {
     let told: Vec<String> = cluster
         .blind
         .iter()
-        .map(|(kind, why)| format!("{kind} cannot be watched, its drift shows late: {why}\n"))
+        .map(|(followed, why)| {
+            format!("{followed} cannot be watched, its drift shows late: {why}\n")
+        })
         .collect();
     let blind = match told.is_empty() {
         true => String::new(),

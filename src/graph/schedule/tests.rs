@@ -49,7 +49,6 @@ fn report(outcome: Outcome, id: &str) -> Box<Report> {
         others: Default::default(),
         prune_pending: false,
         held: Vec::new(),
-        used: None,
         changes: 0,
     })
 }
@@ -316,4 +315,44 @@ fn the_line_names_what_is_wrong_before_what_waits_for_it() {
     graph.handle(Event::Finished(key("z"), failed(Retry::Interval, "r1")), 4);
     let line = graph.summary(0).line();
     assert!(line.ends_with("; flux-system/z: render: no"), "{line}");
+}
+
+#[test]
+fn what_is_owed_is_done_whatever_asks_beside_it() {
+    let by = || Trigger::Request { by: "root".into() };
+    let mut graph = declared(vec![order("a", json!({}))]);
+    started(&mut graph, 3);
+    // A confirmation beside requests and commits, in whatever order they come during a run.
+    for others in [vec![by()], vec![Trigger::Revision, Trigger::Interval], vec![Trigger::Drift]] {
+        for first in [true, false] {
+            let owed = std::iter::once(Trigger::Retry);
+            let all: Vec<Trigger> = if first {
+                owed.chain(others.clone()).collect()
+            } else {
+                others.clone().into_iter().chain(owed).collect()
+            };
+            for trigger in all {
+                graph.handle(Event::Request(key("a"), trigger, 0), 4);
+            }
+            graph.handle(Event::Finished(key("a"), ready("r1")), 5);
+            assert_eq!(started(&mut graph, 5), ["run a by retry"], "{others:?} {first}");
+        }
+    }
+    // What Git or a person asks for is not recorded as what was noticed.
+    graph.handle(Event::Request(key("a"), Trigger::Drift, 0), 6);
+    graph.handle(Event::Request(key("a"), by(), 0), 6);
+    graph.handle(Event::Request(key("a"), Trigger::Verify, 0), 6);
+    graph.handle(Event::Finished(key("a"), ready("r1")), 7);
+    assert_eq!(started(&mut graph, 7), ["run a by request"]);
+}
+
+#[test]
+fn what_is_owed_outlasts_a_wait_for_a_dependency() {
+    let depends = json!({"dependsOn": [{"name": "a"}]});
+    let mut graph = declared(vec![order("a", json!({})), order("b", depends)]);
+    started(&mut graph, 3);
+    graph.handle(Event::Request(key("b"), Trigger::Prune, 0), 4);
+    assert_eq!(started(&mut graph, 4), Vec::<String>::new());
+    graph.handle(Event::Finished(key("a"), ready("r1")), 9);
+    assert_eq!(started(&mut graph, 9), ["run b by prune"]);
 }

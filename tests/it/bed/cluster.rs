@@ -6,19 +6,20 @@
 
 use super::tools;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use tempfile::TempDir;
 
 /// A running control plane.
 pub struct Cluster {
     dir: PathBuf,
     server: String,
-    next_user: AtomicUsize,
+    /// Numbers of the users that are in use, and the one that was handed out last.
+    taken: Mutex<(BTreeSet<usize>, usize)>,
     pipes: Mutex<Pipes>,
     child: Mutex<Child>,
     pids: Value,
@@ -70,7 +71,7 @@ impl Cluster {
             server: ready["server"].as_str().expect("a URL").to_owned(),
             pids: ready["pids"].clone(),
             dir,
-            next_user: AtomicUsize::new(0),
+            taken: Mutex::new((BTreeSet::new(), 99)),
             pipes: Mutex::new(Pipes { commands, answers }),
             child: Mutex::new(child),
         }
@@ -97,14 +98,32 @@ impl Cluster {
     }
 
     /// A user that nobody else has (`gitopsd-0` to `gitopsd-99`) and its kubeconfig, so that a
-    /// test on the shared cluster counts its own requests only.
+    /// test on the shared cluster counts its own requests only. It is the asker's until
+    /// [`Cluster::free`].
     pub fn user(&self) -> (String, PathBuf) {
-        // testcluster makes tokens for a hundred users. Who comes later gets one that a scenario
-        // had before that has long ended.
-        let number = self.next_user.fetch_add(1, Ordering::Relaxed) % 100;
+        let mut taken = self.taken();
+        // testcluster makes tokens for a hundred users. The one that was free longest comes first:
+        // the log may still tell of the last requests of others.
+        let last = taken.1;
+        let number = (1..=100).map(|step| (last + step) % 100).find(|n| !taken.0.contains(n));
+        let number = number.expect("at most a hundred scenarios at a time");
+        taken.0.insert(number);
+        taken.1 = number;
         let user = format!("gitopsd-{number}");
         let path = self.dir.join("users").join(&user);
         (user, path)
+    }
+
+    /// Gives a user back.
+    pub fn free(&self, user: &str) {
+        if let Some(number) = user.strip_prefix("gitopsd-").and_then(|n| n.parse().ok()) {
+            self.taken().0.remove(&number);
+        }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, (BTreeSet<usize>, usize)> {
+        // A test that failed in here has left whole values behind.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs kubectl as user `admin`, whose requests [`Cluster::audit`] leaves out.

@@ -3,7 +3,7 @@
 CASES+=(
     the_package_is_sound
     a_bare_install_waits_and_says_what_to_do
-    a_box_is_set_up_and_everything_becomes_healthy
+    init_brings_the_box_up_and_everything_becomes_healthy
     members_of_the_group_look_and_only_root_acts
 )
 
@@ -39,10 +39,11 @@ a_bare_install_waits_and_says_what_to_do() {
 id gitopsd >/dev/null
 [ "$(stat -c '%a %U' /etc/gitopsd/credentials)" = '700 root' ]
 man -w 8 gitopsd gitopsd-status gitopsd-reload >/dev/null
-man 5 gitopsd.config | grep -q 'Unknown keys are refused'
+export MANWIDTH=200
+holds 'Unknown keys are refused' man 5 gitopsd.config
 man --warnings 8 gitopsd >/dev/null 2>/tmp/warnings
 not grep . /tmp/warnings
-journalctl --list-catalog | grep -q 'No repository is configured'
+holds 'No repository is configured' journalctl --list-catalog
 bash -c '. /usr/share/bash-completion/completions/gitopsd; complete -p gitopsd' >/dev/null
 systemd-analyze verify gitopsd.service gitopsd-kubeconfig.path 2>/tmp/verify || true
 not grep -i gitopsd /tmp/verify
@@ -61,9 +62,12 @@ git_server() {
     local repos=$work/repos name
     rm -rf "$repos"
     mkdir -p "$repos" "$root/srv/git/infra" "$root/srv/git/games"
+    # The repositories belong to the machine's user git, and are pushed to from outside.
+    export GIT_CONFIG_GLOBAL=$work/gitconfig
+    git config --global safe.directory '*'
     inside useradd --create-home --shell /usr/bin/git-shell git
     for name in flux-config games/blaster; do
-        mkdir -p "$repos/${name%/*}"
+        mkdir -p "$(dirname "$repos/$name")"
         cp -a "tests/examples/$name" "$repos/$name"
     done
     # Every source over ssh, with the deploy key of this host.
@@ -75,11 +79,6 @@ git_server() {
     publish flux-config infra/flux-config main
     publish games/blaster games/blaster main develop
     inside chown -R git:git /srv/git
-    script <<'I'
-ssh-keygen -q -t ed25519 -N '' -C 'gitopsd deploy key' -f /root/deploy
-install -d -o git -g git -m 0700 /home/git/.ssh
-install -o git -g git -m 0600 /root/deploy.pub /home/git/.ssh/authorized_keys
-I
     inside systemctl start ssh
 }
 
@@ -114,30 +113,40 @@ ready() {
     inside gitopsd status >/dev/null
 }
 
-a_box_is_set_up_and_everything_becomes_healthy() {
+# setup WORDS…: gitopsd init as a person at a script would run it.
+setup() {
+    inside gitopsd init --repo git@127.0.0.1:/srv/git/infra/flux-config.git --path clusters/my-cluster \
+        --interval 10s --generate-identity --host-key-fingerprint "$fingerprint" \
+        --age-key /root/age.key --no-recovery --yes "$@" 2>&1
+}
+
+init_brings_the_box_up_and_everything_becomes_healthy() {
     inside systemctl enable -q --now k3s
     git_server
     install -m 0400 tests/examples/age.key "$root/root/age.key"
-    script <<'I'
-install -m 0400 /root/age.key /etc/gitopsd/credentials/age-key
-install -m 0400 /root/deploy /etc/gitopsd/credentials/git-identity
-ssh-keyscan -t ed25519 127.0.0.1 2>/dev/null >/etc/gitopsd/credentials/git-known-hosts
-cat >/etc/gitopsd/config.d/50-init.yaml <<'Y'
-root:
-  url: ssh://git@127.0.0.1/srv/git/infra/flux-config.git
-  ref:
-    branch: main
-  path: clusters/my-cluster
-  interval: 10s
-Y
-gitopsd check
-systemctl restart gitopsd
-I
+    fingerprint=$(inside ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub | cut -d ' ' -f 2)
+    # The deploy key is made, shown, and not yet known to the Git server.
+    if setup >"$work/init"; then die 'init succeeds without the right to read'; fi
+    grep -o 'ssh-ed25519 [A-Za-z0-9+/=]*' "$work/init" | head -n 1 >"$work/deploy.pub"
+    [ -s "$work/deploy.pub" ]
+    not inside test -e /etc/gitopsd/config.d/50-init.yaml
+    holds 'not configured' inside systemctl status gitopsd
+    install -m 0600 "$work/deploy.pub" "$root/root/deploy.pub"
+    inside install -D -o git -g git -m 0600 /root/deploy.pub /home/git/.ssh/authorized_keys
+    inside chown git:git /home/git/.ssh
+    setup >"$work/init" || die "init: $(cat "$work/init")"
     eventually 120 'all is ready' ready
     holds 'Kustomizations ready' inside systemctl status gitopsd
     # The sealed Secret was opened, in the sandbox of the unit, by the renderer that k3s brings.
     holds 'DATABASE_PASSWORD' inside kubectl -n blaster get secret blaster-env-dev -o yaml
     [ "$(inside systemctl show -P NRestarts gitopsd)" = 0 ]
+    # Once more: nothing is done twice.
+    local before
+    before=$(inside find /etc/gitopsd -type f -exec sha256sum {} +)
+    setup >"$work/init" || die "init again: $(cat "$work/init")"
+    [ "$(inside find /etc/gitopsd -type f -exec sha256sum {} + | sort)" = "$(sort <<<"$before")" ]
+    inside gitopsd check
+    holds 'age1' inside gitopsd key show
 }
 
 members_of_the_group_look_and_only_root_acts() {

@@ -5,6 +5,7 @@ CASES+=(
     a_kubeconfig_that_k3s_writes_anew_is_handed_over
     a_wrong_configuration_is_refused_at_reload_and_a_right_one_taken
     a_credential_is_handed_over_at_reload
+    a_key_sealed_to_this_machine_opens_for_the_unit
     k3s_may_be_away_for_a_while_without_noise
     a_wedged_loop_is_restarted_by_systemd
     a_reboot_without_a_network_keeps_to_the_last_revision_and_heals
@@ -78,7 +79,7 @@ not systemctl reload gitopsd 2>/dev/null
 journalctl -q -u gitopsd -n 30 >/tmp/said
 grep -q '90-test.yaml:2: limits.workers' /tmp/said
 grep -q '90-test.yaml:3: limits.color' /tmp/said
-journalctl -q -u gitopsd MESSAGE_ID=25e37f7760b4be7b1411d92b566be1ea | grep -q 'stays in force'
+holds 'stays in force' journalctl -q -u gitopsd MESSAGE_ID=25e37f7760b4be7b1411d92b566be1ea
 systemctl is-active -q gitopsd
 gitopsd status >/dev/null
 printf 'limits:\n  workers: 3\n' >/etc/gitopsd/config.d/90-test.yaml
@@ -101,7 +102,7 @@ I
 a_credential_is_handed_over_at_reload() {
     script <<'I'
 cp -p /etc/gitopsd/credentials/age-key /root/age-key.kept
-rm /etc/gitopsd/credentials/age-key
+: >/etc/gitopsd/credentials/age-key
 systemctl reload gitopsd
 I
     sleep 1
@@ -173,4 +174,20 @@ a_reboot_without_a_network_keeps_to_the_last_revision_and_heals() {
     inside systemctl enable -q --now ssh
     inside gitopsd reconcile --with-source >/dev/null 2>&1 || true
     eventually 90 'all is ready again' ready
+}
+
+a_key_sealed_to_this_machine_opens_for_the_unit() {
+    script <<'I'
+gitopsd init --seal --yes >/tmp/seal 2>&1 || { cat /tmp/seal; exit 1; }
+[ -s /etc/gitopsd/credentials/age-key.cred ]
+[ ! -e /etc/gitopsd/credentials/age-key ]
+grep -q 'LoadCredentialEncrypted=age-key:' /etc/systemd/system/gitopsd.service.d/50-sealed.conf
+not grep -rqaF AGE-SECRET-KEY- /etc/gitopsd
+I
+    eventually 90 'all is ready with sealed keys' ready
+    # It really opens: what was rendered before is in memory only, and the process is a new one.
+    inside systemctl restart gitopsd
+    inside kubectl -n blaster delete secret blaster-env-dev >/dev/null
+    eventually 60 'the Secret is made again' holds DATABASE_PASSWORD inside kubectl -n blaster get secret blaster-env-dev -o yaml
+    eventually 60 'all is ready' ready
 }

@@ -109,7 +109,7 @@ a_damaged_database_is_put_aside_and_the_inventory_rebuilt() {
     dd if=/dev/urandom of="$root/var/lib/gitopsd/history.db" bs=4096 count=64 conv=notrunc status=none
     rm -f "$root"/var/lib/gitopsd/history.db-*
     restart
-    inside journalctl -q -u gitopsd MESSAGE_ID=d31187a8ad5e8de66fe2a2b8ca3e8b20 | grep -q 'damaged'
+    holds damaged inside journalctl -q -u gitopsd MESSAGE_ID=d31187a8ad5e8de66fe2a2b8ca3e8b20
     still >"$work/after"
     diff "$work/before" "$work/after"
     # What it owns is known again: what leaves Git still goes.
