@@ -57,6 +57,7 @@ machine_make() {
 machine_boot() {
     systemd-nspawn -q -D "$root" --boot --register=no --keep-unit --private-network --console=pipe \
         --bind-ro="$GITOPSD_TEST_BIN:/opt/testbed" --bind-ro="$debs:/opt/deb" "$@" \
+        --system-call-filter='landlock_create_ruleset landlock_add_rule landlock_restrict_self' \
         --kill-signal=SIGRTMIN+3 </dev/null >>"$work/console.log" 2>&1 &
     nspawn=$!
     local tries state=

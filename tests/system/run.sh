@@ -22,7 +22,11 @@ work=$(mktemp -d /var/tmp/gitopsd-system.XXXXXX)
 nspawn='' machine=''
 finish() {
     local rc=$?
-    trap - EXIT
+    trap - EXIT ERR
+    if [ $rc != 0 ] && [ -n "$machine" ]; then
+        say 'the last lines of the journal:'
+        inside journalctl -q -u gitopsd -n 25 -o short-precise --no-pager >&2 || true
+    fi
     [ -z "$nspawn" ] || machine_cut
     [ -z "$(mount | grep "$work")" ] || umount -R "$work"/root* 2>/dev/null || true
     if [ -n "${GITOPSD_TEST_KEEP:-}" ]; then say "kept: $work"; else rm -rf "$work"; fi

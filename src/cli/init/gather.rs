@@ -79,7 +79,10 @@ impl Gather<'_> {
                 identity: fresh || has(&wanted, "git-identity"),
                 known_hosts: lines(&wanted),
                 fingerprint: args.host_key_fingerprint.is_some(),
-                recovery: standing.is_some_and(|config| config.decryption.recovery.is_some()),
+                // Whoever has a key in place has answered that before.
+                recovery: standing.is_some_and(|config| {
+                    config.decryption.recovery.is_some() || config.decryption.age_key_file.is_some()
+                }),
             };
             let missing = answers.missing(&at_hand);
             match missing.as_slice() {
