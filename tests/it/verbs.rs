@@ -110,7 +110,7 @@ fn a_commit_costs_only_the_kustomizations_whose_files_it_touches() {
     set(&world, &repo, "b", "2");
     assert!(world.reconcile(), "{}", world.log());
     assert_eq!(children(&world), before + 1);
-    let requests = world.cluster().audit_of(&world.user, mark);
+    let requests = requests(&world, mark);
     let others: Vec<&Value> =
         requests.iter().filter(|request| request["objectRef"]["name"] != "b").collect();
     assert_eq!(others, Vec::<&Value>::new());
