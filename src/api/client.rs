@@ -121,6 +121,21 @@ impl Client {
     /// See [`ApiError`]; so for all questions here.
     pub async fn status(&self, after: Option<u64>) -> Result<Document, ApiError> {
         let query = after.map(|serial| format!("?after={serial}")).unwrap_or_default();
+        self.document(&query).await
+    }
+
+    /// The same, once the API server was heard within this time, or did not answer. A server that
+    /// was not is asked, by one request that says after 5 s how it stands.
+    pub async fn status_heard(
+        &self,
+        within: Duration,
+        after: Option<u64>,
+    ) -> Result<Document, ApiError> {
+        let after = after.map(|serial| format!("&after={serial}")).unwrap_or_default();
+        self.document(&format!("?heard={}{after}", within.as_secs())).await
+    }
+
+    async fn document(&self, query: &str) -> Result<Document, ApiError> {
         let document: Document = self.get(&format!("/v1/status{query}")).await?;
         if document.version != VERSION {
             let cause = format!("version {} of the document", document.version);

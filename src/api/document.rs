@@ -31,6 +31,9 @@ pub struct Document {
     /// Deletions that wait for a confirmation.
     #[serde(default)]
     pub held: Vec<HeldView>,
+    /// Kustomizations that left Git and are being ended, `namespace/name`.
+    #[serde(default)]
+    pub ending: Vec<String>,
     /// What the host has stopped, beside `spec.suspend`.
     #[serde(default)]
     pub suspended: Vec<SuspendView>,
@@ -53,6 +56,7 @@ impl Document {
                 problems: Vec::new(),
             },
             held: Vec::new(),
+            ending: Vec::new(),
             suspended: Vec::new(),
         }
     }
@@ -88,6 +92,17 @@ pub struct ClusterView {
     /// Kinds, and single objects, that cannot be watched, with the reason: drift shows late.
     #[serde(default)]
     pub blind: BTreeMap<String, String>,
+}
+
+impl HeldView {
+    /// What waits, why, and how it goes on, in a sentence.
+    pub fn sentence(&self) -> String {
+        let HeldView { objects, reason, digest, .. } = self;
+        let first = objects.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+        let more = objects.len().saturating_sub(3);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("deleting {first}{more} is held: {reason}; to delete: gitopsd confirm {digest}")
+    }
 }
 
 /// Deletions of one Kustomization that wait for `gitopsd confirm DIGEST`.

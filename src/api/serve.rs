@@ -42,6 +42,9 @@ const HEADERS: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(60);
 /// Time until a long poll is answered although nothing changed.
 const POLL: Duration = Duration::from_secs(30);
+/// Time for the loop to have heard from the API server: its probe says after 5 s that there is no
+/// answer yet.
+const HEARD: Duration = Duration::from_secs(8);
 /// Time that open connections have when the daemon stops.
 const GOODBYE: Duration = Duration::from_secs(1);
 /// Runs in one answer, unless fewer are asked for.
@@ -60,6 +63,13 @@ pub struct Handle {
 
 /// A question to the loop; `by` is who asks, such as `root (uid 0)`.
 pub enum Command {
+    /// Make sure that what is published of the API server is not older than this.
+    Hear {
+        /// Longest silence that is taken for life.
+        within: Duration,
+        /// Told once the document says it.
+        reply: oneshot::Sender<()>,
+    },
     /// Run now.
     Reconcile {
         /// Everything when absent.
@@ -277,11 +287,24 @@ type Answer<T> = Result<Json<T>, Refused>;
 #[derive(Deserialize)]
 struct After {
     after: Option<u64>,
+    /// Seconds within which the API server is to have been heard.
+    heard: Option<u64>,
 }
 
 async fn status(State(shared): State<Shared>, Query(query): Query<After>) -> Response {
     let mut status = shared.handle.status;
     let mut stop = shared.stop;
+    if let Some(seconds) = query.heard {
+        let (reply, answer) = oneshot::channel();
+        let within = Duration::from_secs(seconds);
+        let ask = async {
+            if shared.handle.commands.send(Command::Hear { within, reply }).await.is_ok() {
+                // Without an answer the document is as good as it gets.
+                let _ = answer.await;
+            }
+        };
+        let _ = timeout(HEARD, ask).await;
+    }
     if let Some(after) = query.after {
         // A restarted daemon counts from the start: any other serial is news.
         let news = status.wait_for(|document| document.serial != after);

@@ -12,40 +12,44 @@ use std::collections::BTreeSet;
 /// Lists under way at once: some sixty kinds, asked about once before a namespace goes.
 const AT_ONCE: usize = 8;
 
+/// Objects after which a namespace is occupied beyond doubt: more names help nobody.
+const ENOUGH: usize = 100;
+
 /// Kinds that the control plane keeps in every namespace, or that only mirror others.
 const ITS_OWN: &[&str] = &["Event", "Endpoints", "EndpointSlice", "Lease"];
 
 impl Applier {
-    /// True for a CRD or a namespace with anything in it that does not go with this very prune:
+    /// Names what is in a CRD or a namespace and does not go with this very prune:
     /// what is not in `going`, is not this owner's, is marked to stay, or holds data. Other kinds
     /// hold nothing, and what is gone or on its way out takes nothing along any more. Where it
-    /// cannot be told, the answer is true; an error only where nothing at all can be asked.
+    /// cannot be told, that is what is named; an error only where nothing at all can be asked.
+    /// After [`ENOUGH`] no more is looked for.
     pub async fn occupied(
         &self,
         id: &ObjectId,
         owner: &Owner,
         going: &BTreeSet<ObjectId>,
-    ) -> Result<bool, ClusterError> {
+    ) -> Result<Vec<String>, ClusterError> {
         let version = match (id.kind.as_str(), id.group.as_str()) {
             ("CustomResourceDefinition", group) => format!("{group}/v1"),
             ("Namespace", "") => "v1".to_owned(),
-            _ => return Ok(false),
+            _ => return Ok(Vec::new()),
         };
         if !self.lasts(id, &version).await? {
-            return Ok(false);
+            return Ok(Vec::new());
         }
         let all = self.cluster.everything().await?;
         if id.group.is_empty() {
             return self.inhabited(&id.name, &all, |object| lives(object, owner, going)).await;
         }
         // A CRD is called `PLURAL.GROUP`. What it does not serve any more is stored still.
-        let Some((plural, group)) = id.name.split_once('.') else { return Ok(true) };
+        let Some((plural, group)) = id.name.split_once('.') else { return Ok(unknown()) };
         let serves = |r: &&Resource| r.plural == plural && r.group == group;
-        let Some(resource) = all.resources.iter().find(serves) else { return Ok(true) };
+        let Some(resource) = all.resources.iter().find(serves) else { return Ok(unknown()) };
         let found = self.cluster.list_metadata(resource, Select::default()).await;
         // Whoever made an object of it: without the definition nobody gets it back.
         let stays = |object: &Value| !goes(object, owner, going);
-        Ok(any(found, stays)?.unwrap_or(true))
+        Ok(those(found, stays)?.unwrap_or_else(unknown))
     }
 
     /// Whether an object is there and nobody has asked for its deletion yet.
@@ -57,15 +61,15 @@ impl Applier {
         Ok(live.is_some_and(|live| live.pointer("/metadata/deletionTimestamp").is_none()))
     }
 
-    /// Whether anything in a namespace stays.
+    /// What in a namespace stays.
     async fn inhabited(
         &self,
         namespace: &str,
         all: &Discovered,
         stays: impl Fn(&Value) -> bool,
-    ) -> Result<bool, ClusterError> {
+    ) -> Result<Vec<String>, ClusterError> {
         if !all.failed.is_empty() {
-            return Ok(true);
+            return Ok(unknown());
         }
         let kinds = all
             .resources
@@ -78,27 +82,46 @@ impl Applier {
             lists.push(self.cluster.list_metadata(resource, select).boxed());
         }
         let mut lists = futures::stream::iter(lists).buffer_unordered(AT_ONCE);
+        let mut inside = Vec::new();
         while let Some(found) = lists.next().await {
             // A kind that has just gone has taken its objects along.
-            if any(found, &stays)?.unwrap_or(false) {
-                return Ok(true);
+            inside.extend(those(found, &stays)?.unwrap_or_default());
+            if inside.len() >= ENOUGH {
+                break;
             }
         }
-        Ok(false)
+        // The lists come in any order, and what is told must not change with it.
+        inside.sort();
+        Ok(inside)
     }
 }
 
-/// Whether anything in a list stays; `None` where the kind is not there. A list that fails by
+/// Where it cannot be told what there is.
+fn unknown() -> Vec<String> {
+    vec!["what cannot be listed".to_owned()]
+}
+
+/// An object by its name, with the Kustomization whose labels it carries.
+fn named(object: &Value) -> String {
+    let label = |name: &str| object.pointer("/metadata/labels")?.get(name)?.as_str();
+    let id = ObjectId::of(object);
+    match (label(Owner::NAMESPACE_LABEL), label(Owner::NAME_LABEL)) {
+        (Some(namespace), Some(name)) => format!("{id} of {namespace}/{name}"),
+        _ => id.to_string(),
+    }
+}
+
+/// What in a list stays; `None` where the kind is not there. A list that fails by
 /// itself, for a broken conversion webhook say, must not stop every deletion: its objects count.
-fn any(
+fn those(
     found: Result<List, ClusterError>,
     stays: impl Fn(&Value) -> bool,
-) -> Result<Option<bool>, ClusterError> {
+) -> Result<Option<Vec<String>>, ClusterError> {
     match found {
-        Ok(list) => Ok(Some(list.items.iter().any(stays))),
+        Ok(list) => Ok(Some(list.items.iter().filter(|o| stays(o)).map(named).collect())),
         Err(ClusterError::NotFound { .. }) => Ok(None),
         Err(error) if error.outage() || matches!(error.status(), 0 | 401 | 429) => Err(error),
-        Err(_) => Ok(Some(true)),
+        Err(_) => Ok(Some(unknown())),
     }
 }
 
@@ -172,14 +195,18 @@ mod tests {
     #[test]
     fn a_list_that_fails_by_itself_counts_as_occupied_and_only_an_outage_stops_the_prune() {
         let list = |items: Vec<Value>| List { items, resource_version: String::new() };
-        let asked = |found| any(found, |_| true).map_err(|error| error.to_string());
-        assert_eq!(asked(Ok(list(vec![json!({})]))), Ok(Some(true)));
-        assert_eq!(asked(Ok(list(vec![]))), Ok(Some(false)));
+        let asked = |found| those(found, |_| true).map_err(|error| error.to_string());
+        let db = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "db",
+            "namespace": "home", "labels": {Owner::NAME_LABEL: "web",
+            Owner::NAMESPACE_LABEL: "flux-system"}}});
+        let told = vec!["StatefulSet/home/db of flux-system/web".to_owned()];
+        assert_eq!(asked(Ok(list(vec![db]))), Ok(Some(told)));
+        assert_eq!(asked(Ok(list(vec![]))), Ok(Some(Vec::new())));
         let gone = ClusterError::NotFound { message: "no".into(), kind: String::new() };
         assert_eq!(asked(Err(gone)), Ok(None));
         let failed = |status| ClusterError::Server { status, message: "conversion".into() };
-        assert_eq!(asked(Err(failed(500))), Ok(Some(true)));
-        assert_eq!(asked(Err(ClusterError::Forbidden("no".into()))), Ok(Some(true)));
+        assert_eq!(asked(Err(failed(500))), Ok(Some(unknown())));
+        assert_eq!(asked(Err(ClusterError::Forbidden("no".into()))), Ok(Some(unknown())));
         assert!(asked(Err(failed(503))).is_err());
         assert!(asked(Err(ClusterError::Unreachable("down".into()))).is_err());
     }

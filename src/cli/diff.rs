@@ -3,6 +3,7 @@
 use super::table::Style;
 use super::terminal::Terminal;
 use super::{Context, Exit, words};
+use crate::api::{ApiError, Document, HeldView};
 use crate::pipeline::{Preview, PreviewStep};
 
 const EXAMPLES: &str = "EXAMPLES
@@ -12,7 +13,7 @@ const EXAMPLES: &str = "EXAMPLES
 
 EXIT CODES
   0 no changes   1 changes, or no plan could be made   2 wrong usage
-  69 the daemon cannot be reached";
+  69 the daemon cannot be reached   78 it cannot, for the configuration is wrong";
 
 /// Show what the next run would change; nothing is written
 ///
@@ -29,7 +30,16 @@ pub struct Args {
 
 /// Asks and prints.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
-    let previews = context.client().diff(args.name.as_deref()).await?;
+    let client = context.client();
+    let name = args.name.as_deref();
+    let document = client.status(None).await?;
+    let held = held_of(&document, name);
+    let mut previews = match client.diff(name).await {
+        // It left Git, and all there is of it is held.
+        Err(ApiError::Refused { status: 404, .. }) if !held.is_empty() => Vec::new(),
+        answer => answer?,
+    };
+    add_held(&mut previews, held);
     let terminal = &context.terminal;
     if terminal.is_json() {
         terminal.json(&previews)?;
@@ -38,6 +48,49 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     }
     let changes = previews.iter().any(|p| p.failure.is_some() || p.steps.iter().any(is_change));
     Ok(if changes { Exit::Problems } else { Exit::Ok })
+}
+
+/// Held deletions of what has this name, or of everything.
+pub(super) fn held_of<'a>(document: &'a Document, name: Option<&str>) -> Vec<&'a HeldView> {
+    let called = |held: &&HeldView| {
+        let key = format!("Kustomization/{}", held.owner);
+        name.is_none_or(|name| words::is_called(&key, name))
+    };
+    document.held.iter().filter(called).collect()
+}
+
+/// Adds what no plan of a Kustomization shows: held deletions of those that left Git, and the end
+/// of many at once.
+fn add_held(previews: &mut Vec<Preview>, held: Vec<&HeldView>) {
+    for held in held {
+        let shown = |preview: &Preview, object: &String| {
+            preview.steps.iter().any(|step| step.verb == "hold" && step.object == *object)
+        };
+        let at = previews.iter().position(|preview| preview.kustomization == held.owner);
+        let at = at.unwrap_or_else(|| {
+            previews.push(Preview {
+                kustomization: held.owner.clone(),
+                revision: String::new(),
+                steps: Vec::new(),
+                unchanged: 0,
+                failure: None,
+            });
+            previews.len() - 1
+        });
+        let preview = &mut previews[at];
+        let why = format!("{}; to delete: gitopsd confirm {}", held.reason, held.digest);
+        for object in &held.objects {
+            if !shown(preview, object) {
+                let (verb, object) = ("hold".to_owned(), object.clone());
+                preview.steps.push(PreviewStep {
+                    verb,
+                    object,
+                    file: None,
+                    lines: vec![why.clone()],
+                });
+            }
+        }
+    }
 }
 
 fn is_change(step: &PreviewStep) -> bool {
@@ -56,7 +109,10 @@ fn text(previews: &[Preview], terminal: &Terminal) -> String {
             }
             (None, n) => format!("{}, {} as in Git", words::count(n, "change"), preview.unchanged),
         };
-        let title = format!("{} at {revision}", preview.kustomization);
+        let title = match revision.as_str() {
+            "" => format!("{}, which left Git", preview.kustomization),
+            _ => format!("{} at {revision}", preview.kustomization),
+        };
         text.push_str(&format!("{}: {told}\n", terminal.paint(Style::Bold, &title)));
         for step in &preview.steps {
             text.push_str(&shown(step, terminal));
@@ -92,6 +148,27 @@ fn shown(step: &PreviewStep, terminal: &Terminal) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_held_of_a_kustomization_that_left_git_is_shown_by_its_name() {
+        use crate::api::{ClusterView, DaemonView};
+        let mut document = Document::starting(DaemonView::default(), ClusterView::default());
+        document.held = vec![HeldView {
+            owner: "flux-system/gone".into(),
+            digest: "3f9a".into(),
+            reason: "holds data".into(),
+            objects: vec!["Namespace/home".into()],
+        }];
+        assert_eq!(held_of(&document, Some("other")), Vec::<&HeldView>::new());
+        let mut previews = Vec::new();
+        add_held(&mut previews, held_of(&document, Some("gone")));
+        add_held(&mut previews, held_of(&document, None));
+        assert_eq!(
+            text(&previews, &Terminal::new(Some(false), false)),
+            "flux-system/gone, which left Git: one change, 0 as in Git\n  \
+             h Namespace/home\n      holds data; to delete: gitopsd confirm 3f9a\n"
+        );
+    }
 
     #[test]
     fn a_plan_is_grouped_by_kustomization_with_a_sign_for_each_object() {

@@ -4,7 +4,7 @@ use super::status::{in_full, key};
 use super::table::Style;
 use super::terminal::Terminal;
 use super::{Context, Exit, terminal, words};
-use crate::api::{Accepted, Client, Document, ReconcileAsk};
+use crate::api::{Accepted, Client, Document, HeldView, ReconcileAsk};
 use crate::graph::{ItemView, Ready};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,8 +17,9 @@ const EXAMPLES: &str = "EXAMPLES
   gitopsd reconcile apps --no-wait         only ask for it
 
 EXIT CODES
-  0 settled and ready   1 not ready, or not within the timeout   2 wrong usage
-  69 the daemon cannot be reached";
+  0 settled and ready   1 not ready, not within the timeout, suspended (if named),
+    or the API server does not answer   2 wrong usage
+  69 the daemon cannot be reached   78 it cannot, for the configuration is wrong";
 
 /// How long the daemon has to show that it has begun; it does so before it answers, or at once.
 const BEGIN: Duration = Duration::from_secs(2);
@@ -51,18 +52,23 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     }
     let deadline = Instant::now() + args.timeout;
     let keys = args.name.as_ref().map(|_| accepted.keys);
-    let mut follower = Follower { keys, sources: args.with_source, told: BTreeMap::new() };
+    let named = args.name.is_some();
+    let mut follower = Follower { keys, named, sources: args.with_source, told: BTreeMap::new() };
     let followed = timeout_at(deadline, follower.follow(context, &client, before)).await;
-    let document = match followed {
-        Ok(document) => document?,
-        Err(_) => {
-            let after = crate::flux::format_duration(args.timeout);
-            context.terminal.error(&format!("not settled after {after}; it goes on"));
-            context.terminal.note("see gitopsd status");
-            client.status(None).await?
-        }
+    let late = match followed {
+        Ok(document) => document.map(|_| false)?,
+        Err(_) => true,
     };
-    follower.result(context, &document)
+    if late {
+        let after = crate::flux::format_duration(args.timeout);
+        context.terminal.error(&format!("not settled after {after}; it goes on"));
+        context.terminal.note("see gitopsd status");
+    }
+    // What did not change was compared with nothing: the verdict holds only of a server that is
+    // there now.
+    let document = client.status_heard(Duration::ZERO, None).await?;
+    let exit = follower.result(context, &document)?;
+    Ok(if late { Exit::Problems } else { exit })
 }
 
 fn asked(context: &Context, accepted: &Accepted) -> anyhow::Result<Exit> {
@@ -98,7 +104,7 @@ pub async fn first(context: &Context, limit: Duration) -> anyhow::Result<First> 
             Err(error) => return Err(error.into()),
         }
     };
-    let mut follower = Follower { keys: None, sources: true, told: BTreeMap::new() };
+    let mut follower = Follower { keys: None, named: false, sources: true, told: BTreeMap::new() };
     let deadline = began + limit;
     let mut late = false;
     loop {
@@ -144,6 +150,8 @@ fn tried(document: &Document) -> bool {
 struct Follower {
     /// `None` for everything, also what a new revision brings.
     keys: Option<Vec<String>>,
+    /// A person asked for this very item.
+    named: bool,
     /// With everything: the sources too.
     sources: bool,
     /// What was told of each item last.
@@ -189,6 +197,7 @@ impl Follower {
         for item in self.items(document) {
             let state = match (item.running, item.ready) {
                 (true, _) => "running".to_owned(),
+                (false, _) if item.suspended.is_some() => "suspended".to_owned(),
                 (false, Ready::True) => {
                     format!("ready: {}", words::brief(&item.message, 100))
                 }
@@ -201,6 +210,13 @@ impl Follower {
             if self.told.get(&key) != Some(&state) {
                 lines.push(format!("{key}: {state}"));
                 self.told.insert(key, state);
+            }
+        }
+        for owner in &document.ending {
+            let state = "left Git: what it owned is being deleted or let go of".to_owned();
+            if self.told.get(owner) != Some(&state) {
+                lines.push(format!("{owner}: {state}"));
+                self.told.insert(owner.clone(), state);
             }
         }
         lines
@@ -218,22 +234,27 @@ impl Follower {
             |item: &ItemView| ["DependencyNotReady", "Progressing"].contains(&item.reason.as_str());
         let busy =
             |item: &&ItemView| active(item) || any && item.suspended.is_none() && waits(item);
-        !self.items(document).iter().any(busy)
+        document.ending.is_empty() && !self.items(document).iter().any(busy)
     }
 
     fn result(&self, context: &Context, document: &Document) -> anyhow::Result<Exit> {
         let terminal = &context.terminal;
         let items = self.items(document);
-        let fine = items.iter().all(|item| item.fine());
-        if terminal.is_json() {
-            terminal.json(&items)?;
-            return Ok(if fine { Exit::Ok } else { Exit::Problems });
-        }
         if !document.cluster.connected {
             terminal.note(&format!("API server: {}", document.cluster.message));
         }
-        terminal.out(&self.text(terminal, document))?;
-        Ok(if fine { Exit::Ok } else { Exit::Problems })
+        if terminal.is_json() {
+            terminal.json(&items)?;
+        } else {
+            terminal.out(&self.text(terminal, document))?;
+        }
+        Ok(if self.fine(document) { Exit::Ok } else { Exit::Problems })
+    }
+
+    /// Everything asked for is as it should be, and the API server is there to say so.
+    fn fine(&self, document: &Document) -> bool {
+        let fine = |item: &&ItemView| item.fine() && !(self.named && item.suspended.is_some());
+        document.cluster.connected && self.items(document).iter().all(fine)
     }
 
     /// What became of each item.
@@ -242,18 +263,22 @@ impl Follower {
         for item in self.items(document) {
             let revision = item.revision.as_deref().map(words::revision).unwrap_or_default();
             let key = key(item);
+            if let Some(suspended) = &item.suspended {
+                let word = terminal.paint(Style::Warn, "suspended");
+                text.push_str(&format!("{key} {word}, nothing was done: {suspended}\n"));
+                continue;
+            }
             if item.ready == Ready::True {
                 let objects = match item.kind.as_str() {
                     "Kustomization" => format!(", {}", words::count(item.objects, "object")),
                     _ => String::new(),
                 };
-                let ready = terminal.paint(Style::Good, "ready");
+                let unseen = !document.cluster.connected && item.kind == "Kustomization";
+                let ready = match unseen {
+                    true => terminal.paint(Style::Warn, "not verified, was ready"),
+                    false => terminal.paint(Style::Good, "ready"),
+                };
                 text.push_str(&format!("{key} {ready} at {revision}{objects}\n"));
-                continue;
-            }
-            if let Some(suspended) = &item.suspended {
-                let word = terminal.paint(Style::Warn, "suspended");
-                text.push_str(&format!("{key} {word} {suspended}\n"));
                 continue;
             }
             text.push_str(&format!("{key} {}\n", terminal.paint(Style::Bad, "not ready")));
@@ -262,7 +287,23 @@ impl Follower {
                 None => text.push_str(&words::indent(&item.message, "    ")),
             }
         }
+        let owners: Vec<String> = self.items(document).into_iter().map(owner).collect();
+        let gone =
+            |held: &&HeldView| !document.summary.items.iter().any(|item| owner(item) == held.owner);
+        let ours = |held: &&HeldView| owners.contains(&held.owner) || gone(held);
+        for held in document.held.iter().filter(ours) {
+            let line = format!("{}: {}", held.owner, held.sentence());
+            text.push_str(&format!("{}\n", terminal.paint(Style::Warn, &line)));
+        }
         text
+    }
+}
+
+/// `namespace/name` of a Kustomization; no held deletion is another item's.
+fn owner(item: &ItemView) -> String {
+    match item.kind.as_str() {
+        "Kustomization" => format!("{}/{}", item.namespace, item.name),
+        _ => String::new(),
     }
 }
 
@@ -301,6 +342,7 @@ mod tests {
         document.summary.items = items;
         let follower = Follower {
             sources: false,
+            named: true,
             keys: Some(vec!["Kustomization/n/a".into()]),
             told: BTreeMap::new(),
         };
@@ -326,6 +368,7 @@ mod tests {
     fn progress_is_told_when_it_changes() {
         let mut follower = Follower {
             sources: false,
+            named: true,
             keys: Some(vec!["Kustomization/n/a".into()]),
             told: BTreeMap::new(),
         };
@@ -335,5 +378,55 @@ mod tests {
         assert_eq!(follower.progress(&document), Vec::<String>::new());
         document.summary.items = vec![item("a", false, "", None)];
         assert_eq!(follower.progress(&document), ["Kustomization/n/a: not ready: m"]);
+    }
+
+    #[test]
+    fn ready_is_said_only_of_a_server_that_answers_and_of_what_is_not_suspended() {
+        let mut document = Document::starting(DaemonView::default(), ClusterView::default());
+        document.cluster.connected = true;
+        let ready = ItemView {
+            ready: Ready::True,
+            revision: Some("main@sha1:0123456789".into()),
+            objects: 2,
+            ..item("a", false, "ReconciliationSucceeded", None)
+        };
+        document.summary.items = vec![ready.clone()];
+        let plain = Terminal::new(Some(false), false);
+        let told = |document: &Document, named: bool| {
+            let follower = Follower { sources: false, named, keys: None, told: BTreeMap::new() };
+            (follower.fine(document), follower.text(&plain, document))
+        };
+        let line = "Kustomization/n/a ready at main@0123456, 2 objects\n";
+        assert_eq!(told(&document, true), (true, line.to_owned()));
+
+        document.cluster.connected = false;
+        let line = "Kustomization/n/a not verified, was ready at main@0123456, 2 objects\n";
+        assert_eq!(told(&document, false), (false, line.to_owned()));
+
+        document.cluster.connected = true;
+        document.summary.items = vec![ItemView { suspended: Some("by root".into()), ..ready }];
+        let line = "Kustomization/n/a suspended, nothing was done: by root\n";
+        assert_eq!(told(&document, true), (false, line.to_owned()));
+        assert_eq!(told(&document, false), (true, line.to_owned()));
+    }
+
+    #[test]
+    fn held_deletions_are_told_also_of_what_left_git_and_its_end_is_waited_for() {
+        let mut document = Document::starting(DaemonView::default(), ClusterView::default());
+        let follower = Follower { sources: false, named: false, keys: None, told: BTreeMap::new() };
+        document.ending = vec!["n/gone".into()];
+        assert!(!follower.settled(&document, 0));
+        document.ending.clear();
+        assert!(follower.settled(&document, 0));
+        document.held = vec![HeldView {
+            owner: "n/gone".into(),
+            digest: "3f9a".into(),
+            reason: "holds data".into(),
+            objects: vec!["PersistentVolumeClaim/web/data".into()],
+        }];
+        let told = follower.text(&Terminal::new(Some(false), false), &document);
+        let expected = "n/gone: deleting PersistentVolumeClaim/web/data is held: holds data; \
+                        to delete: gitopsd confirm 3f9a\n";
+        assert_eq!(told, expected);
     }
 }

@@ -1,7 +1,8 @@
 //! `gitopsd resume`: releases what `suspend` stopped.
 
+use super::status::key;
 use super::{Context, EXIT_CODES, Exit};
-use crate::api::ResumeAsk;
+use crate::api::{Document, ResumeAsk};
 
 const EXAMPLES: &str = "EXAMPLES
   gitopsd resume apps
@@ -19,11 +20,47 @@ pub struct Args {
 
 /// Asks.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
-    let accepted = context.client().resume(&ResumeAsk { name: args.name }).await?;
+    let client = context.client();
+    let before = client.status(None).await?;
+    let accepted = client.resume(&ResumeAsk { name: args.name }).await?;
     if context.terminal.is_json() {
         context.terminal.json(&accepted)?;
     } else {
-        context.terminal.out(&format!("{} resumed", accepted.keys.join(", ")))?;
+        for key in &accepted.keys {
+            context.terminal.out(&told(&before, key))?;
+        }
     }
     Ok(Exit::Ok)
+}
+
+/// What came of it, by the status before.
+fn told(before: &Document, object: &str) -> String {
+    let by_host = before.suspended.iter().any(|suspend| suspend.object == object);
+    let item = before.summary.items.iter().find(|item| key(item) == object);
+    match item.is_some_and(|item| item.suspended.is_some()) {
+        _ if by_host => format!("{object} resumed"),
+        true => format!("{object} is suspended in Git (spec.suspend): release it there"),
+        false => format!("{object} was not suspended"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{ClusterView, DaemonView, SuspendView};
+
+    #[test]
+    fn resumed_is_said_of_what_was_suspended_on_this_host_only() {
+        let mut before = Document::starting(DaemonView::default(), ClusterView::default());
+        let object = "Kustomization/n/a";
+        assert_eq!(told(&before, object), "Kustomization/n/a was not suspended");
+        before.suspended.push(SuspendView {
+            object: object.into(),
+            until_ms: None,
+            reason: String::new(),
+            by: "root".into(),
+            since_ms: 0,
+        });
+        assert_eq!(told(&before, object), "Kustomization/n/a resumed");
+    }
 }

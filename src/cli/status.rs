@@ -8,8 +8,9 @@ mod overview;
 
 pub(super) use detail::in_full;
 
+use super::terminal::Terminal;
 use super::{Context, EXIT_CODES, Exit, terminal, words};
-use crate::api::{ApiError, Client, Document};
+use crate::api::{ApiError, Client, Document, HeldView};
 use crate::graph::{ItemView, Ready};
 use std::time::Duration;
 
@@ -18,6 +19,10 @@ const EXAMPLES: &str = "EXAMPLES
   gitopsd status apps              one item, with its last failure in full
   gitopsd status -w                follow
   gitopsd status --json | jq -r '.summary.items[] | select(.ready != \"True\") | .name'";
+
+/// How long the API server may be silent before it is asked: a watch that nothing happens to says
+/// so every minute or so, and an idle server is asked twice as often, while somebody looks.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Pause before a daemon that is not there is asked again.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -38,7 +43,7 @@ pub struct Args {
 /// Asks and prints.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let client = context.client();
-    let document = client.status(None).await?;
+    let document = client.status_heard(SILENCE, None).await?;
     let exit = show(context, args, &document, &mut String::new())?;
     if args.watch { follow(context, args, &client, document).await } else { Ok(exit) }
 }
@@ -53,7 +58,7 @@ async fn follow(
     let mut drawn = render(context, args, &first)?.0;
     let mut lost = String::new();
     loop {
-        match client.status(serial).await {
+        match client.status_heard(SILENCE, serial).await {
             Ok(document) => {
                 serial = Some(document.serial);
                 lost.clear();
@@ -97,7 +102,10 @@ fn render(context: &Context, args: &Args, document: &Document) -> anyhow::Result
     let terminal = &context.terminal;
     let chosen: Vec<&ItemView> = match &args.name {
         None => document.summary.items.iter().collect(),
-        Some(name) => named(document, name)?,
+        Some(name) => match named(document, name) {
+            Ok(chosen) => chosen,
+            Err(unknown) => return gone(document, name, terminal).ok_or(unknown.into()),
+        },
     };
     let (fine, text) = if args.name.is_some() {
         let fine = chosen.iter().all(|item| item.fine());
@@ -127,6 +135,28 @@ fn named<'a>(document: &'a Document, name: &str) -> Result<Vec<&'a ItemView>, Ap
     Ok(found)
 }
 
+/// What is held of a Kustomization that left Git, if the name is that of one.
+fn gone(document: &Document, name: &str, terminal: &Terminal) -> Option<(String, Exit)> {
+    let held = super::diff::held_of(document, Some(name));
+    if held.is_empty() {
+        return None;
+    }
+    let text = if terminal.is_json() {
+        serde_json::to_string_pretty(&held).unwrap_or_default()
+    } else {
+        let told = held.iter().map(|held| {
+            let objects: String = held.objects.iter().map(|o| format!("  - {o}\n")).collect();
+            let HeldView { owner, reason, digest, .. } = held;
+            format!(
+                "{owner} left Git, and deletions of it are held: {reason}\n{objects}  \
+                 to delete: gitopsd confirm {digest}\n"
+            )
+        });
+        told.collect()
+    };
+    Some((text, Exit::Problems))
+}
+
 /// `Kind/namespace/name` of an item.
 pub(super) fn key(item: &ItemView) -> String {
     format!("{}/{}/{}", item.kind, item.namespace, item.name)
@@ -146,6 +176,7 @@ pub(super) fn word(item: &ItemView) -> (&'static str, super::table::Style) {
 /// When an item runs next.
 pub(super) fn next(item: &ItemView) -> String {
     match (item.running, item.next_ms) {
+        (false, _) if item.suspended.is_some() => "-".to_owned(),
         (true, _) => "running".to_owned(),
         (false, Some(at)) => format!("in {}", words::span(at - terminal::now_ms())),
         (false, None) => "-".to_owned(),

@@ -10,7 +10,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
 /// Largest answer read. A page of a list has 500 objects of mostly a few KiB; one object has at
@@ -52,7 +52,30 @@ pub(super) struct Inner {
     limits: Limits,
     places: Semaphore,
     sent: AtomicU64,
+    pub(super) heard: Arc<Heard>,
     pub(super) served: Served,
+}
+
+/// When the server was last heard: an answer's head, or a piece of a watch.
+pub(super) struct Heard {
+    since: Instant,
+    at_ms: AtomicU64,
+}
+
+impl Heard {
+    pub(super) fn now() -> Self {
+        Heard { since: Instant::now(), at_ms: AtomicU64::new(0) }
+    }
+
+    pub(super) fn note(&self) {
+        let at = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.at_ms.store(at, Ordering::Relaxed);
+    }
+
+    fn silence(&self) -> Duration {
+        let at = Duration::from_millis(self.at_ms.load(Ordering::Relaxed));
+        self.since.elapsed().saturating_sub(at)
+    }
 }
 
 impl std::fmt::Debug for Cluster {
@@ -151,7 +174,8 @@ impl Cluster {
         let client = kube::Client::try_from(config).map_err(|error| bad(&chain(&error)))?;
         let places = Semaphore::new(limits.requests.max(1));
         let (sent, served) = (AtomicU64::new(0), Served::default());
-        let inner = Inner { client, server, limits, places, sent, served };
+        let heard = Arc::new(Heard::now());
+        let inner = Inner { client, server, limits, places, sent, heard, served };
         Ok(Cluster { inner: Arc::new(inner) })
     }
 
@@ -163,6 +187,17 @@ impl Cluster {
     /// Requests sent so far, watches included.
     pub fn requests(&self) -> u64 {
         self.inner.sent.load(Ordering::Relaxed)
+    }
+
+    /// How long the server has not been heard: neither an answer nor a piece of a watch.
+    pub fn silence(&self) -> Duration {
+        self.inner.heard.silence()
+    }
+
+    /// Succeeds when the server answers at all. Takes no place, so that it is not kept waiting by
+    /// requests that hang.
+    pub async fn answers(&self) -> Result<(), ClusterError> {
+        self.stream(&Call::get("/version")).await.map(drop)
     }
 
     /// Uid of the namespace `kube-system`: it tells one cluster from another.
@@ -279,10 +314,12 @@ impl Cluster {
     async fn send(&self, call: &Call<'_>) -> Result<Response<Body>, ClusterError> {
         self.inner.sent.fetch_add(1, Ordering::Relaxed);
         let request = call.request()?;
-        self.inner.client.send(request).await.map_err(|error| match error {
+        let answer = self.inner.client.send(request).await.map_err(|error| match error {
             kube::Error::Service(error) => ClusterError::Unreachable(chain(&*error)),
             error => ClusterError::Unreachable(chain(&error)),
-        })
+        })?;
+        self.inner.heard.note();
+        Ok(answer)
     }
 }
 

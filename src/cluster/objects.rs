@@ -150,6 +150,20 @@ impl Cluster {
         Ok(Answer { object: success.body, warnings: success.warnings })
     }
 
+    /// Whether our credentials may do everything, as the server judges itself.
+    pub async fn may_everything(&self) -> Result<bool, ClusterError> {
+        let body = serde_json::json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {"verb": "*", "group": "*", "resource": "*"}}});
+        let call = Call {
+            method: Method::POST,
+            body: serialise(&body),
+            ..Call::get("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews")
+        };
+        let answer = self.call(call).await?.body;
+        Ok(answer.pointer("/status/allowed").and_then(Value::as_bool).unwrap_or(false))
+    }
+
     /// Makes an object; a conflict when there is one of its name. `body` names its object itself.
     pub async fn create(
         &self,

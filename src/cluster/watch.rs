@@ -1,12 +1,13 @@
 //! One watch of a kind's metadata: a line of JSON per event.
 
-use super::client::{Call, Cluster};
+use super::client::{Call, Cluster, Heard};
 use super::discovery::{Resource, segment};
 use super::error::{ClusterError, from_event};
 use super::objects::{ONE_METADATA, Select};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -40,6 +41,7 @@ pub struct Watch {
     buffer: Vec<u8>,
     scanned: usize,
     deadline: Instant,
+    heard: Arc<Heard>,
 }
 
 impl Cluster {
@@ -65,7 +67,8 @@ impl Cluster {
         let body = self.stream(&Call::get(path).accept(ONE_METADATA)).await?;
         let deadline = Instant::now() + LENGTH + GRACE;
         let (resource, buffer) = (resource.clone(), Vec::new());
-        Ok(Watch { body, resource, buffer, scanned: 0, deadline })
+        let heard = self.inner.heard.clone();
+        Ok(Watch { body, resource, buffer, scanned: 0, deadline, heard })
     }
 }
 
@@ -96,6 +99,7 @@ impl Watch {
                     return Err(ClusterError::Unreachable(super::client::chain(&error)));
                 }
                 Ok(Some(Ok(frame))) => {
+                    self.heard.note();
                     if let Ok(data) = frame.into_data() {
                         self.buffer.extend_from_slice(&data);
                     }
@@ -190,6 +194,7 @@ mod tests {
             buffer: Vec::new(),
             scanned: 0,
             deadline: Instant::now() + GRACE,
+            heard: Arc::new(Heard::now()),
         };
         assert_eq!(watch.next().await, Ok(Some(WatchEvent::Bookmark("1".into()))));
         assert_eq!(watch.next().await, Ok(None));

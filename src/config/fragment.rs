@@ -329,7 +329,7 @@ mod tests {
         match shape {
             One => vec![above.to_owned()],
             Map(below) => {
-                below.iter().flat_map(|(key, shape)| keys(*shape, &join(above, key))).collect()
+                below.iter().flat_map(|(key, shape)| keys(*shape, &dotted(above, key))).collect()
             }
         }
     }

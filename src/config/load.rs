@@ -102,7 +102,12 @@ fn load_with(
             || problems
                 .iter()
                 .any(|p| matches!(p, Problem::Syntax { .. } | Problem::Unreadable { .. }));
-        problems.extend(found.into_iter().filter(|problem| !(blind && unknown(problem))));
+        let missing = !files.iter().any(|file| file == path);
+        let found = found.into_iter().filter(|problem| !(blind && unknown(problem)));
+        problems.extend(found.map(|problem| match problem {
+            Problem::NotConfigured { file, .. } => Problem::NotConfigured { file, there: !missing },
+            other => other,
+        }));
         if let (Some(config), true) = (config, problems.is_empty()) {
             return Ok(Config { files, ..config });
         }
@@ -278,7 +283,8 @@ mod tests {
         assert!(problems.not_configured());
         assert_eq!(
             problems.to_string().replace(&format!("{}/", dir.path().display()), ""),
-            "config.yaml: root: not configured: name the repository as root.url, root.ref and root.path"
+            "config.yaml: there is no such file; root: not configured: name the repository as \
+             root.url, root.ref and root.path"
         );
         write(dir.path(), "config.yaml", "# only comments\nlimits: {workers: 2}\n");
         assert!(load_with(&main, &Handed::default(), None).expect_err("no root").not_configured());

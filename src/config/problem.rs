@@ -26,11 +26,14 @@ impl fmt::Display for Place {
 pub enum Problem {
     /// No file names a root repository, or there is no file.
     #[error(
-        "{file}: root: not configured: name the repository as root.url, root.ref and root.path"
+        "{file}: {}root: not configured: name the repository as root.url, root.ref and root.path",
+        if *.there { "" } else { "there is no such file; " }
     )]
     NotConfigured {
         /// The main file.
         file: String,
+        /// Whether that is there.
+        there: bool,
     },
     /// A file or the drop-in directory could not be read.
     #[error("{file}: cannot be read: {cause}, {fix}")]

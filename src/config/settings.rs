@@ -186,7 +186,7 @@ pub(super) fn settings(tree: &Node, main: &str, handed: &Handed) -> (Option<Conf
     let root = if reader.find("root").is_some() {
         reader.root()
     } else {
-        reader.problems.push(Problem::NotConfigured { file: main.to_owned() });
+        reader.problems.push(Problem::NotConfigured { file: main.to_owned(), there: true });
         None
     };
     let policy =

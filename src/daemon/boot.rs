@@ -47,7 +47,7 @@ pub enum DaemonError {
     #[error(transparent)]
     Secrets(#[from] SecretsError),
     /// The credentials of the root repository.
-    #[error("root.credentials: {0}")]
+    #[error("root.credentials: {}", in_settings(.0))]
     Credentials(SourceError),
     /// The renderer.
     #[error(transparent)]
@@ -60,11 +60,31 @@ impl DaemonError {
         match self {
             Self::History(error) => error.hint(),
             Self::Secrets(error) => error.hint(),
-            Self::Credentials(error) => error.hint(),
+            Self::Credentials(_) => Some(
+                "https takes passwordFile (with username) or bearerTokenFile, ssh takes \
+                 identityFile and knownHostsFile, all below root.credentials; gitopsd init asks \
+                 for them"
+                    .to_owned(),
+            ),
             Self::Render(error) => error.hint(),
             Self::Runtime(_) | Self::Path { .. } | Self::Running(_) => None,
         }
     }
+}
+
+/// An error about keys of a Secret, in words of the configuration, which holds them in files.
+fn in_settings(error: &SourceError) -> String {
+    let mut text = error.to_string();
+    for (key, setting) in [
+        ("bearerToken", "bearerTokenFile"),
+        ("password", "passwordFile"),
+        ("identity", "identityFile"),
+        ("known_hosts", "knownHostsFile"),
+        ("ca.crt", "caFile"),
+    ] {
+        text = text.replace(key, setting);
+    }
+    text
 }
 
 /// Everything the loop starts with.
@@ -255,4 +275,21 @@ fn listen(path: &Path) -> Result<UnixListener, DaemonError> {
 pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_roots_credentials_are_spoken_of_by_their_settings() {
+        let key = b"-----BEGIN OPENSSH PRIVATE KEY-----".to_vec();
+        let data = [("identity".to_owned(), key)].into();
+        let error = Credential::from_secret("ssh://git@h/r", &data).expect_err("half of it");
+        assert_eq!(
+            DaemonError::Credentials(error).to_string(),
+            "root.credentials: the credentials are not usable: knownHostsFile is missing, which \
+             an ssh URL needs"
+        );
+    }
 }

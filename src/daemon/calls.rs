@@ -47,6 +47,7 @@ impl Daemon {
                 });
                 once_stored(decided, reply);
             }
+            Command::Hear { within, reply } => self.hear(within, reply),
             Command::Reload { ask, by, reply } => self.reload(ask, by, reply),
             Command::Confirm { digest, by, reply } => {
                 once_stored(self.confirm(&digest, &by), reply);
@@ -178,6 +179,15 @@ impl Daemon {
         match found.as_slice() {
             [key] => Ok(key.clone()),
             [] => {
+                let parted = self.parted.keys().find(|key| match said.split_once('/') {
+                    Some((namespace, name)) => key.namespace == namespace && key.name == name,
+                    None => key.name == said,
+                });
+                if let Some(key) = parted {
+                    let message = format!("{key} left Git, and deletions of it are held");
+                    let hint = format!("see them with: gitopsd diff {}", key.name);
+                    return Err(Refused::new(404, &message, Some(hint)));
+                }
                 let hint = "gitopsd status lists every name".to_owned();
                 Err(Refused::new(404, &format!("nothing is called {said:?}"), Some(hint)))
             }

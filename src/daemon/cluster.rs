@@ -26,7 +26,10 @@ impl Daemon {
     pub(super) fn linked(&mut self, link: Link) {
         match link {
             Link::Down(reason) => self.down(&reason),
+            Link::Silent(number) => self.heard(number, true),
+            Link::Heard(number) => self.heard(number, false),
             Link::Lost { number, reason } => {
+                self.heard(number, false);
                 if number == self.connections {
                     self.lose(reason);
                 }

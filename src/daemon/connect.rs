@@ -41,6 +41,10 @@ pub enum Link {
         /// Why.
         reason: String,
     },
+    /// The server behind a connection, by its number, was asked and has not answered yet.
+    Silent(u64),
+    /// It has answered.
+    Heard(u64),
     /// No connection yet; told when the reason changes.
     Down(Reason),
 }

@@ -16,6 +16,7 @@ mod boot;
 mod calls;
 mod cluster;
 mod connect;
+mod hear;
 mod host;
 mod owner;
 mod patrol;
@@ -45,6 +46,7 @@ use crate::pipeline::{Answer, Ask, Job, Pipeline, Question, Revision};
 use crate::plan::Owner;
 use boot::Parts;
 use connect::Link;
+use hear::Hearing;
 use host::HostState;
 use parted::Parted;
 use publish::{Beside, Publisher};
@@ -125,6 +127,7 @@ struct Daemon {
     origin: Origin,
     target: connect::Target,
     connecting: bool,
+    hearing: Hearing,
     /// The other machine that the cluster belongs to, by its id.
     foreign: Option<String>,
     /// Whom it may be taken over from, as a person has said.
@@ -195,6 +198,7 @@ impl Daemon {
             origin,
             target: parts.target,
             connecting: false,
+            hearing: Hearing::default(),
             foreign: None,
             agreed: parts.agreed,
             forwarding: None,
@@ -346,11 +350,13 @@ impl Daemon {
                     }
                 }
                 Effect::Cancel(key) => self.workers.cancel(&key),
-                Effect::Finalize { kustomization, orphan } => {
+                Effect::Finalize { kustomization, orphan, revision } => {
                     self.workers.cancel(&kustomization.key());
                     let job = Job {
                         trigger: Trigger::Prune,
-                        revision: Revision::unknown(),
+                        revision: revision
+                            .or_else(|| self.graph.without(None))
+                            .unwrap_or_else(Revision::unknown),
                         tree: None,
                         url: String::new(),
                         root: false,
@@ -492,10 +498,12 @@ impl Daemon {
         let beside = Beside {
             children: self.pipeline.render_children(),
             parted: self.parted.iter().map(|(k, p)| (k.clone(), p.held())).collect(),
+            ending: self.workers.ends().cloned().collect(),
             suspended: self.state.suspended(),
             trouble: self.pipeline.history().trouble(),
         };
         let line = self.publisher.publish(&self.graph, beside);
+        self.hearing.published();
         self.manager.status(&line);
     }
 }

@@ -17,6 +17,8 @@ pub struct Beside {
     pub children: u64,
     /// Held deletions of Kustomizations that left Git.
     pub parted: Vec<(Key, Vec<Held>)>,
+    /// Kustomizations that left Git and are being ended.
+    pub ending: Vec<Key>,
     /// What the host has stopped.
     pub suspended: Vec<SuspendView>,
     /// What is wrong with the place of the record.
@@ -55,6 +57,8 @@ pub struct Publisher {
     flux: watch::Sender<Arc<HashMap<String, FluxHealth>>>,
     cluster: ClusterView,
     told: HashMap<Key, String>,
+    /// What was said of the connection before the server fell silent.
+    spoken: String,
     epoch_ms: i64,
 }
 
@@ -75,6 +79,7 @@ impl Publisher {
             flux: watch::channel(Arc::default()).0,
             cluster,
             told: HashMap::new(),
+            spoken: String::new(),
             epoch_ms: i64::try_from(since.as_millis()).unwrap_or_default(),
         }
     }
@@ -99,6 +104,17 @@ impl Publisher {
     pub fn cluster_down(&mut self, reason: String) {
         self.cluster.message = reason;
         self.cluster.connected = false;
+    }
+
+    /// The API server was asked and does not answer (the text says so), or has answered again.
+    pub fn cluster_silent(&mut self, text: Option<String>) {
+        self.cluster.connected = text.is_none();
+        let spoken = std::mem::replace(&mut self.cluster.message, text.unwrap_or_default());
+        if !self.cluster.connected {
+            self.spoken = spoken;
+        } else {
+            self.cluster.message = std::mem::take(&mut self.spoken);
+        }
     }
 
     /// What a watch follows cannot be watched, with the reason, or can be again.
@@ -134,6 +150,13 @@ impl Publisher {
         if let Some(trouble) = beside.trouble {
             line = format!("{line}; {trouble}");
         }
+        let held = held(graph, &beside.parted);
+        let deletions: usize = held.iter().map(|held| held.objects.len()).sum();
+        if deletions > 0 {
+            line = format!("{line}; deletions held: {deletions}, see gitopsd status");
+        }
+        let name = |key: &Key| format!("{}/{}", key.namespace, key.name);
+        let ending = beside.ending.iter().map(name);
         let before = self.status.borrow().clone();
         let mut document = Document {
             version: before.version,
@@ -142,7 +165,8 @@ impl Publisher {
             ready: summary.fine() && self.cluster.connected,
             cluster: self.cluster.clone(),
             line: line.clone(),
-            held: held(graph, &beside.parted),
+            held,
+            ending: ending.collect(),
             suspended: beside.suspended,
             summary,
         };

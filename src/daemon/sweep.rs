@@ -174,6 +174,6 @@ impl Daemon {
         // What was suspended when it left is let go of (`flux-semantics §4.12`).
         let orphan = self.state.stopped(&kustomization.key());
         let kustomization = Box::new(kustomization);
-        self.carry_out(vec![Effect::Finalize { kustomization, orphan }]);
+        self.carry_out(vec![Effect::Finalize { kustomization, orphan, revision: None }]);
     }
 }

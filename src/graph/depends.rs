@@ -44,7 +44,8 @@ fn dependency_source(item: &Item, resolve: impl Fn(&Key) -> Key) -> Option<Key> 
 
 fn built_in(item: &Item, dep_source: &Option<Key>, source: &Key, current: &str) -> Option<String> {
     if item.condition.status != Ready::True {
-        return Some(format!("is not ready: {}", item.condition.message));
+        // Not its cause, which will be another one before this is said anew.
+        return Some("is not ready".to_owned());
     }
     let applied = item.revision.as_ref().map(|r| r.id.as_str()).unwrap_or_default();
     if dep_source.as_ref() == Some(source) && applied != current {

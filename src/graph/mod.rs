@@ -23,7 +23,7 @@ pub use summary::{ItemView, Summary, UnsupportedView};
 pub use vigil::{Sight, Vigil};
 
 use crate::flux::{GitRepository, Key, Kind, Kustomization, Object, Root, Unsupported};
-use crate::pipeline::{Order, Problem, SetAsideEntry};
+use crate::pipeline::{Order, Problem, Revision, SetAsideEntry};
 use crate::plan::Held;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -98,6 +98,14 @@ impl Graph {
     /// One item.
     pub fn item(&self, key: &Key) -> Option<&Item> {
         self.items.get(&self.resolve(key))
+    }
+
+    /// The revision in which a declaration is missing, by the Kustomization that had it: where
+    /// that has left too, or nobody knows it, the root's.
+    pub fn without(&self, parent: Option<&Key>) -> Option<Revision> {
+        let root = self.root();
+        let parent = parent.filter(|parent| self.item(parent).is_some()).unwrap_or(&root);
+        self.item(&self.kustomization(parent)?.source)?.revision.clone()
     }
 
     /// Every item, sources first.

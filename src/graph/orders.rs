@@ -154,7 +154,10 @@ impl Graph {
         }
         effects.push(match item.object {
             Object::GitRepository(source) => Effect::Forget(source.key()),
-            Object::Kustomization(kustomization) => Effect::Finalize { kustomization, orphan },
+            Object::Kustomization(kustomization) => {
+                let revision = self.without(item.parent.as_ref());
+                Effect::Finalize { kustomization, orphan, revision }
+            }
         });
         effects
     }

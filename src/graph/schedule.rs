@@ -57,6 +57,8 @@ pub enum Effect {
         kustomization: Box<Kustomization>,
         /// True when everything is left in place.
         orphan: bool,
+        /// The revision that no longer declares it, when that is known.
+        revision: Option<Revision>,
     },
     /// A source left Git.
     Forget(Key),
@@ -203,9 +205,7 @@ impl Graph {
             return not("ArtifactFailed", format!("source {source} does not exist"));
         };
         let Some(revision) = from.revision.clone() else {
-            let message =
-                format!("source {source} has no revision yet: {}", from.condition.message);
-            return not("ArtifactFailed", message);
+            return not("ArtifactFailed", format!("source {source} has no revision yet"));
         };
         let resolve = |key: &Key| self.resolve(key);
         match unmet(&self.items, kustomization, &source, &revision.id, resolve) {

@@ -138,6 +138,16 @@ impl Summary {
         self.fine() && !self.items.iter().any(|item| item.running)
     }
 
+    /// What is wrong, before what only waits for it.
+    fn root_cause(&self) -> Option<&ItemView> {
+        let wrong = self.items.iter().filter(|item| item.ready == Ready::False && !item.fine());
+        wrong.min_by_key(|item| match (&item.failure, item.reason.as_str()) {
+            (_, "DependencyNotReady") => 2,
+            (Some(_), _) => 0,
+            (None, _) => 1,
+        })
+    }
+
     /// The STATUS line: revision, health, and what is wrong first. At most 240 bytes or so.
     pub fn line(&self) -> String {
         let kustomizations: Vec<&ItemView> =
@@ -150,8 +160,7 @@ impl Summary {
         if let Some(root) = root.and_then(|item| item.revision.as_ref()) {
             line = format!("{}; {line}", short(root));
         }
-        let wrong = self.items.iter().find(|item| item.ready == Ready::False && !item.fine());
-        if let Some(wrong) = wrong {
+        if let Some(wrong) = self.root_cause() {
             let mut message = wrong.message.replace('\n', " ");
             if message.len() > 140 {
                 let cut = (0..140).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);

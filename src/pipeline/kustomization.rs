@@ -11,7 +11,7 @@ use crate::apply::ApplyError;
 use crate::flux::{Kustomization, Object};
 use crate::history::{RunId, Trigger};
 use crate::logging::Message;
-use crate::plan::{Claim, Held, Owner, desired, label};
+use crate::plan::{Claim, Conflict, Held, Owner, desired, label};
 use crate::render::{
     Manifest, ObjectId, Redactor, RenderError, Rendered, Request, Warning, WarningKind,
 };
@@ -146,6 +146,11 @@ impl<'a> Run<'a> {
         let mut failure = Failure::new(Step::Render, "BuildFailed", error.to_string());
         if let RenderError::PathNotFound { .. } = error {
             failure.reason = "ArtifactFailed".to_owned();
+            if self.job.root {
+                // The host names it, not Git.
+                let hint = "correct root.path in the configuration (/etc/gitopsd), or root.ref";
+                return self.at_revision(failure.hint(Some(hint.to_owned())));
+            }
         }
         if let [only] = error.problems() {
             let line = only.line.map(|line| format!(":{line}")).unwrap_or_default();
@@ -290,17 +295,19 @@ impl<'a> Run<'a> {
             .collect();
         match claims.claim(&self.owner, wanted) {
             Ok(waits) => lock(&self.pipeline.heirs).extend(waits),
-            Err(conflicts) => {
-                let told: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
-                let failure = Failure::new(Step::Plan, "OwnershipConflict", told.join("; "));
-                return Err(self.at_revision(failure));
-            }
+            Err(conflicts) => return Err(self.contested(&conflicts)),
         }
         for manifest in &mut manifests {
             let labelled = claims.labelled(&manifest.id).unwrap_or(&self.owner).clone();
             label(manifest, &labelled);
         }
         Ok(manifests)
+    }
+
+    /// Others want different things of the same objects.
+    pub(super) fn contested(&self, conflicts: &[Conflict]) -> Failure {
+        let told: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
+        self.at_revision(Failure::new(Step::Plan, "OwnershipConflict", told.join("; ")))
     }
 
     /// A failure to learn the scope of a manifest's kind.
@@ -520,6 +527,10 @@ impl<'a> Run<'a> {
                 gitopsd_revision = revision,
                 "{key}: healthy again: {message}"
             ),
+            // The loop has said why, once and not for each Kustomization at each try.
+            Outcome::Failed(failure) if failure.step == Step::Plan && self.connection.is_none() => {
+                tracing::debug!(gitopsd_kustomization = key, "{key}: {failure}")
+            }
             Outcome::Failed(failure) => tracing::error!(
                 message_id = failed(failure).id(),
                 gitopsd_kustomization = key,

@@ -3,9 +3,9 @@
 use super::kustomization::Run;
 use super::note::foreseen;
 use super::orders::Sorted;
-use super::write::explain;
+use super::write::{explain, outage};
 use super::{Failure, Job, Pipeline, lock};
-use crate::plan::{Action, Coming, Guard, Judged, desired, label, stages, stale};
+use crate::plan::{Action, Claim, Coming, Guard, Judged, desired, label, stages, stale};
 use crate::render::ObjectId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -65,13 +65,22 @@ impl Run<'_> {
         if let Err(error) = connection.applier.normalise(&mut manifests).await {
             return Err(self.unsorted(&manifests, &error));
         }
+        let mut wanted = Vec::new();
         for manifest in &mut manifests {
             desired(manifest, &self.job.kustomization);
-            self.claimed.push((manifest.id.inventory(), self.digest(manifest)));
+            let digest = self.digest(manifest);
+            self.claimed.push((manifest.id.inventory(), digest.clone()));
+            let claim = Claim { digest: Some(digest), origin: manifest.origin.clone() };
+            wanted.push((manifest.id.clone(), claim));
             let claims = lock(&self.pipeline.claims);
             let labelled = claims.labelled(&manifest.id).unwrap_or(&self.owner).clone();
             drop(claims);
             label(manifest, &labelled);
+        }
+        // A run is refused as a whole, before any write.
+        let conflicts = lock(&self.pipeline.claims).conflicts(&self.owner, &wanted);
+        if !conflicts.is_empty() {
+            return Err(self.contested(&conflicts));
         }
         let rendered: BTreeSet<ObjectId> = manifests.iter().map(|m| m.id.clone()).collect();
         let mut coming = Coming::default();
@@ -98,6 +107,10 @@ impl Run<'_> {
                     }
                     Action::Skip(why) => ("skip", reason((*why).to_owned())),
                     Action::Deferred(why) => ("defer", reason(why.clone())),
+                    // It says nothing of the object: there is no plan.
+                    Action::Refuse(refusal) if outage(refusal) => {
+                        return Err(self.refusal(&step.manifest, refusal));
+                    }
                     Action::Refuse(refusal) => ("refuse", reason(explain(refusal).0)),
                 };
                 preview.steps.push(PreviewStep {

@@ -99,14 +99,18 @@ impl Run<'_> {
     }
 
     /// Definitions and namespaces that have something in them which is not this owner's.
-    pub(super) async fn occupied(&self, ids: &[ObjectId]) -> Result<BTreeSet<ObjectId>, Failure> {
+    pub(super) async fn occupied(
+        &self,
+        ids: &[ObjectId],
+    ) -> Result<BTreeMap<ObjectId, Vec<String>>, Failure> {
         let connection = self.connected()?;
         let going: BTreeSet<ObjectId> = ids.iter().cloned().collect();
-        let mut occupied = BTreeSet::new();
+        let mut occupied = BTreeMap::new();
         for id in ids.iter().filter(|id| may_hold(id)) {
             let found = connection.applier.occupied(id, &self.owner, &going).await;
-            if found.map_err(|error| cluster_failure(Step::Prune, &error).object(id))? {
-                occupied.insert(id.clone());
+            let inside = found.map_err(|error| cluster_failure(Step::Prune, &error).object(id))?;
+            if !inside.is_empty() {
+                occupied.insert(id.clone(), inside);
             }
         }
         Ok(occupied)

@@ -64,13 +64,11 @@ impl Run<'_> {
     pub(super) fn connected(&self) -> Result<Arc<Connection>, Failure> {
         self.connection.clone().ok_or_else(|| {
             let why = lock(&self.pipeline.away).clone();
-            let why = if why.is_empty() { why } else { format!(": {why}") };
-            let cause = format!("the API server is not reachable{why}");
-            let hint = "see that k3s runs and the kubeconfig is right; gitopsd goes on by itself";
+            // It says itself what to do, which depends on what it is.
+            let why = if why.is_empty() { "none yet".to_owned() } else { why };
+            let cause = format!("no connection to the API server: {why}");
             self.at_revision(
-                Failure::new(Step::Plan, "ReconciliationFailed", cause)
-                    .hint(Some(hint.to_owned()))
-                    .retry(Retry::Soon),
+                Failure::new(Step::Plan, "ReconciliationFailed", cause).retry(Retry::Soon),
             )
         })
     }
@@ -295,7 +293,7 @@ impl Run<'_> {
             .retry(Retry::Soon)
     }
 
-    fn refusal(&self, manifest: &Manifest, refusal: &Refusal) -> Failure {
+    pub(super) fn refusal(&self, manifest: &Manifest, refusal: &Refusal) -> Failure {
         let (cause, hint) = explain(refusal);
         let retry = match &refusal.kind {
             RefusalKind::Transient if refusal.status == 0 => Retry::Soon,
@@ -314,7 +312,7 @@ impl Run<'_> {
 }
 
 /// No answer at all: the server is away, and going on would only repeat it.
-fn outage(refusal: &Refusal) -> bool {
+pub(super) fn outage(refusal: &Refusal) -> bool {
     refusal.kind == RefusalKind::Transient && refusal.status == 0
 }
 

@@ -93,6 +93,11 @@ impl Claims {
         Ok(waits)
     }
 
+    /// Where a claim would be refused, without making it.
+    pub fn conflicts(&self, owner: &Owner, wanted: &[(ObjectId, Claim)]) -> Vec<Conflict> {
+        wanted.iter().filter_map(|(id, claim)| self.conflict(owner, id, claim)).collect()
+    }
+
     /// Takes up what an inventory says after a restart, with the digest of the last claim where
     /// that is known, unless the owner has rendered since.
     pub fn remember(

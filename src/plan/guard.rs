@@ -6,10 +6,13 @@
 use crate::flux::Key;
 use crate::render::ObjectId;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 /// Kinds whose deletion takes data with it.
 const PRECIOUS: &[&str] = &["PersistentVolumeClaim", "PersistentVolume"];
+
+/// Objects named of those that go with a namespace or a definition.
+const NAMED: usize = 10;
 
 /// Kinds whose deletion takes along what is in them: to be asked about before a guard judges.
 pub fn may_hold(id: &ObjectId) -> bool {
@@ -28,7 +31,8 @@ pub struct Guard {
     /// Digests of delete sets that were confirmed.
     pub confirmed: Vec<String>,
     /// Definitions with objects and namespaces with other people's objects in them.
-    pub occupied: BTreeSet<ObjectId>,
+    /// each with what goes with it.
+    pub occupied: BTreeMap<ObjectId, Vec<String>>,
 }
 
 /// Deletions that wait.
@@ -91,9 +95,9 @@ impl Guard {
         let (held, free): (Vec<ObjectId>, Vec<ObjectId>) = if lost_most {
             (stale, Vec::new())
         } else {
-            stale
-                .into_iter()
-                .partition(|id| PRECIOUS.contains(&id.kind.as_str()) || self.occupied.contains(id))
+            stale.into_iter().partition(|id| {
+                PRECIOUS.contains(&id.kind.as_str()) || self.occupied.contains_key(id)
+            })
         };
         if held.is_empty() {
             return Judged { free, ..Judged::default() };
@@ -108,9 +112,29 @@ impl Guard {
         } else if lost_most {
             format!("the render lost {} of {} objects at once", held.len(), self.before)
         } else {
-            "deleting it takes data or other objects with it".to_owned()
+            self.taken(&held)
         };
         Judged { free, held: Some(Held { digest, ids: held, reason }), used: None }
+    }
+}
+
+impl Guard {
+    /// What goes with the held objects, by name: nobody should confirm more than was shown.
+    fn taken(&self, held: &[ObjectId]) -> String {
+        let told: Vec<String> = held
+            .iter()
+            .filter_map(|id| {
+                let inside = self.occupied.get(id)?;
+                let first: Vec<&str> = inside.iter().take(NAMED).map(String::as_str).collect();
+                let more = inside.len() - first.len();
+                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                Some(format!("with {id} goes {}{more}", first.join(", ")))
+            })
+            .collect();
+        match told.is_empty() {
+            true => "deleting it takes data with it".to_owned(),
+            false => told.join("; "),
+        }
     }
 }
 
@@ -150,10 +174,14 @@ mod tests {
     #[test]
     fn a_namespace_is_held_only_with_others_in_it() {
         let spaces = ids("Namespace", 2);
-        let occupied = [spaces[0].clone()].into();
+        let inside = vec!["StatefulSet/o0/db of flux-system/web".to_owned()];
+        let occupied = [(spaces[0].clone(), inside)].into();
         let Judged { free, held, .. } = Guard { occupied, ..guard(9, 5) }.judge(spaces.clone());
         assert_eq!(free, [spaces[1].clone()]);
-        assert_eq!(held.unwrap().ids, [spaces[0].clone()]);
+        let held = held.unwrap();
+        assert_eq!(held.ids, [spaces[0].clone()]);
+        let named = format!("with {} goes StatefulSet/o0/db of flux-system/web", spaces[0]);
+        assert_eq!(held.reason, named, "what is confirmed is what was shown");
     }
 
     #[test]

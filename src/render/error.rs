@@ -106,7 +106,7 @@ pub enum RenderError {
         problems: Vec<Problem>,
     },
     /// There is no program that builds kustomizations.
-    #[error("neither kubectl nor kustomize found (looked for {})", paths(looked))]
+    #[error("no kubectl or kustomize that may be run (looked for {})", paths(looked))]
     NoEngine {
         /// Where it was looked for.
         looked: Vec<PathBuf>,

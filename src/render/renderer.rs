@@ -74,6 +74,18 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// The program that builds, if there is one: the one named, else k3s's, else one of `PATH`.
+    pub fn program(&self) -> Option<PathBuf> {
+        self.find().ok().map(|Engine::Child(program)| program.path)
+    }
+
+    fn find(&self) -> Result<Engine, RenderError> {
+        let search = std::env::var_os("PATH");
+        Engine::find(self.engine.as_deref(), &self.data_dir, search.as_deref())
+    }
+}
+
 /// What is to be rendered.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -223,10 +235,7 @@ impl Renderer {
         if let Some(engine) = known.as_ref().filter(|engine| engine.is_current()) {
             return Ok(engine.clone());
         }
-        let settings = &self.0.settings;
-        let search = std::env::var_os("PATH");
-        let found =
-            Engine::find(settings.engine.as_deref(), &settings.data_dir, search.as_deref())?;
+        let found = self.0.settings.find()?;
         *known = Some(found.clone());
         Ok(found)
     }

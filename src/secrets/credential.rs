@@ -6,6 +6,7 @@
 //! under a limit, and a key file that others on the host can read comes back with a warning.
 
 use super::{Plaintext, SecretsError};
+use crate::config::CREDENTIALS;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -14,6 +15,9 @@ use zeroize::Zeroizing;
 
 /// systemd's own limit for one credential, and far above any key file or kubeconfig: 1 MiB.
 const MAX_CREDENTIAL: u64 = 1024 * 1024;
+
+/// Credentials that are no secret: whom we believe.
+const PUBLIC: &[&str] = &["git-known-hosts", "git-ca"];
 
 /// A credential that was given.
 #[derive(Debug)]
@@ -68,17 +72,28 @@ pub fn read_credential(
             true => "is empty",
             false => "is not there",
         };
-        let (path, problem) = (path.to_owned(), problem.to_owned());
+        let setting = CREDENTIALS.iter().find(|(known, _)| *known == id).map(|(_, key)| *key);
+        let setting = setting.map(|key| format!(", which {key} names"));
+        let (path, problem) = (path.to_owned(), problem.to_owned() + &setting.unwrap_or_default());
         return Err(SecretsError::Credential { path, problem });
     };
-    let warning = (mode & 0o077 != 0).then(|| {
+    let warning = if PUBLIC.contains(&id) { None } else { warning(path, mode) };
+    Ok(Some(Credential { content, path: path.to_owned(), warning }))
+}
+
+/// A sentence on a key file that others on this host can read.
+pub fn too_open(path: &Path) -> Option<String> {
+    warning(path, fs::metadata(path).ok()?.permissions().mode())
+}
+
+fn warning(path: &Path, mode: u32) -> Option<String> {
+    (mode & 0o077 != 0).then(|| {
         format!(
             "{} has mode {:04o} and holds key material: run chmod 0600 on it",
             path.display(),
             mode & 0o7777
         )
-    });
-    Ok(Some(Credential { content, path: path.to_owned(), warning }))
+    })
 }
 
 /// Content and mode of a file; `None` where it is missing or empty.
@@ -141,6 +156,9 @@ mod tests {
     #[test]
     fn a_key_file_that_others_can_read_is_given_with_a_warning() {
         let dir = tempfile::tempdir().expect("temp dir");
+        let known_hosts = mk_file(dir.path(), "known_hosts", b"h k", 0o644);
+        let public = read_credential(None, "git-known-hosts", Some(&known_hosts));
+        assert_eq!(public.expect("readable").expect("given").warning, None, "it is no secret");
         let path = mk_file(dir.path(), "age.agekey", b"key", 0o640);
         let found = read_credential(None, "age", Some(&path)).expect("readable").expect("given");
         let shown = path.display();
@@ -161,6 +179,8 @@ mod tests {
         assert_eq!(problem("big", &path), "is larger than 1048576 bytes");
         assert_eq!(problem("dir", dir.path()), "is not a regular file");
         assert_eq!(problem("gone", &dir.path().join("nowhere")), "is not there");
+        let gone = problem("age-key", &dir.path().join("nowhere"));
+        assert_eq!(gone, "is not there, which decryption.ageKeyFile names");
         let sealed = mk_file(dir.path(), "age-key.cred", b"x", 0o400);
         assert!(problem("age-key", &sealed).starts_with("is sealed by systemd-creds"));
         assert_eq!(problem("empty", &mk_file(dir.path(), "empty", b"", 0o600)), "is empty");

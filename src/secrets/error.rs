@@ -6,6 +6,9 @@
 use super::store::Format;
 use std::path::PathBuf;
 
+/// What to do on a host where no age key is held; a verb that is given keys says it otherwise.
+pub const NO_KEY: &str = "no age key is configured: name its file as decryption.ageKeyFile";
+
 /// Everything that can go wrong between sealed bytes and opened text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecretsError {
@@ -42,7 +45,7 @@ pub enum SecretsError {
         problem: String,
     },
     /// None of our identities is among the recipients.
-    #[error("sealed to {}; the keys held here are {}", list(sealed_to), list(held))]
+    #[error("sealed to {}; {}", list(sealed_to), holding(held))]
     MissingKey {
         /// Public keys that the file is sealed to.
         sealed_to: Vec<String>,
@@ -51,9 +54,9 @@ pub enum SecretsError {
     },
     /// The data key is split over key groups and too few of them could be opened.
     #[error(
-        "{opened} of {needed} key groups could be opened; sealed to {}; the keys held here are {}",
+        "{opened} of {needed} key groups could be opened; sealed to {}; {}",
         list(sealed_to),
-        list(held)
+        holding(held)
     )]
     MissingGroups {
         /// How many groups the file asks for.
@@ -143,7 +146,7 @@ impl SecretsError {
             SecretsError::MissingKey { held, .. } | SecretsError::MissingGroups { held, .. }
                 if held.is_empty() =>
             {
-                "no age key is configured: name its file as decryption.ageKeyFile".to_owned()
+                NO_KEY.to_owned()
             }
             SecretsError::MissingKey { held, .. } | SecretsError::MissingGroups { held, .. } => {
                 format!(
@@ -176,6 +179,11 @@ impl SecretsError {
             SecretsError::BadRecipient { .. } => {
                 "give the line that follows `# public key:` in a key file: age1…".to_owned()
             }
+            SecretsError::Credential { problem, .. } if problem.contains("is not there") => {
+                "put the file there, or correct the setting; gitopsd init takes credentials and \
+                 writes both"
+                    .to_owned()
+            }
             _ => return None,
         };
         Some(text)
@@ -185,6 +193,15 @@ impl SecretsError {
 /// ` at line N`, or nothing where the line is not known.
 fn at_line(line: usize) -> String {
     if line == 0 { String::new() } else { format!(" at line {line}") }
+}
+
+/// The public keys of our identities.
+fn holding(keys: &[String]) -> String {
+    match keys {
+        [] => "no key is held here".to_owned(),
+        [key] => format!("the key held here is {key}"),
+        keys => format!("the keys held here are {}", keys.join(", ")),
+    }
 }
 
 /// Public keys one after the other, or `none`.

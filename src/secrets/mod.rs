@@ -25,8 +25,8 @@ mod sops;
 mod store;
 
 pub use self::age::Keyring;
-pub use credential::{Credential, credential, read_credential};
-pub use error::SecretsError;
+pub use credential::{Credential, credential, read_credential, too_open};
+pub use error::{NO_KEY, SecretsError};
 pub use generate::{NewIdentity, generate, public_key};
 pub use plaintext::Plaintext;
 pub use sops::{MacState, Opened, open, open_tree};

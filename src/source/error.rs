@@ -183,9 +183,7 @@ impl SourceError {
                 let port = port.map(|port| format!("-p {port} ")).unwrap_or_default();
                 format!("compare and add to known_hosts: ssh-keyscan {port}{host}")
             }
-            CertificateUntrusted { .. } => {
-                "put the CA that signed it under the key ca.crt, or check the clock".into()
-            }
+            CertificateUntrusted { cause, .. } => crate::net::remedy(cause).into(),
             Empty { .. } => "push a first commit".into(),
             DiskFull { .. } => "free space in the state directory".into(),
             Storage { .. } => {
@@ -196,7 +194,11 @@ impl SourceError {
             Protocol { cause, .. } if cause.contains("redirect") => {
                 "write the URL that the server redirects to".into()
             }
-            InvalidCredential { .. } => "see the keys of a Git Secret in Flux's manual".into(),
+            InvalidCredential { .. } => {
+                "https needs username and password, or bearerToken; ssh needs identity and \
+                 known_hosts; caFile is ca.crt in a Secret"
+                    .into()
+            }
             _ => return None,
         };
         Some(text)

@@ -128,7 +128,7 @@ fn flags_alone_set_a_host_up_once_and_the_daemon_follows() {
     assert_eq!(done.status.code(), Some(0), "{told}");
     for part in [
         "clusters/a leads to 2 Kustomizations from one source, 2 sealed files",
-        &format!("theirs.yaml: sealed to {theirs}; the keys held here are {OURS}"),
+        &format!("theirs.yaml: sealed to {theirs}; the key held here is {OURS}"),
         "then sops updatekeys FILE",
         "no Flux controllers run in it",
         &format!("age: {OURS}\n"),

@@ -31,7 +31,7 @@ fn without_an_api_server_the_daemon_starts_says_so_and_converges_once_it_answers
     world.cluster().stop("kube-apiserver");
     world.start();
     world.eventually("what was read from Git is shown, and why it is not applied", |world| {
-        world.message("flux-system").contains("API server is not reachable")
+        world.message("flux-system").contains("no connection to the API server")
     });
     let status = world.status();
     assert_eq!(status["cluster"]["connected"], false);
@@ -74,6 +74,13 @@ fn an_api_server_that_goes_away_in_the_middle_costs_nothing_but_time() {
 
     // Connections stay open and nobody answers: the worst kind of away.
     world.cluster().freeze("kube-apiserver");
+    let asked = world.run(&["reconcile", "apps"]);
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (said(&asked.stdout), said(&asked.stderr));
+    assert_eq!(asked.status.code(), Some(1), "{out}{err}");
+    assert!(out.contains("apps not verified, was ready at main@"), "{out}");
+    assert!(err.contains("API server: no answer within 5 s"), "{err}");
+    assert_eq!(world.run(&["status"]).status.code(), Some(1));
     repo.write("apps/a.yaml", &mk_config_map(&world.namespace, "a", "3"));
     repo.commit("third");
     repo.push("main");

@@ -51,6 +51,9 @@ fn two_declarations_that_differ_are_refused_with_both_files_and_nothing_flaps() 
     ] {
         assert!(message.contains(word), "{word}: {message}");
     }
+    let plan = world.json(&["diff", "second"])[0].clone();
+    let cause = plan["failure"]["cause"].as_str().unwrap_or_default();
+    assert!(message.contains(cause) && cause.contains("declared differently"), "{plan:#}");
     assert!(world.is_ready("first"));
     assert!(!there(&world, "own"), "refused before any write");
     assert_eq!(world.get("configmap", "shared"), before);

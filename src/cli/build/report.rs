@@ -11,6 +11,7 @@
 use crate::flux::Unsupported;
 use crate::pipeline::SetAsideEntry;
 use crate::render::{Origin, Problem, RenderError, Warning};
+use crate::secrets::NO_KEY;
 use serde::Serialize;
 
 /// The whole report.
@@ -134,6 +135,7 @@ impl Note {
             notes.push(Note::new(error.to_string()));
         }
         if let (Some(hint), Some(last)) = (error.hint(), notes.last_mut()) {
+            let hint = hint.replace(NO_KEY, "give the age key's file with --identity");
             last.message = format!("{}; {hint}", last.message);
         }
         notes

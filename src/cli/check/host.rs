@@ -1,6 +1,7 @@
 //! This host: everything that the daemon will need, in the order in which it will need it.
 
 use super::finding::{Finding, Level};
+use super::sealed;
 use crate::api::{ApiError, Client};
 use crate::cli::build::{Given, private};
 use crate::cli::init::open_all;
@@ -62,14 +63,21 @@ pub fn check(
     drop(opened);
     add(match &secrets {
         Ok(secrets) => keys(&secrets.keyring),
-        Err(error) => Finding::fail("host credentials", error.to_string(), None),
+        Err(error) => Finding::fail("host credentials", error.to_string(), error.hint()),
     })?;
+    let key_file = config.decryption.age_key_file.as_deref();
+    if let Some(warning) = key_file.and_then(crate::secrets::too_open) {
+        add(Finding::warn("age key", warning, None))?;
+    }
     add(runtime.block_on(engine(&config, given))?)?;
     add(runtime.block_on(cluster(&config)))?;
     if let Ok(secrets) = &secrets {
         for finding in repository(&config, secrets)? {
             add(finding)?;
         }
+    } else {
+        let found = "not asked: the host credentials cannot be read";
+        add(Finding::warn("root repository", found, None))?;
     }
     add(runtime.block_on(running(&context.client())))?;
     runtime.shutdown_background();
@@ -144,8 +152,9 @@ async fn engine(config: &Config, given: &Given) -> anyhow::Result<Finding> {
     };
     Ok(match rendered {
         Ok(rendered) if rendered.manifests.len() == 1 => {
-            let named = settings.engine.map(|path| format!("{}, ", path.display()));
-            Finding::ok(what, format!("{}builds in its sandbox", named.unwrap_or_default()))
+            let named = settings.program();
+            let named = named.map(|path| format!("{} ", path.display())).unwrap_or_default();
+            Finding::ok(what, format!("{named}builds in its sandbox"))
         }
         Ok(_) => Finding::fail(what, "builds something else than it was given", None),
         Err(error) => Finding::fail(what, error.to_string(), error.hint()),
@@ -166,10 +175,18 @@ async fn cluster(config: &Config) -> Finding {
         let cluster = Cluster::connect(&kubeconfig, Limits::default()).await?;
         cluster.ready().await?;
         let version = cluster.version().await?;
-        Ok::<_, ClusterError>(format!("{} is {version}", cluster.server()))
+        // What the daemon asks first of all.
+        cluster.identity().await?;
+        let all = cluster.may_everything().await?;
+        Ok::<_, ClusterError>((format!("{} is {version}", cluster.server()), all))
     };
     match tried.await {
-        Ok(found) => Finding::ok(what, found),
+        Ok((found, true)) => Finding::ok(what, found),
+        Ok((found, false)) => {
+            let found = format!("{found}, but the kubeconfig's user may not do everything");
+            let fix = "bind it to cluster-admin, or some objects will be refused".to_owned();
+            Finding::warn(what, found, Some(fix))
+        }
         Err(error) => Finding::fail(what, error.to_string(), error.hint()),
     }
 }
@@ -203,6 +220,7 @@ fn repository(config: &Config, secrets: &HostSecrets) -> anyhow::Result<Vec<Find
         }
         Err(error) => Finding::fail("root path", error.to_string(), error.hint()),
     });
+    findings.extend(sealed::check(&snapshot.tree, &secrets.keyring.recipients()));
     Ok(findings)
 }
 
@@ -210,8 +228,9 @@ async fn running(client: &Client) -> Finding {
     let what = "daemon";
     match client.status(None).await {
         Ok(document) => {
-            let level = if document.ready { Level::Ok } else { Level::Warn };
-            let fix = (!document.ready).then(|| "gitopsd status".to_owned());
+            let fine = document.ready && document.held.is_empty();
+            let level = if fine { Level::Ok } else { Level::Warn };
+            let fix = (!fine).then(|| "gitopsd status".to_owned());
             Finding { level, what: what.to_owned(), found: document.line, fix }
         }
         Err(error @ ApiError::NotRunning { .. }) => {

@@ -10,6 +10,7 @@
 
 mod finding;
 mod host;
+mod sealed;
 mod tree;
 
 use super::build::Given;

@@ -117,6 +117,8 @@ fn a_dependency_that_becomes_ready_starts_its_dependents_at_once() {
     let mut graph = declared(vec![order("a", json!({})), order("b", depends)]);
     assert_eq!(started(&mut graph, 3), ["run a by boot"]);
     assert_eq!(graph.item(&key("b")).unwrap().condition.reason, "DependencyNotReady");
+    let waits = "dependency Kustomization/flux-system/a is not ready";
+    assert_eq!(graph.item(&key("b")).unwrap().condition.message, waits, "a cause would go stale");
     graph.handle(Event::Finished(key("a"), ready("r1")), 9);
     assert_eq!(started(&mut graph, 9), ["run b by dependency"]);
 }
@@ -214,8 +216,8 @@ fn what_left_git_is_ended_only_when_every_render_of_the_source_is_there() {
     assert!(effects.is_empty(), "a has not rendered r2 and may declare b now");
     assert!(!graph.may_prune(&key("flux-system"), "r2"));
     let effects = graph.handle(Event::Rendered(key("a"), orders("r2", vec![])), 7);
-    assert!(matches!(&effects[..], [Effect::Finalize { kustomization, orphan: false }]
-        if kustomization.name == "b"));
+    assert!(matches!(&effects[..], [Effect::Finalize { kustomization, orphan: false, revision }]
+        if kustomization.name == "b" && *revision == Some(self::revision("r2"))));
     assert!(graph.may_prune(&key("flux-system"), "r2"));
 }
 
@@ -303,6 +305,16 @@ fn an_entry_that_lost_most_of_its_children_is_held_until_it_is_confirmed() {
     let digest = graph.cascades().next().map(|(_, held)| held.digest.clone()).unwrap();
     let effects = graph.handle(Event::Agree(digest), 7);
     assert_eq!(effects.len(), 2);
+}
+
+#[test]
+fn the_line_names_what_is_wrong_before_what_waits_for_it() {
+    let depends = json!({"dependsOn": [{"name": "z"}]});
+    let mut graph = declared(vec![order("a", depends), order("z", json!({}))]);
+    assert_eq!(started(&mut graph, 3), ["run z by boot"]);
+    graph.handle(Event::Finished(key("z"), failed(Retry::Interval, "r1")), 4);
+    let line = graph.summary(0).line();
+    assert!(line.ends_with("; flux-system/z: render: no"), "{line}");
 }
 
 #[test]

@@ -191,12 +191,12 @@ fn a_missing_key_is_told_with_both_sides_and_the_remedy() {
     let (ours, theirs) = (recipient("stranger.agekey"), recipient("test.agekey"));
     let ring = mk_ring(&["stranger.agekey"]);
     let error = open(&sealed, Format::Yaml, Format::Yaml, &ring).expect_err("not ours");
-    assert_eq!(error.to_string(), format!("sealed to {theirs}; the keys held here are {ours}"));
+    assert_eq!(error.to_string(), format!("sealed to {theirs}; the key held here is {ours}"));
     let hint = error.hint().expect("there is a remedy");
     assert!(hint.contains(&ours) && hint.contains("sops updatekeys"), "{hint}");
 
     let error = open(&sealed, Format::Yaml, Format::Yaml, &Keyring::empty()).expect_err("no key");
-    assert_eq!(error.to_string(), format!("sealed to {theirs}; the keys held here are none"));
+    assert_eq!(error.to_string(), format!("sealed to {theirs}; no key is held here"));
     assert!(!error.retry());
 }
 
