@@ -33,7 +33,7 @@ an_upgrade_in_the_middle_of_a_run_moves_no_object() {
     repack 0.1.0+upgrade
     still >"$work/before"
     local runs
-    runs=$(inside gitopsd history --json --limit 1000 | grep -c '"run":')
+    runs=$(inside gitopsd history --json -n 1000 | grep -c '"run":')
     # A run is under way when the package comes: every Kustomization is asked for.
     inside gitopsd reconcile >/dev/null 2>&1 &
     inside apt-get -q install -y /opt/deb/gitopsd_0.1.0+upgrade.deb >"$work/apt" 2>&1
@@ -41,7 +41,7 @@ an_upgrade_in_the_middle_of_a_run_moves_no_object() {
     eventually 60 'all is ready again' ready
     still >"$work/after"
     diff "$work/before" "$work/after"
-    [ "$(inside gitopsd history --json --limit 1000 | grep -c '"run":')" -ge "$runs" ]
+    [ "$(inside gitopsd history --json -n 1000 | grep -c '"run":')" -ge "$runs" ]
     holds 'active' inside systemctl is-active gitopsd
 }
 
