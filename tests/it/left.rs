@@ -149,7 +149,7 @@ fn a_definition_is_held_for_what_controllers_made_of_it_but_not_once_it_is_gone(
     let said = world.log().len();
     world.start();
     world.eventually("its end is over", |world| {
-        world.log()[said..].contains("Kustomization/flux-system/kinds left Git")
+        world.log()[said..].contains("Kustomization/flux-system/kinds left Git: ")
     });
     assert_eq!(world.stop(), Some(0));
     let database = rusqlite::Connection::open(world.path("state/history.db")).unwrap();
