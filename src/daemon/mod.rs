@@ -491,7 +491,7 @@ impl Daemon {
         self.parted.retain(|key, _| self.graph.item(key).is_none());
         let beside = Beside {
             children: self.pipeline.render_children(),
-            parted: self.parted.iter().map(|(k, p)| (k.clone(), p.held())).collect(),
+            parted: self.parted.iter().flat_map(|(key, parted)| parted.held(key)).collect(),
             suspended: self.state.suspended(),
             trouble: self.pipeline.history().trouble(),
         };
