@@ -16,6 +16,7 @@ mod boot;
 mod calls;
 mod cluster;
 mod connect;
+mod doubt;
 mod host;
 mod owner;
 mod patrol;
@@ -149,8 +150,9 @@ struct Daemon {
     verify: (Duration, Instant),
     patrol: patrol::Patrol,
     /// When everything is compared because something gave cause.
-    doubt: Option<Instant>,
-    verified: Option<Instant>,
+    doubt: doubt::Doubt,
+    /// Watches that are out.
+    away: BTreeMap<String, cluster::Away>,
     /// When the disk was last asked whether there is room again.
     asked_room: Instant,
     /// The daemon is on its way out and begins nothing.
@@ -214,8 +216,8 @@ impl Daemon {
             silent: BTreeSet::new(),
             verify: (parts.verify, started + parts.verify),
             patrol: patrol::Patrol::idle(),
-            doubt: None,
-            verified: None,
+            doubt: doubt::Doubt::default(),
+            away: BTreeMap::new(),
             asked_room: started,
             ending: false,
             moved: BTreeSet::new(),
@@ -310,7 +312,7 @@ impl Daemon {
             Some(_) => self.verify.1.min(self.asked_room + ROOM),
             None => self.verify.1,
         };
-        let others = [due, resume, look, self.sweep.at(), self.patrol.next(), self.doubt];
+        let others = [due, resume, look, self.sweep.at(), self.patrol.next(), self.doubt.wake()];
         others.into_iter().flatten().fold(latest, Instant::min)
     }
 
