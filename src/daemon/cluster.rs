@@ -10,8 +10,23 @@ use crate::pipeline::Connection;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Least time between two comparisons of everything: an uneasy server has enough to do.
-const BETWEEN: Duration = Duration::from_secs(10);
+/// A watch that was away for longer may have missed what its new list does not show: a datastore
+/// that lost commits and has had as many others since.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A watch that is out.
+pub struct Away {
+    since: Instant,
+    /// Nobody answered at all: the server may have been another meanwhile.
+    server: bool,
+}
+
+impl Away {
+    /// True when the list that a watch begins anew with does not tell all that may have happened.
+    fn doubtful(&self, now: Instant) -> bool {
+        self.server || now >= self.since + LONG
+    }
+}
 
 impl Daemon {
     /// Looks for the API server until it answers, unless that is being done.
@@ -56,6 +71,7 @@ impl Daemon {
                     self.pipeline.know_cluster(&identity);
                 }
                 self.connections += 1;
+                self.away.clear();
                 self.forward(&connection);
                 self.pipeline.connect(Some(connection));
                 self.handle(Event::ClusterBack);
@@ -108,21 +124,29 @@ impl Daemon {
                     let kind = &resource.kind;
                     tracing::warn!("the cluster's datastore has lost commits, as {kind} shows");
                     self.relist();
+                    self.doubt.is_certain();
                     self.verify();
                 }
             }
             Notice::Missed(_) => self.relist(),
             Notice::Outage { error, .. } if error.status() == 401 => self.lose(error.to_string()),
             Notice::Outage { followed, error } => {
-                if error.outage() {
+                let (since, server) = (Instant::now(), error.outage());
+                self.away.insert(followed.clone(), Away { since, server });
+                if server {
                     self.probe(error.to_string());
                 }
                 self.publisher.blind(followed, Some(error.to_string()));
             }
             Notice::Back(followed) => {
+                // One kind that the server refused for a moment is told by its new list: what has
+                // moved is judged, what has not costs nothing. An overloaded server that answers
+                // 429 or 500 is not asked about every object on top.
+                let away = self.away.remove(&followed);
                 self.publisher.blind(followed, None);
-                // Whatever it was, the state may be an older one.
-                self.verify();
+                if away.is_none_or(|away| away.doubtful(Instant::now())) {
+                    self.verify();
+                }
             }
         }
     }
@@ -171,6 +195,7 @@ impl Daemon {
         self.pipeline.away(&reason);
         self.publisher.cluster_down(reason);
         self.pipeline.connect(None);
+        self.doubt.rests();
         if let Some(forwarding) = self.forwarding.take() {
             forwarding.abort();
         }
@@ -179,19 +204,18 @@ impl Daemon {
 
     /// Compares every object with Git, and looks for what is in no inventory; soon again at most.
     pub(super) fn verify(&mut self) {
-        let now = Instant::now();
-        let next = self.verified.map_or(now, |at| at + BETWEEN);
-        if next > now {
-            self.doubt = Some(next);
-            return;
+        if self.doubt.arises(Instant::now()) {
+            self.compare_all();
         }
-        self.doubt = None;
-        self.verified = Some(now);
+    }
+
+    /// Compares every object with Git now.
+    pub(super) fn compare_all(&mut self) {
         self.sweep_pause = PAUSE;
         self.patrol.give_up();
         self.pipeline.verify();
         self.sweep.again();
-        self.verify.1 = now + self.verify.0;
+        self.verify.1 = Instant::now() + self.verify.0;
         self.handle(Event::Verify);
     }
 }

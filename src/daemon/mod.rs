@@ -16,6 +16,7 @@ mod boot;
 mod calls;
 mod cluster;
 mod connect;
+mod doubt;
 mod hear;
 mod host;
 mod owner;
@@ -152,8 +153,9 @@ struct Daemon {
     verify: (Duration, Instant),
     patrol: patrol::Patrol,
     /// When everything is compared because something gave cause.
-    doubt: Option<Instant>,
-    verified: Option<Instant>,
+    doubt: doubt::Doubt,
+    /// Watches that are out.
+    away: BTreeMap<String, cluster::Away>,
     /// When the disk was last asked whether there is room again.
     asked_room: Instant,
     /// The daemon is on its way out and begins nothing.
@@ -218,8 +220,8 @@ impl Daemon {
             silent: BTreeSet::new(),
             verify: (parts.verify, started + parts.verify),
             patrol: patrol::Patrol::idle(),
-            doubt: None,
-            verified: None,
+            doubt: doubt::Doubt::default(),
+            away: BTreeMap::new(),
             asked_room: started,
             ending: false,
             moved: BTreeSet::new(),
@@ -314,7 +316,7 @@ impl Daemon {
             Some(_) => self.verify.1.min(self.asked_room + ROOM),
             None => self.verify.1,
         };
-        let others = [due, resume, look, self.sweep.at(), self.patrol.next(), self.doubt];
+        let others = [due, resume, look, self.sweep.at(), self.patrol.next(), self.doubt.wake()];
         others.into_iter().flatten().fold(latest, Instant::min)
     }
 
@@ -497,7 +499,7 @@ impl Daemon {
         self.parted.retain(|key, _| self.graph.item(key).is_none());
         let beside = Beside {
             children: self.pipeline.render_children(),
-            parted: self.parted.iter().map(|(k, p)| (k.clone(), p.held())).collect(),
+            parted: self.parted.iter().flat_map(|(key, parted)| parted.held(key)).collect(),
             ending: self.workers.ends().cloned().collect(),
             suspended: self.state.suspended(),
             trouble: self.pipeline.history().trouble(),

@@ -8,7 +8,7 @@
 use super::Daemon;
 use crate::flux::{Key, Kustomization};
 use crate::logging::Message;
-use crate::pipeline::former;
+use crate::pipeline::{Together, former};
 use crate::plan::{Entry, Held, Owner, delete_set};
 use crate::render::ObjectId;
 use std::collections::BTreeMap;
@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 pub struct Parted {
     /// As far as it is known.
     kustomization: Kustomization,
+    /// Who lost it, together with what else waits under that digest.
+    lost_by: Option<Key>,
     waits: Waits,
 }
 
@@ -87,9 +89,11 @@ impl Waits {
 }
 
 impl Parted {
-    /// Everything that waits.
-    pub fn held(&self) -> Vec<Held> {
-        self.waits.held().cloned().collect()
+    /// Everything that waits, each with the Kustomization that it is shown under; `key` is this.
+    pub fn held(&self, key: &Key) -> Vec<(Key, Vec<Held>)> {
+        let end = |held: &Held| self.waits.end.as_ref() == Some(held);
+        let under = |held: &Held| self.lost_by.as_ref().filter(|_| end(held)).unwrap_or(key);
+        self.waits.held().map(|held| (under(held).clone(), vec![held.clone()])).collect()
     }
 
     /// True when its end is known to be due: it is not looked for again.
@@ -110,17 +114,23 @@ impl Parted {
 
 impl Daemon {
     fn parted_of(&mut self, kustomization: &Kustomization) -> &mut Parted {
-        let fresh = || Parted { kustomization: kustomization.clone(), waits: Waits::default() };
+        let fresh = || Parted {
+            kustomization: kustomization.clone(),
+            lost_by: None,
+            waits: Waits::default(),
+        };
         self.parted.entry(kustomization.key()).or_insert_with(fresh)
     }
 
-    /// Holds the end of most of what the record knows: a new entry, a wrong path or an emptied
-    /// repository looks like that, and was perhaps held already when the daemon stopped.
-    pub(super) fn hold_departed(&mut self, departed: Vec<Kustomization>, held: &Held) {
-        tell(held);
-        for kustomization in departed {
+    /// Holds the end of most of what one parent had, or of what the record knows: a new entry, a
+    /// wrong path or an emptied repository looks like that, and was perhaps held already when the
+    /// daemon stopped.
+    pub(super) fn hold_departed(&mut self, together: Together) {
+        let Together { parent, held, ends } = together;
+        tell(&held);
+        for kustomization in ends {
             let parted = self.parted_of(&kustomization);
-            parted.kustomization = kustomization;
+            (parted.kustomization, parted.lost_by) = (kustomization, Some(parent.clone()));
             (parted.waits.end, parted.waits.strays) = (Some(held.clone()), None);
         }
     }

@@ -61,8 +61,8 @@ impl Daemon {
     /// Begins the daily comparison, goes on with it, and makes up for one that had to wait.
     pub(super) fn compare(&mut self) {
         let now = Instant::now();
-        if self.doubt.is_some_and(|at| now >= at) {
-            self.verify();
+        if self.doubt.ripens(now) {
+            self.compare_all();
         }
         if now >= self.verify.1 {
             self.verify.1 = now + self.verify.0;

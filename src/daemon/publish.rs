@@ -26,7 +26,7 @@ pub struct Beside {
 }
 
 /// Deletions that wait, of items in the graph and of those that left it. What several wait for
-/// together is shown once, under the root that lost them.
+/// together is shown once, under who lost them.
 fn held(graph: &Graph, parted: &[(Key, Vec<Held>)]) -> Vec<HeldView> {
     let known = graph.items().map(|(key, item)| (key, item.held.as_slice()));
     let gone = parted.iter().map(|(key, held)| (key, held.as_slice()));
@@ -37,7 +37,9 @@ fn held(graph: &Graph, parted: &[(Key, Vec<Held>)]) -> Vec<HeldView> {
     let mut shown: HashMap<&str, usize> = HashMap::new();
     for (key, held) in all {
         if let Some(at) = shown.get(held.digest.as_str()) {
-            views[*at].owner = owner(&graph.root());
+            if views[*at].owner != owner(key) {
+                views[*at].owner = owner(&graph.root());
+            }
             continue;
         }
         shown.insert(&held.digest, views.len());

@@ -9,8 +9,8 @@ use super::parted::Parted;
 use crate::flux::{Key, Kind, Kustomization};
 use crate::graph::{Effect, Event};
 use crate::history::Trigger;
-use crate::pipeline::{Failure, Pipeline, Standing, Survey};
-use crate::plan::{Owner, cascade};
+use crate::pipeline::{Departed, Failure, Pipeline, Standing, Survey, Verdict};
+use crate::plan::Owner;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -61,9 +61,7 @@ impl Sweep {
 /// What a sweep found.
 pub struct Swept {
     /// Kustomizations of the inventory that Git does not declare.
-    pub departed: Vec<Kustomization>,
-    /// How many the inventory has in all.
-    pub known: usize,
+    pub departed: Departed,
     /// What is in no inventory.
     pub survey: Survey,
 }
@@ -71,8 +69,8 @@ pub struct Swept {
 /// Looks in the inventory and in the cluster.
 pub async fn look(pipeline: Arc<Pipeline>, standing: Standing) -> Result<Swept, Failure> {
     let survey = pipeline.survey(&standing).await?;
-    let (departed, known) = pipeline.departed(standing).await?;
-    Ok(Swept { departed, known, survey })
+    let departed = pipeline.departed(standing).await?;
+    Ok(Swept { departed, survey })
 }
 
 impl Daemon {
@@ -127,18 +125,13 @@ impl Daemon {
         // Not what was declared, or began to end, while the sweep was under way.
         let ends = |key: &Key| self.parted.get(key).is_some_and(Parted::ends);
         let gone = |key: &Key| self.graph.item(key).is_none() && !ends(key);
-        let departed: Vec<Kustomization> =
-            found.departed.into_iter().filter(|kustomization| gone(&kustomization.key())).collect();
-        let known = found.known;
-        let reason = |gone| format!("{gone} of {known} Kustomizations are not in Git any more");
-        let keys: Vec<Key> = departed.iter().map(Kustomization::key).collect();
-        if let Some(held) = cascade(&keys, known, reason) {
-            self.hold_departed(departed, &held);
-        } else {
-            for kustomization in departed {
-                tracing::info!("{} left Git while gitopsd was not running", kustomization.key());
-                self.part(kustomization);
-            }
+        let Verdict { free, waits } = found.departed.judge(&self.graph.root(), gone);
+        for together in waits {
+            self.hold_departed(together);
+        }
+        for kustomization in free {
+            tracing::info!("{} left Git while gitopsd was not running", kustomization.key());
+            self.part(kustomization);
         }
         if self.blind.is_empty() {
             self.strays(found.survey.found);

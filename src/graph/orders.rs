@@ -4,7 +4,7 @@ use super::{Effect, Graph, Item, Notices, Time};
 use crate::flux::{Key, Kind, Object};
 use crate::history::Trigger;
 use crate::pipeline::{Order, Problem, WorkOrders, deletes, keeps};
-use crate::plan::cascade;
+use crate::plan::children_lost;
 
 impl Graph {
     /// Registers what a Kustomization's render declares. Answers what must be ended.
@@ -46,13 +46,12 @@ impl Graph {
         self.notices.insert(parent.clone(), notices);
         self.cascades.remove(parent);
         let of_parent = |item: &Item| item.parent.as_ref() == Some(parent);
-        let had = self.items.values().chain(self.leaving.values()).filter(|i| of_parent(i)).count();
         let dropped = self.items.iter().filter(|(key, i)| of_parent(i) && !kept.contains(key));
         let gone: Vec<Key> = dropped.map(|(key, _)| key.clone()).collect();
         for key in gone {
             self.leave(key, now);
         }
-        self.hold_cascade(parent, had);
+        self.hold_cascade(parent);
         self.name_cycles(now);
         self.release_prunes(now)
     }
@@ -68,14 +67,15 @@ impl Graph {
     }
 
     /// Holds the end of several Kustomizations at once.
-    fn hold_cascade(&mut self, parent: &Key, had: usize) {
-        let child = |key: &Key, item: &Item| {
+    fn hold_cascade(&mut self, parent: &Key) {
+        // A repository beside each of them must not make them look like a few of many.
+        let child = |(key, item): &(&Key, &Item)| {
             item.parent.as_ref() == Some(parent) && key.kind == Kind::Kustomization
         };
-        let gone = self.leaving.iter().filter(|(key, item)| child(key, item));
-        let gone: Vec<Key> = gone.map(|(key, _)| key.clone()).collect();
-        let reason = |gone| format!("{parent} lost {gone} of its {had} children at once");
-        if let Some(held) = cascade(&gone, had, reason) {
+        let gone: Vec<Key> =
+            self.leaving.iter().filter(child).map(|(key, _)| key.clone()).collect();
+        let had = self.items.iter().filter(child).count() + gone.len();
+        if let Some(held) = children_lost(parent, &gone, had) {
             self.cascades.insert(parent.clone(), held);
         }
     }

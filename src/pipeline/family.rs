@@ -61,6 +61,38 @@ impl Family {
         false
     }
 
+    /// Everybody that a parent declared last.
+    pub fn children(&self, of: &Owner) -> impl Iterator<Item = &Owner> {
+        let of = of.clone();
+        let hangs = move |(_, parents): &(&Owner, &BTreeSet<Owner>)| parents.contains(&of);
+        self.parents.iter().filter(hangs).map(|(child, _)| child)
+    }
+
+    /// What each parent in force has lost: its children that are not, each with those of the
+    /// `gone` that hang from it or are it. A child may own nothing itself.
+    pub fn lost<'a>(
+        &self,
+        gone: impl Iterator<Item = &'a Owner>,
+        declared: &BTreeSet<Owner>,
+    ) -> BTreeMap<Owner, BTreeMap<Owner, BTreeSet<Owner>>> {
+        let mut lost: BTreeMap<Owner, BTreeMap<Owner, BTreeSet<Owner>>> = BTreeMap::new();
+        for owner in gone {
+            let mut seen = BTreeSet::from([owner]);
+            let mut asked = vec![owner];
+            while let Some(child) = asked.pop() {
+                for parent in self.parents.get(child).into_iter().flatten() {
+                    if declared.contains(parent) {
+                        let children = lost.entry(parent.clone()).or_default();
+                        children.entry(child.clone()).or_default().insert(owner.clone());
+                    } else if seen.insert(parent) {
+                        asked.push(parent);
+                    }
+                }
+            }
+        }
+        lost
+    }
+
     /// Everybody that hangs from one alone, at any depth.
     pub fn descendants(&self, of: &Owner) -> BTreeSet<Owner> {
         let mut found = BTreeSet::from([of.clone()]);

@@ -14,6 +14,7 @@
 //! the pure files of `plan`, waiting and retrying by `graph`.
 
 mod connection;
+mod departed;
 mod family;
 mod finalize;
 mod health;
@@ -35,6 +36,7 @@ mod vigil;
 mod write;
 
 pub use connection::Connection;
+pub use departed::{Departed, Together, Verdict};
 pub use family::Standing;
 pub use inputs::HostSecrets;
 pub use orders::{Order, Problem, SetAsideEntry, Sorted, WorkOrders, deletes, keeps, sort};

@@ -4,6 +4,7 @@
 //! objects is applied: a Kustomization that left while nobody was looking cannot be asked any
 //! more. In doubt its objects stay.
 
+use super::departed::Departed;
 use super::family::{Family, Standing};
 use super::kustomization::Run;
 use super::orders::{deletes, keeps};
@@ -12,6 +13,7 @@ use crate::flux::{Kustomization, Object};
 use crate::history::{History, HistoryError};
 use crate::plan::Owner;
 use serde_json::json;
+use std::collections::BTreeSet;
 
 /// The two policies.
 const DELETE: &str = "delete";
@@ -109,25 +111,23 @@ impl Run<'_> {
 impl Pipeline {
     /// Kustomizations of the inventory that left Git while nobody was looking, as far as the
     /// record knows them: all that are not in force, are not being ended, and that nobody who is
-    /// silent may declare; and how many it has in all.
-    pub async fn departed(
-        &self,
-        standing: Standing,
-    ) -> Result<(Vec<Kustomization>, usize), Failure> {
+    /// silent may declare.
+    pub async fn departed(&self, standing: Standing) -> Result<Departed, Failure> {
         self.database(move |history| {
-            let mut found = Vec::new();
             let owners = history.owners()?;
+            let known: BTreeSet<Owner> =
+                owners.iter().filter_map(|owner| Owner::parse(owner)).collect();
             let family = Family::new(&history.parents()?);
-            let known = owners.len();
-            for owner in owners.iter().filter_map(|owner| Owner::parse(owner)) {
-                let stands = standing.declared.contains(&owner)
-                    || standing.ending.contains(&owner)
-                    || family.may_stand(&owner, &standing);
+            let mut gone = Vec::new();
+            for owner in &known {
+                let stands = standing.declared.contains(owner)
+                    || standing.ending.contains(owner)
+                    || family.may_stand(owner, &standing);
                 if !stands {
-                    found.extend(stand_in(history, &owner)?);
+                    gone.extend(stand_in(history, owner)?);
                 }
             }
-            Ok((found, known))
+            Ok(Departed { gone, known, family, standing })
         })
         .await
     }

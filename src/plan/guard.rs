@@ -82,6 +82,11 @@ pub fn cascade(gone: &[Key], of: usize, reason: impl Fn(usize) -> String) -> Opt
     Some(Held { digest: delete_set(&ids), reason: reason(ids.len()), ids })
 }
 
+/// The same for the children that one parent has lost, `of` so many that it had.
+pub fn children_lost(parent: &Key, gone: &[Key], of: usize) -> Option<Held> {
+    cascade(gone, of, |gone| format!("{parent} lost {gone} of its {of} children at once"))
+}
+
 impl Guard {
     /// Splits stale objects into those that may be deleted now and those that are held.
     pub fn judge(&self, stale: Vec<ObjectId>) -> Judged {

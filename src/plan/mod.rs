@@ -31,7 +31,7 @@ pub use decide::{GOING, VANISHED, decide, finite, unfinished, vanished};
 pub use desired::{MANAGER, Owner, desired, label};
 pub use diff::{Difference, LAST_APPLIED, differences};
 pub use gate::Gate;
-pub use guard::{Guard, Held, Judged, cascade, delete_set, may_hold};
+pub use guard::{Guard, Held, Judged, cascade, children_lost, delete_set, may_hold};
 pub use inventory::{Entry, of_flux, opted_out, owned, stale};
 pub use order::{delete_order, early, stages};
 pub use trim::{Trimmed, scaled, scales, trim};

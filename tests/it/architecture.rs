@@ -22,7 +22,7 @@ const PURE: &[(&str, &str)] = &[
     ("apply", "managers refusal"),
     ("observe", "cause kstatus"),
     ("history", "word"),
-    ("pipeline", "family memory orders outcome"),
+    ("pipeline", "departed family memory orders outcome"),
     ("graph", "depends item orders schedule summary vigil"),
     ("api", "document"),
     (

@@ -450,6 +450,27 @@ fn a_request_that_is_never_answered_is_given_up_and_made_again() {
     });
 }
 
+#[test]
+fn a_watch_that_an_overloaded_server_refuses_for_a_moment_costs_no_comparison_of_the_rest() {
+    let bench = Bench::new();
+    let (watch, looks) = (bench.requests(Watch), pattern(&["configmaps/taken?"]));
+    for (code, reason) in [(429, "TooManyRequests"), (500, "InternalError")] {
+        // A watch that stood for less than a second is not renewed at once.
+        std::thread::sleep(Duration::from_millis(1100));
+        bench.proxy.inject(&watch, 2, answer(code, reason, "overloaded", &json!({})));
+        let before = bench.proxy.len();
+        bench.proxy.cut_off();
+        bench.world.eventually("it is refused", |_| bench.proxy.hits(&watch) > 0);
+        // Unseen by the watch: its new list tells of it.
+        bench.drifts();
+        assert_eq!(bench.proxy.hits(&watch), 2);
+        std::thread::sleep(Duration::from_secs(1));
+        assert_eq!(bench.proxy.asked(&looks, before), Vec::<String>::new(), "{code}");
+        bench.keeps();
+        bench.proxy.heal();
+    }
+}
+
 /// A Deployment that names one environment variable twice.
 fn twice(namespace: &str) -> String {
     let deployment = mk_deployment(namespace, "twice", "1");

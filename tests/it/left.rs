@@ -202,3 +202,60 @@ fn what_waits_of_a_kustomization_that_left_goes_by_its_own_digest_only() {
     world.eventually("confirmed, it goes", |world| !there(world, "stray"));
     world.eventually("nothing waits", |world| held(world, "going").is_empty());
 }
+
+#[test]
+fn all_children_of_one_parent_are_held_alike_over_a_restart_and_end_by_one_word() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let map = |name: &str| mk_config_map(&ns, name, "1");
+    let child = |name: &str| mk_kustomization(name, &format!("./apps/{name}"), "");
+    let parent =
+        [("one.yaml", child("one")), ("two.yaml", child("two")), ("a.yaml", map("of-the-parent"))];
+    let others: Vec<String> = (0..5).map(|number| format!("other-{number}")).collect();
+    let files: Vec<_> = others.iter().map(|name| [("a.yaml", map(name))]).collect();
+    let mut apps = vec![App { name: "parent", spec: "", files: &parent }];
+    let beside = others.iter().zip(&files);
+    apps.extend(beside.map(|(name, files)| App { name, spec: "", files }));
+    let repo = world.apps(&apps);
+    // One of the two declares another itself.
+    repo.write("apps/one/deep.yaml", &child("deep"));
+    for name in ["one", "two", "deep"] {
+        repo.write(&format!("apps/{name}/a.yaml"), &map(name));
+    }
+    push(&repo, "the children");
+    world.start();
+    world.settled();
+    let all = ["one", "two", "deep"];
+    assert!(all.iter().all(|name| there(&world, name)));
+
+    repo.remove("apps/parent/one.yaml");
+    repo.remove("apps/parent/two.yaml");
+    push(&repo, "the parent loses both");
+    world.eventually("they are held", |world| {
+        world.run(&["reconcile", "flux-system", "--with-source"]);
+        world.run(&["reconcile", "parent"]);
+        !held(world, "parent").is_empty()
+    });
+    let before = world.status()["held"].clone();
+    let reason = "Kustomization/flux-system/parent lost 2 of its 2 children at once";
+    assert_eq!(before.as_array().map(Vec::len), Some(1), "{before:#}");
+    assert_eq!(before[0]["reason"], reason);
+
+    // They are two of eight that the record knows, and three with what hangs from them.
+    assert_eq!(world.stop(), Some(0));
+    let said = world.log().len();
+    world.start();
+    world.eventually("they are held again", |world| {
+        world.log()[said..].contains(reason) || world.log()[said..].contains("left Git")
+    });
+    std::thread::sleep(A_WHILE);
+    assert!(all.iter().all(|name| there(&world, name)), "{}", &world.log()[said..]);
+    assert_eq!(world.status()["held"], before, "one digest, in the same words");
+
+    world.ok(&["confirm", before[0]["digest"].as_str().expect("a digest")]);
+    world.eventually("one word ends all", |world| {
+        all.iter().all(|name| !there(world, name)) && world.status()["held"] == json!([])
+    });
+    assert!(there(&world, "of-the-parent"));
+    assert!(others.iter().all(|name| there(&world, name)));
+}

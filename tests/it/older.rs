@@ -287,7 +287,7 @@ fn most_kustomizations_gone_at_once_while_we_are_down_wait_for_a_word() {
     world.eventually("both are held, and shown once", |world| held(world).len() == 1);
     assert!(names.iter().all(|name| there(&world, name)));
     let first = held(&world)[0].clone();
-    assert!(first["reason"].as_str().unwrap().contains("2 of 3 Kustomizations"), "{first:#}");
+    assert!(first["reason"].as_str().unwrap().contains("lost 2 of its 3 children"), "{first:#}");
     assert_eq!(first["owner"], "flux-system/flux-system", "{first:#}");
     assert_eq!(first["objects"].as_array().unwrap().len(), 2, "{first:#}");
     world.ok(&["confirm", first["digest"].as_str().unwrap()]);

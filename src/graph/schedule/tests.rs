@@ -318,6 +318,27 @@ fn the_line_names_what_is_wrong_before_what_waits_for_it() {
 }
 
 #[test]
+fn a_repository_is_no_child_that_a_loss_is_weighed_against() {
+    let repository = |name: &str| {
+        let manifest = json!({"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
+            "metadata": {"name": name, "namespace": "flux-system"},
+            "spec": {"interval": "1m", "url": format!("https://git.example/{name}.git")}});
+        let object = Object::read(&manifest).unwrap().unwrap();
+        Order { object, manifest, origin: None }
+    };
+    let sources = || vec![repository("x"), repository("y")];
+    let mut work = sources();
+    work.extend([order("a", json!({})), order("b", json!({}))]);
+    let mut graph = declared(work);
+    started(&mut graph, 3);
+    graph.handle(Event::Polled(source_key(), Ok(Some(revision("r2")))), 5);
+    graph.handle(Event::Rendered(key("flux-system"), orders("r2", sources())), 6);
+    let held: Vec<&str> = graph.cascades().map(|(_, held)| held.reason.as_str()).collect();
+    let root = "Kustomization/flux-system/flux-system";
+    assert_eq!(held, [format!("{root} lost 2 of its 2 children at once")]);
+}
+
+#[test]
 fn what_is_owed_is_done_whatever_asks_beside_it() {
     let by = || Trigger::Request { by: "root".into() };
     let mut graph = declared(vec![order("a", json!({}))]);
