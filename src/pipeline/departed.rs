@@ -84,8 +84,8 @@ impl Departed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::policy::former;
     use super::*;
+    use crate::pipeline::former;
 
     fn owner(name: &str) -> Owner {
         Owner { namespace: "n".into(), name: name.into() }
