@@ -1,13 +1,10 @@
-# What breaks on real boxes: disks, clocks, power.
+# What breaks on real boxes: disks and power.
 
 CASES+=(
-    keys_that_others_can_read_are_told_with_the_chmod_to_run
     a_full_disk_stops_no_healing_of_what_is_recorded_and_is_told
     a_read_only_state_directory_is_named_and_mended_by_a_restart
-    a_full_run_directory_is_named
     a_journal_that_is_gone_stops_nothing
     a_damaged_database_is_put_aside_and_the_inventory_rebuilt
-    a_clock_that_jumps_moves_no_object
     a_power_cut_in_the_middle_of_an_apply_converges_after_the_boot
 )
 
@@ -16,18 +13,6 @@ restart() {
     inside systemctl reset-failed gitopsd 2>/dev/null || true
     inside systemctl restart gitopsd
     eventually 90 'all is ready again' ready
-}
-
-keys_that_others_can_read_are_told_with_the_chmod_to_run() {
-    # The unit's copy is always private: what others can read is told where the file is read itself.
-    script <<'I'
-chmod 0644 /etc/gitopsd/credentials/age-key
-gitopsd check >/tmp/said || true
-grep -q 'chmod 0[46]00' /tmp/said
-chmod 0400 /etc/gitopsd/credentials/age-key
-gitopsd check >/tmp/said
-not grep -q 'chmod' /tmp/said
-I
 }
 
 a_full_disk_stops_no_healing_of_what_is_recorded_and_is_told() {
@@ -78,23 +63,6 @@ I
     restart
 }
 
-a_full_run_directory_is_named() {
-    script <<'I'
-systemctl stop gitopsd
-mkdir -p /run/gitopsd
-mount -t tmpfs -o size=64k,mode=0755,uid="$(id -u gitopsd)",gid="$(id -g gitopsd)" tmpfs /run/gitopsd
-systemctl start gitopsd || true
-head -c 1M /dev/zero >/run/gitopsd/filler || true
-I
-    # A render that finds no room for its workspace fails by name, and the rest goes on.
-    printf '# %s\n' "$(date +%N)" >>"$work/repos/flux-config/clusters/my-cluster/blaster/10-blaster-kustomization.yaml"
-    push 'while /run is full'
-    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
-    eventually 60 'the cause is told' holds 'No space left' inside gitopsd status
-    inside umount -l /run/gitopsd
-    restart
-}
-
 a_journal_that_is_gone_stops_nothing() {
     inside systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald.service 2>/dev/null
     healed 'without a journal'
@@ -121,37 +89,6 @@ a_damaged_database_is_put_aside_and_the_inventory_rebuilt() {
 
 gone() {
     [ -z "$(inside kubectl -n blaster get "$1" "$2" --ignore-not-found -o name)" ]
-}
-
-a_clock_that_jumps_moves_no_object() {
-    still >"$work/before"
-    # libfaketime stands in for a clock that is set while the daemon runs: two hours back, then a day
-    # ahead, as a box without a battery sees them.
-    script <<'I'
-mkdir -p /run/systemd/system/gitopsd.service.d
-lib=$(dpkg -L libfaketime | grep 'libfaketime.so.1$')
-cat >/run/systemd/system/gitopsd.service.d/90-clock.conf <<U
-[Service]
-Environment=LD_PRELOAD=$lib FAKETIME_TIMESTAMP_FILE=/run/gitopsd-clock FAKETIME_NO_CACHE=1 DONT_FAKE_MONOTONIC=1
-U
-echo +0 >/run/gitopsd-clock
-chmod 0644 /run/gitopsd-clock
-systemctl daemon-reload
-I
-    restart
-    echo -7200 | inside tee /run/gitopsd-clock >/dev/null
-    healed 'with the clock two hours back'
-    echo +86400 | inside tee /run/gitopsd-clock >/dev/null
-    healed 'with the clock a day ahead'
-    eventually 60 'all is ready' ready
-    script <<'I'
-rm /run/systemd/system/gitopsd.service.d/90-clock.conf
-systemctl daemon-reload
-I
-    restart
-    still >"$work/after"
-    # A heal moves generations of the object that was edited, and of no other.
-    diff <(grep -v blaster-dev "$work/before") <(grep -v blaster-dev "$work/after")
 }
 
 a_power_cut_in_the_middle_of_an_apply_converges_after_the_boot() {
