@@ -315,6 +315,8 @@ fn one_api_group_that_does_not_answer_blocks_the_prune_of_a_rebuild_and_nothing_
     let uid = world.uid("configmap", "keep");
     assert_eq!(world.stop(), Some(0));
     std::fs::remove_file(world.path("state/history.db")).unwrap();
+    // With the mirror there, the last revision may be applied first, and the prune be intent.
+    std::fs::remove_dir_all(world.path("state/mirrors")).unwrap();
     world.cluster().apply(&mk_dead_api());
     world.eventually("the group is known and does not answer", |world| {
         let service = world.cluster().get("", "apiservice", "v1.dead.example").unwrap_or_default();
@@ -335,7 +337,7 @@ fn one_api_group_that_does_not_answer_blocks_the_prune_of_a_rebuild_and_nothing_
     repo.write("apps/apps/more.yaml", &map(&world, "more", "3"));
     push(&repo, "and on");
     assert!(world.reconcile(), "{}", world.log());
-    assert!(there(&world, "gone"), "nobody can say what is in that group");
+    assert!(there(&world, "gone"), "nobody can say what is in that group: {}", world.log());
 
     world.cluster().kubectl_ok(&["delete", "apiservice", "v1.dead.example"]);
     world.eventually("once all groups answer it is pruned", |world| !there(world, "gone"));
