@@ -7,7 +7,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 fn started(world: &World) -> i64 {
-    world.status()["daemon"]["started_ms"].as_i64().unwrap_or_default()
+    let socket = world.path("run/api.sock");
+    let output = world.run(&["--socket", socket.to_str().expect("UTF-8"), "status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    status["daemon"]["started_ms"].as_i64().unwrap_or_default()
 }
 
 /// The verb at the daemon's own socket: what a wrong configuration says of it does not count.
