@@ -6,4 +6,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 GITOPSD_TEST_CUTS=all tests/run.sh
 tests/demo/run.sh
+tests/system/run.sh
 tests/bench/run.sh
