@@ -41,7 +41,7 @@ assert not bad, bad
 print(f"    {len(entries)} lines, of {len(kinds)} kinds", file=sys.stderr)
 P
     # journalctl -x explains them.
-    holds 'See what it does with' inside journalctl -x -u gitopsd
+    holds 'See each change with' inside journalctl -x -u gitopsd
 }
 
 a_kubeconfig_that_k3s_writes_anew_is_handed_over() {
