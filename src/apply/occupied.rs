@@ -23,7 +23,7 @@ impl Applier {
     /// what is not in `going`, is not this owner's, is marked to stay, or holds data. Other kinds
     /// hold nothing, and what is gone or on its way out takes nothing along any more. Where it
     /// cannot be told, that is what is named; an error only where nothing at all can be asked.
-    /// After [`ENOUGH`] no more is looked for.
+    /// After a hundred no more is looked for.
     pub async fn occupied(
         &self,
         id: &ObjectId,
