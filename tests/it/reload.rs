@@ -30,7 +30,6 @@ fn mk_world() -> World {
 }
 
 #[test]
-#[ignore = "its own mistake was mended, and it has not been seen to pass since"]
 fn a_right_configuration_is_taken_by_the_same_process_and_a_wrong_one_refused() {
     let world = mk_world();
     let (pid, first) = (world.pid(), started(&world));
