@@ -13,7 +13,9 @@
 mod cel;
 mod classify;
 mod duration;
+mod image;
 mod kustomization;
+mod pattern;
 mod root;
 mod semver;
 mod source;
@@ -21,10 +23,16 @@ mod source;
 pub use cel::{Expression, ExpressionError};
 pub use classify::{Class, SetAside, classify, is_flux_group};
 pub use duration::{format_duration, parse_duration};
+pub use image::{
+    AccessFrom, Author, DigestReflection, Direction, ImagePolicy, ImageRepository,
+    ImageUpdateAutomation, LabelSelector, NamespacedName, SigningKey, SigningKind, TagFilter,
+    TagOrder,
+};
 pub use kustomization::{
     CrossReference, Decryption, DeletionPolicy, Dependency, HealthCheck, HealthCheckExpr, Image,
     Kustomization, Patch, PostBuild, Selector, SubstituteFrom, SubstituteStrategy,
 };
+pub use pattern::Pattern;
 pub use root::{Root, root};
 pub use semver::{Range, Version};
 pub use source::{GitReference, GitRepository};

@@ -31,7 +31,8 @@ pub struct GitRepository {
 }
 
 /// What a source follows, in Flux's precedence: commit, name, semver, tag, branch.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(from = "RawReference")]
 pub enum GitReference {
     /// One commit; with a branch only that branch is fetched.
     Commit {
@@ -65,8 +66,8 @@ struct NameOnly {
     name: String,
 }
 
-impl GitReference {
-    fn from_raw(raw: RawReference) -> Self {
+impl From<RawReference> for GitReference {
+    fn from(raw: RawReference) -> Self {
         let said = |field: Option<String>| field.filter(|text| !text.is_empty());
         let branch = said(raw.branch);
         if let Some(sha) = said(raw.commit) {
@@ -104,7 +105,8 @@ impl GitRepository {
         reader.required::<String>("interval");
         let interval = reader.duration("interval");
         let timeout = reader.duration("timeout").unwrap_or(Duration::from_secs(60));
-        let reference = GitReference::from_raw(reader.field("ref").unwrap_or_default());
+        let reference =
+            reader.field("ref").unwrap_or_else(|| GitReference::from(RawReference::default()));
         if let GitReference::Commit { sha, .. } = &reference
             && (sha.len() != 40 || !sha.bytes().all(|b| b.is_ascii_hexdigit()))
         {

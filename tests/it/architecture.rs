@@ -14,7 +14,7 @@ use tree::{Reached, Tree};
 const PURE: &[(&str, &str)] = &[
     ("config", "fragment problem root settings"),
     ("logging", "message"),
-    ("flux", "cel classify duration kustomization root semver source"),
+    ("flux", "cel classify duration image kustomization pattern root semver source"),
     ("secrets", "age error plaintext sops store"),
     ("source", "credential error ignore select"),
     ("render", "document error finish kustomization manifest open reach redact substitute"),
