@@ -100,6 +100,24 @@ pub enum SourceError {
         /// Which key is wrong and how.
         cause: String,
     },
+    /// The key that is to sign commits cannot.
+    #[error("the signing key is not usable: {cause}")]
+    InvalidSigningKey {
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// A commit cannot be made as it was asked for.
+    #[error("cannot make the commit: {cause}")]
+    InvalidCommit {
+        /// Why.
+        cause: String,
+    },
+    /// A push cannot be made as it was asked for.
+    #[error("spec.git.push: {cause}")]
+    InvalidPush {
+        /// Why.
+        cause: String,
+    },
     /// No space left for the mirror.
     #[error("no space left on the disk: {cause}")]
     DiskFull {
@@ -157,6 +175,7 @@ impl SourceError {
                 true
             }
             InvalidUrl { .. } | InvalidRange { .. } | InvalidCredential { .. } => false,
+            InvalidSigningKey { .. } | InvalidCommit { .. } | InvalidPush { .. } => false,
             TooLarge { .. } | PathEscapes { .. } | PathNotFound { .. } => false,
         }
     }
@@ -198,6 +217,9 @@ impl SourceError {
                 "https needs username and password, or bearerToken; ssh needs identity and \
                  known_hosts; caFile is ca.crt in a Secret"
                     .into()
+            }
+            InvalidSigningKey { .. } => {
+                "an OpenSSH private key signs: ssh-keygen -t ed25519 -f KEY makes one".into()
             }
             _ => return None,
         };

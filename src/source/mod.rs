@@ -7,6 +7,11 @@
 //! The files of a revision are read through [`Tree`], which applies Flux's ignore rules, never
 //! checks anything out and serves a plain directory ([`Tree::from_dir`]) just as well.
 //!
+//! Automation edits a branch: [`Source::tip`] reads it as it is now, without a move of the revision
+//! in force; [`Tip::commit`] makes a commit in memory; [`Source::push`] sends it and never forces.
+//! Where somebody else was faster ([`PushError::Moved`]), the caller begins again at the tip.
+//! The pushed commit comes into force like any other, with the next poll.
+//!
 //! Everything here blocks; callers use a blocking thread. Nothing here watches a clock for the
 //! next poll, reads a Secret from a cluster, verifies signatures, recurses into submodules or
 //! fetches LFS objects. One process per directory: leftovers of a killed one are removed at open.
@@ -21,6 +26,7 @@
 //! Private keys lie in a directory of mode 0700 below the runtime directory (a tmpfs) while ssh
 //! runs, and nowhere else.
 
+mod commit;
 mod credential;
 mod directory;
 mod error;
@@ -28,13 +34,25 @@ mod fetch;
 mod ignore;
 mod mirror;
 mod poll;
+mod push;
 mod record;
+mod report;
 mod select;
+mod sign;
 mod ssh;
+mod target;
+mod tip;
 mod tree;
+mod wire;
+mod within;
 
+pub use commit::{Change, Commit, Person};
 pub use credential::{Auth, Credential};
 pub use error::{SourceError, public_url};
 pub use poll::{Poll, Remote, Snapshot, Source};
+pub use report::{PushError, Pushed};
 pub use select::Revision;
+pub use sign::SigningKey;
+pub use target::Push;
+pub use tip::Tip;
 pub use tree::{Entry, MAX_FILE, Tree};

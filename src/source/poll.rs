@@ -9,35 +9,30 @@
 //! commit is fetched once more into a fresh mirror and the record changes over to it; trees of the
 //! old one stay readable until the last of them is dropped.
 
-use super::credential::{Auth, Credential};
-use super::error::{SourceError, public_url, split_userinfo};
-use super::fetch::{self, Exchanged, Job, Login};
+use super::credential::Credential;
+use super::error::{SourceError, public_url};
+use super::fetch::{self, Exchanged, Job};
 use super::mirror::{Mirror, remove_others, set_aside};
 use super::record::{Record, replace, storage};
 use super::select::Revision;
-use super::ssh::{self, Session};
+use super::ssh;
 use super::tree::Tree;
+use super::wire::Wire;
+use super::within::{Limit, within};
 use crate::flux::GitReference;
-use crate::net;
-use crate::secrets::Plaintext;
-use base64::Engine;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Packs in a mirror before it is made anew: at one commit a day that is every seven weeks, and
 /// gix keeps two descriptors and two maps for each pack it has looked into.
-const MAX_PACKS: usize = 50;
+pub(super) const MAX_PACKS: usize = 50;
 
 /// Bytes below `objects/pack` at which a fetch is given up. A depth-1 fetch holds one state of the
 /// files; a configuration repository of 1 GiB is a mistake in the URL.
 const MAX_PACK_BYTES: u64 = 1 << 30;
-
-/// How often a running fetch is looked at.
-const TICK: Duration = Duration::from_millis(200);
 
 /// Subjects are cut here, in characters; Flux's events cut at 50, history has more room.
 const MAX_SUBJECT: usize = 200;
@@ -87,20 +82,32 @@ pub struct Snapshot {
 /// meanwhile waits.
 #[derive(Debug)]
 pub struct Source {
-    dir: PathBuf,
-    runtime: PathBuf,
+    pub(super) dir: PathBuf,
+    pub(super) runtime: PathBuf,
     state: Mutex<State>,
+    /// A push that outlived its caller; also keeps pushes one after the other.
+    pub(super) pushing: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Debug)]
-struct State {
-    mirror: Arc<Mirror>,
-    record: Option<Record>,
+pub(super) struct State {
+    pub mirror: Arc<Mirror>,
+    pub record: Option<Record>,
+    /// The commit that was last fetched to be edited; the mirror holds it in full.
+    pub tip: Option<String>,
     /// An exchange that outlived its poll.
     late: Option<JoinHandle<()>>,
     /// The last poll failed, and may have left locks: on a disk that turned read-only nobody can
     /// remove them, and every later fetch would stop at them.
     unclean: bool,
+}
+
+impl State {
+    /// Commits that need not be fetched.
+    pub(super) fn known(&self) -> Vec<String> {
+        let current = self.record.as_ref().map(|record| record.revision().commit);
+        current.into_iter().chain(self.tip.clone()).collect()
+    }
 }
 
 impl Source {
@@ -134,8 +141,9 @@ impl Source {
             Some(mirror) => mirror,
             None => Mirror::create(&dir, 1)?,
         };
-        let state = State { mirror: Arc::new(mirror), record, late: None, unclean: false };
-        Ok(Source { dir, runtime, state: Mutex::new(state) })
+        let state =
+            State { mirror: Arc::new(mirror), record, tip: None, late: None, unclean: false };
+        Ok(Source { dir, runtime, state: Mutex::new(state), pushing: Mutex::default() })
     }
 
     /// The last good revision, from disk.
@@ -149,53 +157,60 @@ impl Source {
 
     /// Asks the remote. Any error leaves the revision in force as it is.
     pub fn poll(&self, remote: &Remote) -> Result<Poll, SourceError> {
+        self.alone(remote, |state| self.poll_once(state, remote))
+    }
+
+    /// Runs something that fetches, while nothing else does.
+    pub(super) fn alone<T>(
+        &self,
+        remote: &Remote,
+        fetching: impl FnOnce(&mut State) -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
         let mut state = self.state();
         if state.late.as_ref().is_some_and(|late| !late.is_finished()) {
-            let url = public_url(&remote.url);
-            return Err(SourceError::Timeout { url, after: remote.timeout });
+            return Err(Limit::new(public_url(&remote.url), remote.timeout).passed());
         }
         state.late = None;
         if state.unclean {
             state.mirror.sweep();
         }
-        let polled = self.poll_once(&mut state, remote);
-        state.unclean = polled.is_err();
-        polled
+        let fetched = fetching(&mut state);
+        state.unclean = fetched.is_err();
+        fetched
     }
 
     fn poll_once(&self, state: &mut State, remote: &Remote) -> Result<Poll, SourceError> {
-        let deadline = Instant::now() + remote.timeout;
+        let limit = Limit::new(public_url(&remote.url), remote.timeout);
+        let record = |mirror: &Mirror, revision: &Revision| {
+            Record::new(&mirror.name(), &limit.url, revision, remote.ignore.as_deref())
+        };
         if state.mirror.is_broken() {
             tracing::warn!(dir = %self.dir.display(), "the mirror is damaged and is made anew");
             let fresh = Mirror::create(&self.dir, state.mirror.number() + 1)?;
-            let exchanged = self.exchange(state, &fresh, remote, None, deadline)?;
-            return self.take_over(state, fresh, remote, exchanged.choice.revision);
+            let exchanged = self.exchange(state, &fresh, remote, Vec::new(), &limit)?;
+            let record = record(&fresh, &exchanged.choice.revision);
+            return self.take_over(state, fresh, record);
         }
         let mirror = state.mirror.clone();
-        let known = state.record.as_ref().map(|record| record.revision().commit);
         let Exchanged { choice, fetched } =
-            self.exchange(state, &mirror, remote, known, deadline)?;
-        let record = Record::new(
-            &mirror.name(),
-            &public_url(&remote.url),
-            &choice.revision,
-            remote.ignore.as_deref(),
-        );
-        if state.record.as_ref() == Some(&record) {
+            self.exchange(state, &mirror, remote, state.known(), &limit)?;
+        let wanted = record(&mirror, &choice.revision);
+        if state.record.as_ref() == Some(&wanted) {
             return Ok(Poll::Unchanged);
         }
         if fetched && mirror.packs()? > MAX_PACKS {
             let fresh = Mirror::create(&self.dir, mirror.number() + 1)?;
-            let again = self.exchange(state, &fresh, remote, None, deadline);
-            match again
-                .and_then(|again| self.take_over(state, fresh, remote, again.choice.revision))
-            {
+            let again = self.exchange(state, &fresh, remote, Vec::new(), &limit);
+            match again.and_then(|again| {
+                let record = record(&fresh, &again.choice.revision);
+                self.take_over(state, fresh, record)
+            }) {
                 Ok(poll) => return Ok(poll),
                 // The old mirror has everything too; the next commit tries again.
                 Err(error) => tracing::warn!(%error, "the mirror could not be made anew"),
             }
         }
-        self.put_in_force(state, record)
+        self.put_in_force(state, wanted)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -204,107 +219,43 @@ impl Source {
     }
 
     /// Runs an exchange on its own thread, for as long as the deadline and the size allow.
-    fn exchange(
+    pub(super) fn exchange(
         &self,
         state: &mut State,
         mirror: &Mirror,
         remote: &Remote,
-        known: Option<String>,
-        deadline: Instant,
+        known: Vec<String>,
+        limit: &Limit,
     ) -> Result<Exchanged, SourceError> {
-        let timeout =
-            || SourceError::Timeout { url: public_url(&remote.url), after: remote.timeout };
-        let left = deadline.checked_duration_since(Instant::now()).ok_or_else(timeout)?;
-        let job = self.job(mirror, remote, known, left)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let (answer, answered) = mpsc::sync_channel(1);
-        let flag = stop.clone();
-        let work = move || {
-            // Nobody listens any more once the deadline has passed.
-            let _ = answer.send(fetch::run(&job, &flag));
+        let dirs = (self.dir.as_path(), self.runtime.as_path());
+        let wire = Wire::new(remote, dirs, limit.left()?)?;
+        let reference = remote.reference.clone();
+        let job = Job { mirror: mirror.path().to_owned(), wire, reference, known };
+        let too_large = || {
+            let what = limit.url.clone();
+            let grown = mirror.pack_bytes() > MAX_PACK_BYTES;
+            grown.then_some(SourceError::TooLarge { what, limit: MAX_PACK_BYTES })
         };
-        let thread = std::thread::Builder::new().name("git".into()).spawn(work);
-        let thread = thread.map_err(|error| storage("cannot start a thread", &error))?;
-        let given_up = loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match answered.recv_timeout(left.min(TICK)) {
-                Ok(result) => return result,
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    let url = public_url(&remote.url);
-                    let cause = "the transport gave up without a reason (see the journal)".into();
-                    return Err(SourceError::Protocol { url, cause });
-                }
-                Err(mpsc::RecvTimeoutError::Timeout) if left.is_zero() => break timeout(),
-                Err(mpsc::RecvTimeoutError::Timeout) => {}
+        match within(limit, move |stop| fetch::run(&job, stop), too_large) {
+            Ok(exchanged) => exchanged,
+            Err(given_up) => {
+                state.late = given_up.late;
+                Err(given_up.error)
             }
-            if mirror.pack_bytes() > MAX_PACK_BYTES {
-                let what = public_url(&remote.url);
-                break SourceError::TooLarge { what, limit: MAX_PACK_BYTES };
-            }
-        };
-        stop.store(true, Ordering::Relaxed);
-        state.late = Some(thread);
-        Err(given_up)
-    }
-
-    fn job(
-        &self,
-        mirror: &Mirror,
-        remote: &Remote,
-        known: Option<String>,
-        left: Duration,
-    ) -> Result<Job, SourceError> {
-        let auth = &remote.credential.auth;
-        let is_ssh = remote.url.starts_with("ssh://");
-        if is_ssh != matches!(auth, Auth::Ssh { .. }) {
-            let cause = if is_ssh {
-                "an ssh URL needs the keys identity and known_hosts"
-            } else {
-                "an ssh key is of no use for this URL"
-            };
-            return Err(SourceError::InvalidCredential { cause: cause.into() });
         }
-        let login = match auth {
-            Auth::None => Login::Nothing,
-            Auth::Bearer(token) => header(&[b"Authorization: Bearer ", token.expose()]),
-            Auth::Basic { user, password } if remote.url.starts_with("http://") => {
-                let pair = [user.as_bytes(), b":", password.expose()].concat();
-                let pair = Plaintext::new(pair);
-                let coded = base64::engine::general_purpose::STANDARD.encode(pair.expose());
-                let coded = Plaintext::new(coded.into());
-                header(&[b"Authorization: Basic ", coded.expose()])
-            }
-            Auth::Basic { user, password } => Login::Basic(user.clone(), password.clone()),
-            Auth::Ssh { identity, known_hosts, password } => {
-                let dirs = (self.dir.as_path(), self.runtime.as_path());
-                let password = password.as_ref();
-                Login::Ssh(Session::new(dirs, identity, known_hosts, password, left)?)
-            }
-        };
-        Ok(Job {
-            mirror: mirror.path().to_owned(),
-            url: wire_url(&remote.url),
-            reference: remote.reference.clone(),
-            known,
-            login,
-            trust: net::Trust { ca: remote.credential.ca.clone(), proxy_from_env: false },
-            timeout: left,
-        })
     }
 
-    /// Changes over to a fresh mirror.
-    fn take_over(
+    /// Changes over to a fresh mirror, which holds what the record names.
+    pub(super) fn take_over(
         &self,
         state: &mut State,
         fresh: Mirror,
-        remote: &Remote,
-        revision: Revision,
+        record: Record,
     ) -> Result<Poll, SourceError> {
-        let url = public_url(&remote.url);
-        let record = Record::new(&fresh.name(), &url, &revision, remote.ignore.as_deref());
         let old = std::mem::replace(&mut state.mirror, Arc::new(fresh));
         match self.put_in_force(state, record) {
             Ok(poll) => {
+                state.tip = None;
                 old.retire();
                 Ok(poll)
             }
@@ -327,23 +278,6 @@ impl Source {
         record.store(&self.dir)?;
         state.record = Some(record);
         Ok(Poll::New(snapshot))
-    }
-}
-
-fn header(parts: &[&[u8]]) -> Login {
-    Login::Header(Plaintext::new(parts.concat()))
-}
-
-/// The URL as the transport gets it: an ssh user stays (`git` if none is said), everything else
-/// before the `@` goes, since it was read into the credential.
-fn wire_url(url: &str) -> String {
-    match split_userinfo(url) {
-        Some(("ssh", user, rest)) => {
-            let user = user.split_once(':').map_or(user, |(user, _)| user);
-            format!("ssh://{user}@{rest}")
-        }
-        None if url.starts_with("ssh://") => url.replacen("ssh://", "ssh://git@", 1),
-        _ => public_url(url),
     }
 }
 

@@ -43,6 +43,11 @@ impl Record {
         }
     }
 
+    /// The same revision in another mirror.
+    pub(super) fn moved_to(&self, mirror: &str) -> Record {
+        Record { mirror: mirror.to_owned(), ..self.clone() }
+    }
+
     pub(super) fn revision(&self) -> Revision {
         Revision { name: self.name.clone(), commit: self.commit.clone() }
     }

@@ -80,6 +80,12 @@ impl Tree {
         Tree::new(root.to_string(), Files::Git { mirror, root }, ignore)
     }
 
+    /// All files of a git tree, whatever ignore rules say.
+    pub(super) fn whole(mirror: Arc<Mirror>, root: ObjectId) -> Tree {
+        let files = Files::Git { mirror, root };
+        Tree(Arc::new(Inner { rules: Rules::none(), id: root.to_string(), files }))
+    }
+
     fn new(id: String, files: Files, ignore: Option<&str>) -> Result<Tree, SourceError> {
         let bare = Tree(Arc::new(Inner { rules: Rules::new(&[], None), id, files }));
         let mut found = Vec::new();

@@ -16,6 +16,7 @@ mod idle; // what nothing costs
 mod init; // from a bare host to one that follows Git
 mod keys; // keygen and key show, judged by other tools
 mod left; // what left Git, what only seems to have, what is asked about first
+mod push; // commits of our own, sent to remotes of every kind
 mod observe; // watches, health, causes
 mod outage; // something that the daemon needs is away, and comes back
 mod owner; // which machine owns the cluster

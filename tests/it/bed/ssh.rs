@@ -1,7 +1,7 @@
 //! Git over SSH: OpenSSH's `sshd` on loopback, with host keys and a client key of its own.
 //!
 //! One key may log in, as the user who runs the test, and can do nothing but `git-upload-pack` and
-//! `git-receive-pack` below the root. sshd needs `/run/sshd` when it runs as root; it is made if
+//! `git-receive-pack` below the root; a file `read-only` there makes it a key that may not push. sshd needs `/run/sshd` when it runs as root; it is made if
 //! it is missing, as the package's own unit would.
 
 use super::children;
@@ -117,8 +117,12 @@ path=${{2-}}
 path=${{path#\'}}
 path=${{path%\'}}
 case "$verb $path" in *..*) exit 1 ;; esac
+if [ "$verb" = git-receive-pack ] && [ -e "{0}/read-only" ]; then
+    echo "ERROR: The key you are authenticating with has been marked as read only." >&2
+    exit 1
+fi
 case $verb in
-git-upload-pack | git-receive-pack) exec git "${{verb#git-}}" "{}/${{path#/}}" ;;
+git-upload-pack | git-receive-pack) exec git "${{verb#git-}}" "{0}/${{path#/}}" ;;
 esac
 echo "only git is served here" >&2
 exit 1
