@@ -196,7 +196,12 @@ fn read_order(reader: &mut Reader<'_>) -> Option<TagOrder> {
         reader.unsupported_field(&format!("policy.{name}"), false);
     }
     if let Some(RawRange { range: said }) = raw.semver {
-        match Range::parse(&said) {
+        // An empty range is any release to the library's reader of old, and refused by today's.
+        let parsed = match said.trim() {
+            "" => Err("empty: write '*' for any release".to_owned()),
+            said => Range::parse(said),
+        };
+        match parsed {
             Ok(range) => return Some(TagOrder::Semver { range, said }),
             Err(error) => reader.problems.push(format!("spec.policy.semver.range: {error}")),
         }
