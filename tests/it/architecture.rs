@@ -16,6 +16,7 @@ const PURE: &[(&str, &str)] = &[
     ("logging", "message"),
     ("flux", "cel classify duration image kustomization pattern root semver source"),
     ("secrets", "age error plaintext sops store"),
+    ("net", "error trust"),
     ("source", "credential error ignore report select target"),
     ("render", "document error finish kustomization manifest open reach redact substitute"),
     ("plan", "claims coming contest decide desired diff gate guard inventory order trim writer"),
