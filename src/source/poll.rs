@@ -287,7 +287,7 @@ impl Source {
             reference: remote.reference.clone(),
             known,
             login,
-            trust: net::Trust { ca: remote.credential.ca.clone(), proxy_from_env: false },
+            trust: net::Trust { ca: remote.credential.ca.clone(), ..net::Trust::default() },
             timeout: left,
         })
     }
