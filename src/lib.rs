@@ -33,6 +33,7 @@
 //! * [`flux`]: Flux's objects as the repository declares them
 //! * [`secrets`]: keys, sealed files, plaintext that cannot be printed
 //! * [`net`]: the one outbound HTTP client
+//! * [`registry`]: image registries: tags, digests, credentials
 //! * [`source`]: Git remotes, bare mirrors, the files of a revision
 //! * [`render`]: files in, manifests out
 //! * [`cluster`]: the API server, every call bounded
@@ -78,6 +79,7 @@ pub mod logging;
 pub mod flux;
 pub mod secrets;
 pub mod net;
+pub mod registry;
 pub mod source;
 pub mod render;
 pub mod cluster;

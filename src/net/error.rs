@@ -12,6 +12,18 @@ pub enum NetError {
         /// What is wrong with it.
         cause: String,
     },
+    /// The client certificate or its key cannot be used.
+    #[error("the client certificate is not usable: {cause}")]
+    BadCertificate {
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The Secret of a proxy cannot be used.
+    #[error("the proxy is not usable: {cause}")]
+    BadProxy {
+        /// What is wrong with it.
+        cause: String,
+    },
     /// No client could be built.
     #[error("cannot set up the HTTP client: {cause}")]
     Setup {
@@ -68,6 +80,12 @@ impl NetError {
             NetError::CertificateUntrusted { cause, .. } => Some(remedy(cause).into()),
             NetError::BadCa { .. } => {
                 Some("root.credentials.caFile, or ca.crt of a Secret, must be PEM".into())
+            }
+            NetError::BadCertificate { .. } => {
+                Some("the Secret needs ca.crt, or tls.crt and tls.key, or all three, in PEM".into())
+            }
+            NetError::BadProxy { .. } => {
+                Some("the Secret needs address, and username and password where wanted".into())
             }
             _ => None,
         }

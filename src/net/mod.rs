@@ -5,19 +5,19 @@
 //! registries, Cloudflare); [`configure_blocking`] applies the same [`Trust`] and limits to the
 //! blocking client that Git's transport builds for itself.
 //!
-//! A private CA is added to the system's roots, as Flux does with `ca.crt`. Proxies named in the
-//! environment are ignored unless [`Trust::proxy_from_env`] is set: a daemon should not change
-//! its routes because of a stray variable. A server certificate that is itself in the bundle is
-//! believed, as Go does and rustls does not: what `openssl req -x509` makes is a CA that serves.
-//! Name and dates are checked as ever. Not done yet: client certificates, and a proxy with its own
-//! credentials.
+//! A private CA is added to the system's roots, as Flux does with `ca.crt`. A server certificate
+//! that is itself in the bundle is believed, as Go does and rustls does not: what `openssl req
+//! -x509` makes is a CA that serves. Name and dates are checked as ever. A client certificate is
+//! shown to any server that asks for one; that proves who we are and gives nothing away. Proxies
+//! named in the environment are ignored unless [`Trust::proxy_from_env`] is set: a daemon should
+//! not change its routes because of a stray variable.
 
 mod error;
 mod tls;
 mod trust;
 
 pub use error::{NetError, causes, certificate_problem, innermost, remedy};
-pub use trust::Trust;
+pub use trust::{ClientCertificate, Proxy, Trust};
 
 use std::sync::Once;
 use std::time::Duration;
@@ -44,16 +44,29 @@ pub struct Client {
 impl Client {
     /// A client that gives up a request, its body included, after `timeout`.
     pub fn new(trust: &Trust, timeout: Duration) -> Result<Self, NetError> {
+        Client::build(builder(), trust, timeout)
+    }
+
+    /// The same, but an answer that redirects is handed to the caller, who knows which
+    /// credentials may go where.
+    pub fn without_redirects(trust: &Trust, timeout: Duration) -> Result<Self, NetError> {
+        Client::build(builder().redirect(reqwest::redirect::Policy::none()), trust, timeout)
+    }
+
+    fn build(
+        builder: reqwest::ClientBuilder,
+        trust: &Trust,
+        timeout: Duration,
+    ) -> Result<Self, NetError> {
         install_crypto();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("gitopsd/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT.min(timeout))
-            .timeout(timeout);
-        if !trust.proxy_from_env {
-            builder = builder.no_proxy();
-        }
-        if let Some(ca) = &trust.ca {
-            builder = builder.tls_backend_preconfigured(tls(ca)?);
+        let mut builder = builder.connect_timeout(CONNECT_TIMEOUT.min(timeout)).timeout(timeout);
+        builder = match proxy(trust)? {
+            Route::Environment => builder,
+            Route::Direct => builder.no_proxy(),
+            Route::Through(proxy) => builder.proxy(proxy),
+        };
+        if let Some(tls) = tls(trust)? {
+            builder = builder.tls_backend_preconfigured(tls);
         }
         let http = builder.build().map_err(|error| NetError::Setup { cause: innermost(&error) })?;
         Ok(Client { http })
@@ -103,17 +116,43 @@ pub fn configure_blocking(
 ) -> Result<reqwest::blocking::ClientBuilder, NetError> {
     install_crypto();
     let mut builder = builder.connect_timeout(CONNECT_TIMEOUT.min(timeout)).timeout(timeout);
-    if !trust.proxy_from_env {
-        builder = builder.no_proxy();
-    }
-    if let Some(ca) = &trust.ca {
-        builder = builder.tls_backend_preconfigured(tls(ca)?);
+    builder = match proxy(trust)? {
+        Route::Environment => builder,
+        Route::Direct => builder.no_proxy(),
+        Route::Through(proxy) => builder.proxy(proxy),
+    };
+    if let Some(tls) = tls(trust)? {
+        builder = builder.tls_backend_preconfigured(tls);
     }
     Ok(builder)
 }
 
+fn builder() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().user_agent(concat!("gitopsd/", env!("CARGO_PKG_VERSION")))
+}
+
+/// How requests leave.
+enum Route {
+    Environment,
+    Direct,
+    Through(reqwest::Proxy),
+}
+
+fn proxy(trust: &Trust) -> Result<Route, NetError> {
+    let Some(Proxy { address, login }) = &trust.proxy else {
+        return Ok(if trust.proxy_from_env { Route::Environment } else { Route::Direct });
+    };
+    let bad = |error: reqwest::Error| NetError::BadProxy { cause: innermost(&error.without_url()) };
+    let mut proxy = reqwest::Proxy::all(address).map_err(bad)?;
+    if let Some((user, password)) = login {
+        // Read from text by `Proxy::from_secret`.
+        proxy = proxy.basic_auth(user, &String::from_utf8_lossy(password.expose()));
+    }
+    Ok(Route::Through(proxy))
+}
+
 /// Names what made a request fail.
-fn failed(error: reqwest::Error) -> NetError {
+pub fn failed(error: reqwest::Error) -> NetError {
     let host = error.url().and_then(|url| url.host_str()).unwrap_or_default().to_owned();
     let error = error.without_url();
     match certificate_problem(&error) {
@@ -130,7 +169,7 @@ mod tests {
     #[test]
     fn a_bundle_without_certificates_is_refused() {
         for pem in [&b""[..], b"not a certificate"] {
-            let trust = Trust { ca: Some(pem.to_vec()), proxy_from_env: false };
+            let trust = Trust { ca: Some(pem.to_vec()), ..Trust::default() };
             let error = Client::new(&trust, Duration::from_secs(1)).unwrap_err();
             assert!(matches!(error, NetError::BadCa { .. }), "{error}");
             assert!(!error.retry());

@@ -1,27 +1,46 @@
 //! TLS: which server certificates are believed.
 
 use super::error::{NetError, is_ca};
+use super::trust::{ClientCertificate, Trust};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 use std::sync::Arc;
 
-/// TLS that believes the system's CAs and a bundle.
-pub(super) fn tls(ca: &[u8]) -> Result<rustls::ClientConfig, NetError> {
-    let bundle = certificates(ca)?;
+/// TLS by what a [`Trust`] says, or nothing where reqwest's own does: that believes the system's
+/// CAs and shows no certificate.
+pub(super) fn tls(trust: &Trust) -> Result<Option<rustls::ClientConfig>, NetError> {
+    if trust.ca.is_none() && trust.certificate.is_none() && !trust.unverified {
+        return Ok(None);
+    }
     let setup = |error: rustls::Error| NetError::Setup { cause: error.to_string() };
+    let bundle = trust.ca.as_deref().map(certificates).transpose()?.unwrap_or_default();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let inner = Verifier::new_with_extra_roots(bundle.clone(), provider.clone())
         .map_err(|error| NetError::BadCa { cause: error.to_string() })?;
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+    let unverified = trust.unverified;
+    let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(setup)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Bundled { inner, bundle }))
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(Arc::new(Bundled { inner, bundle, unverified }));
+    let mut config = match &trust.certificate {
+        None => config.with_no_client_auth(),
+        Some(ClientCertificate { chain, key }) => {
+            let bad = |cause: String| NetError::BadCertificate { cause };
+            let chain = certificates(chain).map_err(|error| match error {
+                NetError::BadCa { cause } => bad(format!("tls.crt: {cause}")),
+                other => other,
+            })?;
+            // The parser's words could quote a piece of the key.
+            let key = PrivateKeyDer::from_pem_slice(key.expose())
+                .map_err(|_| bad("tls.key holds no private key in PEM".into()))?;
+            config.with_client_auth_cert(chain, key).map_err(|error| bad(error.to_string()))?
+        }
+    };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    Ok(Some(config))
 }
 
 /// Believes what the bundle's CAs have signed, and the bundle's own certificates.
@@ -29,6 +48,8 @@ pub(super) fn tls(ca: &[u8]) -> Result<rustls::ClientConfig, NetError> {
 struct Bundled {
     inner: Verifier,
     bundle: Vec<CertificateDer<'static>>,
+    /// Any certificate will do.
+    unverified: bool,
 }
 
 impl ServerCertVerifier for Bundled {
@@ -40,6 +61,9 @@ impl ServerCertVerifier for Bundled {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.unverified {
+            return Ok(ServerCertVerified::assertion());
+        }
         let verdict = self.inner.verify_server_cert(own, between, name, ocsp, now);
         let Err(rustls::Error::InvalidCertificate(why)) = &verdict else { return verdict };
         // Both verdicts come after the dates were found good: webpki looks at these first.
@@ -111,7 +135,7 @@ mod tests {
         let bundle = certificates(bundle.as_bytes()).expect("PEM");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let inner = Verifier::new_with_extra_roots(bundle.clone(), provider).expect("roots");
-        let verifier = Bundled { inner, bundle };
+        let verifier = Bundled { inner, bundle, unverified: false };
         let verdict = |certificate: &rcgen::Certificate, host: &'static str| {
             let name = ServerName::try_from(host).expect("a name");
             let now = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
