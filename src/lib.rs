@@ -19,6 +19,10 @@
 //! when. [`daemon`] is the loop around it: events go into the graph, effects come out and are
 //! carried out by bounded workers. [`api`] shows the same state to the verbs of [`cli`].
 //!
+//! The way back, from a registry into Git, is as short: the tags of an image, the one that a policy
+//! chooses, the bytes of a marked value, a commit on the branch. Each is a step of [`pipeline`] too,
+//! started by [`graph`] when the one before has found something new.
+//!
 //! Before the first write of a run, the run and the union of old and new inventory are stored.
 //! Whatever is killed after that, the next ordinary run is the recovery.
 //!
@@ -41,7 +45,7 @@
 //! * [`image`]: which tag is the latest, where it is written, what the commit says
 //! * [`apply`]: probes for a plan, and carries it out
 //! * [`observe`]: health, its causes, drift
-//! * [`history`]: runs, changes, inventory
+//! * [`history`]: runs, changes, inventory, images
 //! * [`pipeline`]: the steps of one run and one poll, in turn
 //! * [`graph`]: all items, what they wait for, what is due
 //! * [`api`]: the Unix socket, both ends
@@ -58,7 +62,7 @@
 //!
 //! The state directory, `/var/lib/gitopsd`, survives everything but a purge:
 //!
-//! * `history.db`: runs, changes and inventory in SQLite (`-wal`, `-shm` beside it);
+//! * `history.db`: runs, changes, inventory, tags and commits in SQLite (`-wal`, `-shm` beside it);
 //!   `history.db.corrupt-N` is a damaged one put aside, see [`history`];
 //! * `state.json`: suspends and confirmations, which outlive a lost database;
 //! * `reserve`: 4 MiB that are given up when the disk is full, so that what runs is recorded;

@@ -11,6 +11,7 @@ cd "$(dirname "$0")/.."
 
 stage 'format' cargo fmt --check
 stage 'test bed' build_tools
+stage 'pipeline of the example' tests/ci.sh
 stage 'lints' cargo clippy --release --all-targets --locked -- -D warnings
 stage 'docs' env RUSTDOCFLAGS=-Dwarnings cargo doc --release --no-deps --document-private-items --locked
 stage 'tests (gitopsd is built first: minutes without a word)' cargo test --release --locked

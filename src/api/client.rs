@@ -4,7 +4,7 @@ use super::document::{
     Accepted, ConfirmAsk, Document, Fault, ReconcileAsk, ReloadAsk, ResumeAsk, RunDetail, RunView,
     SuspendAsk, VERSION,
 };
-use crate::pipeline::Preview;
+use crate::pipeline::{ImageView, Preview};
 use http::{Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
@@ -152,6 +152,11 @@ impl Client {
     /// The plan that a run would execute.
     pub async fn diff(&self, name: Option<&str>) -> Result<Vec<Preview>, ApiError> {
         self.get(&format!("/v1/diff{}", query(&[("name", name)]))).await
+    }
+
+    /// The image policies, or those of one name with their candidates.
+    pub async fn images(&self, name: Option<&str>) -> Result<Vec<ImageView>, ApiError> {
+        self.get(&format!("/v1/images{}", query(&[("name", name)]))).await
     }
 
     /// The latest runs, newest first.

@@ -143,6 +143,9 @@ pub struct ReconcileAsk {
     /// Ask the source first.
     #[serde(default)]
     pub with_source: bool,
+    /// The name is that of an image object: from its registry to what runs it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub image: bool,
 }
 
 /// Body of `POST /v1/suspend`.
@@ -260,6 +263,24 @@ pub struct RunView {
     pub message: String,
     /// Objects written or deleted.
     pub changes: u64,
+    /// Images that an automation had committed in this revision.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ReplacedView>,
+}
+
+/// One image that an automation replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplacedView {
+    /// The policy that chose it, `namespace/name`.
+    pub policy: String,
+    /// The automation that committed it, `namespace/name`.
+    pub automation: String,
+    /// File in Git, with the line.
+    pub file: String,
+    /// What stood there.
+    pub old: String,
+    /// What stands there now.
+    pub new: String,
 }
 
 /// One run in full: `GET /v1/history/RUN`.

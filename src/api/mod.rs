@@ -22,6 +22,7 @@ mod serve;
 pub use client::{ApiError, Client};
 pub use document::{
     Accepted, ChangeView, ClusterView, ConfirmAsk, DaemonView, Document, Fault, Handed, HeldView,
-    ReconcileAsk, ReloadAsk, ResumeAsk, RunDetail, RunView, SuspendAsk, SuspendView, VERSION,
+    ReconcileAsk, ReloadAsk, ReplacedView, ResumeAsk, RunDetail, RunView, SuspendAsk, SuspendView,
+    VERSION,
 };
 pub use serve::{Command, Handle, Refused, serve};

@@ -2,9 +2,9 @@
 //!
 //! The database is asked on the blocking pool: a slow card must not hold up other answers.
 
-use super::document::{ChangeView, RunDetail, RunView};
+use super::document::{ChangeView, ReplacedView, RunDetail, RunView};
 use super::serve::Refused;
-use crate::history::{Change, History, HistoryError, RunId, RunRow, Trigger, Verdict};
+use crate::history::{Change, History, HistoryError, Push, RunId, RunRow, Trigger, Verdict};
 use std::sync::Arc;
 
 type Shared = Arc<History>;
@@ -17,7 +17,9 @@ pub async fn runs(
 ) -> Result<Vec<RunView>, Refused> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let rows = ask(history, move |history| {
-        let Some(name) = name else { return Ok(Some(history.runs(None, limit)?)) };
+        let Some(name) = name else {
+            return linked(history, history.runs(None, limit)?).map(Some);
+        };
         let Some(owners) = owners(history, &name)? else { return Ok(None) };
         let mut rows = Vec::new();
         for owner in owners {
@@ -25,10 +27,10 @@ pub async fn runs(
         }
         rows.sort_by_key(|row| std::cmp::Reverse(row.id));
         rows.truncate(limit);
-        Ok(Some(rows))
+        linked(history, rows).map(Some)
     });
     match rows.await? {
-        Some(rows) => Ok(rows.into_iter().map(view).collect()),
+        Some(rows) => Ok(rows),
         None => {
             let hint = "gitopsd status lists every name".to_owned();
             Err(Refused::new(404, "no run of that name is recorded", Some(hint)))
@@ -43,10 +45,13 @@ pub async fn run(history: Shared, said: String) -> Result<RunDetail, Refused> {
         Refused::new(404, &format!("there is no run {said:?}"), Some(hint))
     };
     let id: i64 = said.parse().map_err(|_| unknown())?;
-    let found = ask(history, move |history| history.run(RunId(id))).await?;
-    let (row, changes) = found.ok_or_else(unknown)?;
-    let steps = row.steps.clone();
-    Ok(RunDetail { run: view(row), objects: changes.into_iter().map(change).collect(), steps })
+    let found = ask(history, move |history| {
+        let Some((row, changes)) = history.run(RunId(id))? else { return Ok(None) };
+        let steps = row.steps.clone();
+        Ok(linked(history, vec![row])?.pop().map(|run| (run, steps, changes)))
+    });
+    let (run, steps, changes) = found.await?.ok_or_else(unknown)?;
+    Ok(RunDetail { run, objects: changes.into_iter().map(change).collect(), steps })
 }
 
 async fn ask<T: Send + 'static>(
@@ -75,6 +80,41 @@ fn owners(history: &History, said: &str) -> Result<Option<Vec<String>>, HistoryE
     Ok((!owners.is_empty()).then_some(owners))
 }
 
+/// The runs as they are shown, each with the images that its commit brought.
+fn linked(history: &History, rows: Vec<RunRow>) -> Result<Vec<RunView>, HistoryError> {
+    let mut shas: Vec<&str> = rows.iter().filter_map(brought).collect();
+    shas.sort_unstable();
+    shas.dedup();
+    let pushes = history.pushes_of(&shas)?;
+    let views = rows.into_iter().map(|row| {
+        let sha = brought(&row).map(str::to_owned);
+        let of = pushes.iter().filter(|push| Some(&push.sha) == sha.as_ref());
+        let images = of.flat_map(replaced).collect();
+        RunView { images, ..view(row) }
+    });
+    Ok(views.collect())
+}
+
+/// The commit that a run brought in: one that healed, say, brought nothing of its commit.
+fn brought(row: &RunRow) -> Option<&str> {
+    let brings = !matches!(
+        row.trigger,
+        Trigger::Drift | Trigger::Health | Trigger::Verify | Trigger::Values | Trigger::Prune
+    );
+    row.revision.split_once("sha1:").map(|(_, sha)| sha).filter(|_| brings)
+}
+
+fn replaced(push: &Push) -> Vec<ReplacedView> {
+    let shown = push.changes.iter().map(|change| ReplacedView {
+        policy: change.policy.clone(),
+        automation: push.automation.clone(),
+        file: format!("{}:{}", change.file, change.line),
+        old: change.old.clone(),
+        new: change.new.clone(),
+    });
+    shown.collect()
+}
+
 fn view(row: RunRow) -> RunView {
     let trigger = match &row.trigger {
         Trigger::Request { by } => format!("request by {by}"),
@@ -92,6 +132,7 @@ fn view(row: RunRow) -> RunView {
         verdict: row.verdict.map_or("running", Verdict::as_str).to_owned(),
         message: row.message,
         changes: u64::from(row.changes),
+        images: Vec::new(),
     }
 }
 

@@ -10,7 +10,7 @@ use super::document::{
 use super::past;
 use super::peer::{Peer, Right};
 use crate::history::History;
-use crate::pipeline::Preview;
+use crate::pipeline::{ImageView, Preview};
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn};
@@ -33,7 +33,7 @@ use tokio::time::timeout;
 const CONNECTIONS: usize = 32;
 /// Largest request body: commands are a few hundred bytes.
 const BODY: usize = 64 << 10;
-/// The same for a reload: seven credentials, of which a kubeconfig with its 3 KiB is the largest
+/// The same for a reload: eight credentials, of which a kubeconfig with its 3 KiB is the largest
 /// that anybody has seen. Only root may send one.
 const CREDENTIALS: usize = 1 << 20;
 /// Time for the request's headers.
@@ -76,6 +76,8 @@ pub enum Command {
         name: Option<String>,
         /// Ask the source first.
         with_source: bool,
+        /// The name is that of an image object.
+        image: bool,
         /// Who asks.
         by: String,
         /// Where the answer goes.
@@ -87,6 +89,13 @@ pub enum Command {
         name: Option<String>,
         /// Where the answer goes.
         reply: oneshot::Sender<Result<Vec<Preview>, Refused>>,
+    },
+    /// Show the image policies.
+    Images {
+        /// All when absent; the candidates of one otherwise.
+        name: Option<String>,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Vec<ImageView>, Refused>>,
     },
     /// Stop an item.
     Suspend {
@@ -228,6 +237,7 @@ fn router(shared: Shared) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/reconcile", post(reconcile))
         .route("/v1/diff", get(diff))
+        .route("/v1/images", get(images))
         .route("/v1/history", get(history))
         .route("/v1/history/{run}", get(run))
         .route("/v1/suspend", post(suspend))
@@ -322,9 +332,9 @@ async fn reconcile(
     Extension(peer): Extension<Peer>,
     Body(ask): Body<ReconcileAsk>,
 ) -> Answer<Accepted> {
-    let ReconcileAsk { name, with_source } = ask;
+    let ReconcileAsk { name, with_source, image } = ask;
     let by = peer.name;
-    put(&shared, |reply| Command::Reconcile { name, with_source, by, reply }).await
+    put(&shared, |reply| Command::Reconcile { name, with_source, image, by, reply }).await
 }
 
 #[derive(Deserialize)]
@@ -337,6 +347,13 @@ async fn diff(
     Query(Named { name }): Query<Named>,
 ) -> Answer<Vec<Preview>> {
     put(&shared, |reply| Command::Diff { name, reply }).await
+}
+
+async fn images(
+    State(shared): State<Shared>,
+    Query(Named { name }): Query<Named>,
+) -> Answer<Vec<ImageView>> {
+    put(&shared, |reply| Command::Images { name, reply }).await
 }
 
 async fn suspend(

@@ -74,7 +74,12 @@ fn list(runs: &[RunView], terminal: &Terminal) -> String {
     for run in runs {
         let failed = run.verdict == "failed";
         // The commit made a change; why it failed matters more than its subject.
-        let last = if failed { &run.message } else { &run.subject };
+        let images: Vec<String> = run.images.iter().map(words::replaced).collect();
+        let last = match (failed, images.is_empty()) {
+            (true, _) => run.message.clone(),
+            (false, true) => run.subject.clone(),
+            (false, false) => images.join(", "),
+        };
         table.row(vec![
             run.run.as_str().into(),
             local(run.started_ms).into(),
@@ -84,7 +89,7 @@ fn list(runs: &[RunView], terminal: &Terminal) -> String {
             words::revision(&run.revision).into(),
             run.trigger.as_str().into(),
             words::brief(run.author.split(" <").next().unwrap_or_default(), 20).into(),
-            words::brief(last, 72).into(),
+            words::brief(&last, 72).into(),
         ]);
     }
     table.render(terminal.color())
@@ -118,6 +123,10 @@ fn detail(found: &RunDetail, terminal: &Terminal) -> String {
         if !value.is_empty() {
             text.push_str(&format!("  {name:<10} {value}\n"));
         }
+    }
+    for image in &run.images {
+        let told = format!("{} ({})", words::replaced(image), image.file);
+        text.push_str(&format!("  {:<10} {told}\n", "image"));
     }
     if !found.steps.is_empty() {
         let steps: Vec<String> =
@@ -161,6 +170,7 @@ mod tests {
             verdict: "succeeded".into(),
             message: String::new(),
             changes: 1,
+            images: Vec::new(),
         };
         let terminal = Terminal::new(Some(false), false);
         let table = list(std::slice::from_ref(&run), &terminal);

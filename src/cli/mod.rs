@@ -19,6 +19,7 @@ mod completions;
 mod confirm;
 mod diff;
 mod history;
+mod images;
 mod init;
 mod key;
 mod keygen;
@@ -127,6 +128,7 @@ enum Verb {
     Diff(diff::Args),
     Confirm(confirm::Args),
     History(history::Args),
+    Images(images::Args),
     Suspend(suspend::Args),
     Resume(resume::Args),
     Reload(reload::Args),
@@ -181,6 +183,7 @@ impl Cli {
             Verb::Diff(args) => block_on(diff::run(&context, &args)),
             Verb::Confirm(args) => block_on(confirm::run(&context, args)),
             Verb::History(args) => block_on(history::run(&context, &args)),
+            Verb::Images(args) => block_on(images::run(&context, &args)),
             Verb::Suspend(args) => block_on(suspend::run(&context, args)),
             Verb::Resume(args) => block_on(resume::run(&context, args)),
             Verb::Reload(args) => block_on(reload::run(&context, &args)),

@@ -15,6 +15,7 @@ const EXAMPLES: &str = "EXAMPLES
   gitopsd reconcile --with-source          ask the Git remotes first
   gitopsd reconcile apps --timeout 15m     one of them, with patience
   gitopsd reconcile apps --no-wait         only ask for it
+  gitopsd reconcile image blaster-dev      scan, choose, commit, deploy
 
 EXIT CODES
   0 settled and ready   1 not ready, not within the timeout, suspended (if named),
@@ -24,12 +25,17 @@ EXIT CODES
 /// How long the daemon has to show that it has begun; it does so before it answers, or at once.
 const BEGIN: Duration = Duration::from_secs(2);
 
+/// How long before it is due an item of an image's chain counts as under way, milliseconds.
+const IMAGE: i64 = 1500;
+
 /// Run now, and follow until it has settled
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME; everything when absent
-    name: Option<String>,
+    /// NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME; everything when absent. `image NAME` is an
+    /// ImagePolicy or ImageRepository, from its registry to what runs it
+    #[arg(value_name = "NAME", num_args = 0..=2)]
+    names: Vec<String>,
     /// Ask the Git remotes first
     #[arg(long)]
     with_source: bool,
@@ -41,19 +47,44 @@ pub struct Args {
     timeout: Duration,
 }
 
+/// What the names ask for.
+fn asks(args: &Args) -> Result<ReconcileAsk, String> {
+    let with_source = args.with_source;
+    match args.names.as_slice() {
+        [] => Ok(ReconcileAsk { with_source, ..ReconcileAsk::default() }),
+        [name] => Ok(ReconcileAsk { name: Some(name.clone()), with_source, image: false }),
+        [image, name] if image == "image" => {
+            Ok(ReconcileAsk { name: Some(name.clone()), with_source, image: true })
+        }
+        several => Err(format!("one name is enough, not {}", several.join(" and "))),
+    }
+}
+
 /// Asks and follows.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
+    let ask = match asks(args) {
+        Ok(ask) => ask,
+        Err(wrong) => {
+            context.terminal.error(&wrong);
+            return Ok(Exit::Usage);
+        }
+    };
     let client = context.client();
     let before = client.status(None).await?.serial;
-    let ask = ReconcileAsk { name: args.name.clone(), with_source: args.with_source };
     let accepted = client.reconcile(&ask).await?;
     if args.no_wait {
         return asked(context, &accepted);
     }
     let deadline = Instant::now() + args.timeout;
-    let keys = args.name.as_ref().map(|_| accepted.keys);
-    let named = args.name.is_some();
-    let mut follower = Follower { keys, named, sources: args.with_source, told: BTreeMap::new() };
+    let named = ask.name.is_some();
+    let mut follower = Follower {
+        keys: named.then_some(accepted.keys),
+        named,
+        sources: args.with_source,
+        // A commit waits that long for what is chosen together with its cause.
+        about: if ask.image { IMAGE } else { 0 },
+        told: BTreeMap::new(),
+    };
     let followed = timeout_at(deadline, follower.follow(context, &client, before)).await;
     let late = match followed {
         Ok(document) => document.map(|_| false)?,
@@ -104,7 +135,8 @@ pub async fn first(context: &Context, limit: Duration) -> anyhow::Result<First> 
             Err(error) => return Err(error.into()),
         }
     };
-    let mut follower = Follower { keys: None, named: false, sources: true, told: BTreeMap::new() };
+    let told = BTreeMap::new();
+    let mut follower = Follower { keys: None, named: false, sources: true, about: 0, told };
     let deadline = began + limit;
     let mut late = false;
     loop {
@@ -154,6 +186,8 @@ struct Follower {
     named: bool,
     /// With everything: the sources too.
     sources: bool,
+    /// How long before it is due an item counts as under way, milliseconds.
+    about: i64,
     /// What was told of each item last.
     told: BTreeMap<String, String>,
 }
@@ -186,7 +220,7 @@ impl Follower {
     fn items<'a>(&self, document: &'a Document) -> Vec<&'a ItemView> {
         let ours = |item: &&ItemView| match &self.keys {
             Some(keys) => keys.contains(&key(item)),
-            None => self.sources || item.kind == "Kustomization",
+            None => item.kind == "Kustomization" || self.sources && item.kind == "GitRepository",
         };
         document.summary.items.iter().filter(ours).collect()
     }
@@ -227,7 +261,8 @@ impl Follower {
     fn settled(&self, document: &Document, now_ms: i64) -> bool {
         let active = |item: &ItemView| {
             item.running
-                || item.suspended.is_none() && item.next_ms.is_some_and(|next| next <= now_ms)
+                || item.suspended.is_none()
+                    && item.next_ms.is_some_and(|next| next <= now_ms + self.about)
         };
         let any = document.summary.items.iter().any(active);
         let waits =
@@ -271,6 +306,7 @@ impl Follower {
             if item.ready == Ready::True {
                 let objects = match item.kind.as_str() {
                     "Kustomization" => format!(", {}", words::count(item.objects, "object")),
+                    "ImageRepository" => format!(", {}", words::count(item.objects, "tag")),
                     _ => String::new(),
                 };
                 let unseen = !document.cluster.connected && item.kind == "Kustomization";
@@ -278,7 +314,8 @@ impl Follower {
                     true => terminal.paint(Style::Warn, "not verified, was ready"),
                     false => terminal.paint(Style::Good, "ready"),
                 };
-                text.push_str(&format!("{key} {ready} at {revision}{objects}\n"));
+                let at = if revision.is_empty() { revision } else { format!(" at {revision}") };
+                text.push_str(&format!("{key} {ready}{at}{objects}\n"));
                 continue;
             }
             text.push_str(&format!("{key} {}\n", terminal.paint(Style::Bad, "not ready")));
@@ -343,6 +380,7 @@ mod tests {
         let follower = Follower {
             sources: false,
             named: true,
+            about: 0,
             keys: Some(vec!["Kustomization/n/a".into()]),
             told: BTreeMap::new(),
         };
@@ -369,6 +407,7 @@ mod tests {
         let mut follower = Follower {
             sources: false,
             named: true,
+            about: 0,
             keys: Some(vec!["Kustomization/n/a".into()]),
             told: BTreeMap::new(),
         };
@@ -393,7 +432,8 @@ mod tests {
         document.summary.items = vec![ready.clone()];
         let plain = Terminal::new(Some(false), false);
         let told = |document: &Document, named: bool| {
-            let follower = Follower { sources: false, named, keys: None, told: BTreeMap::new() };
+            let told = BTreeMap::new();
+            let follower = Follower { sources: false, named, keys: None, about: 0, told };
             (follower.fine(document), follower.text(&plain, document))
         };
         let line = "Kustomization/n/a ready at main@0123456, 2 objects\n";
@@ -413,7 +453,8 @@ mod tests {
     #[test]
     fn held_deletions_are_told_also_of_what_left_git_and_its_end_is_waited_for() {
         let mut document = Document::starting(DaemonView::default(), ClusterView::default());
-        let follower = Follower { sources: false, named: false, keys: None, told: BTreeMap::new() };
+        let told = BTreeMap::new();
+        let follower = Follower { sources: false, named: false, keys: None, about: 0, told };
         document.ending = vec!["n/gone".into()];
         assert!(!follower.settled(&document, 0));
         document.ending.clear();

@@ -1,5 +1,6 @@
 //! Pure: durations, ages and names as people write and read them.
 
+use crate::api::ReplacedView;
 use crate::flux::parse_duration;
 use std::time::Duration;
 
@@ -63,6 +64,25 @@ pub fn revision(id: &str) -> String {
     }
 }
 
+/// `dev-6 → dev-7 by ImagePolicy blaster-dev`: tags where the image is the same one.
+pub fn replaced(image: &ReplacedView) -> String {
+    let parts = |whole: &str| {
+        // A colon before a slash is a port's.
+        let at = whole.rfind(':').filter(|at| !whole[*at..].contains('/'));
+        at.map_or((String::new(), whole.to_owned()), |at| {
+            (whole[..at].to_owned(), whole[at + 1..].to_owned())
+        })
+    };
+    let bare = |whole: &str| whole.split_once('@').map_or(whole, |(tagged, _)| tagged).to_owned();
+    let (old, new) = (bare(&image.old), bare(&image.new));
+    let ((from, before), (to, after)) = (parts(&old), parts(&new));
+    let policy = image.policy.split_once('/').map_or(image.policy.as_str(), |(_, name)| name);
+    if from == to && before != after {
+        return format!("{before} → {after} by ImagePolicy {policy}");
+    }
+    format!("{} → {} by ImagePolicy {policy}", image.old, image.new)
+}
+
 /// `one object`, `3 objects`.
 pub fn count(number: usize, thing: &str) -> String {
     if number == 1 { format!("one {thing}") } else { format!("{number} {thing}s") }
@@ -77,8 +97,16 @@ pub fn indent(text: &str, margin: &str) -> String {
 pub fn is_called(key: &str, said: &str) -> bool {
     let key: Vec<&str> = key.split('/').collect();
     let said: Vec<&str> = said.split('/').collect();
-    if said.len() == 3 && said[0] == "ks" {
-        return key.ends_with(&said[1..]) && key[0] == "Kustomization";
+    let kind = match said[0] {
+        "ks" => "Kustomization",
+        "gitrepo" => "GitRepository",
+        "imgrepo" => "ImageRepository",
+        "imgpol" => "ImagePolicy",
+        "iua" | "imgupd" | "imgauto" => "ImageUpdateAutomation",
+        _ => "",
+    };
+    if said.len() == 3 && !kind.is_empty() {
+        return key.ends_with(&said[1..]) && key[0] == kind;
     }
     key.ends_with(&said)
         || (said.len() == 2 && key.first() == said.first() && key.last() == said.last())
@@ -112,6 +140,29 @@ mod tests {
             assert_eq!(span(ms), told, "{ms}");
         }
         assert_eq!([micros(850), micros(12_345), micros(3_456_789)], ["850 µs", "12 ms", "3.4 s"]);
+    }
+
+    #[test]
+    fn a_replaced_image_is_told_by_its_tags_where_that_is_all_that_changed() {
+        let told = |old: &str, new: &str| {
+            replaced(&ReplacedView {
+                policy: "flux-system/blaster-dev".into(),
+                automation: "flux-system/blaster".into(),
+                file: "k8s/dev/deployment.yaml:18".into(),
+                old: old.into(),
+                new: new.into(),
+            })
+        };
+        let by = "by ImagePolicy blaster-dev";
+        for (old, new, expected) in [
+            ("r:5000/a:dev-6", "r:5000/a:dev-7", "dev-6 → dev-7"),
+            ("dev-6", "dev-7", "dev-6 → dev-7"),
+            ("r:5000/a", "r:5000/a:dev-7", "r:5000/a → r:5000/a:dev-7"),
+            ("r/a:1@sha256:ab", "r/a:2@sha256:cd", "1 → 2"),
+            ("r/a:1@sha256:ab", "r/a:1@sha256:cd", "r/a:1@sha256:ab → r/a:1@sha256:cd"),
+        ] {
+            assert_eq!(told(old, new), format!("{expected} {by}"));
+        }
     }
 
     #[test]

@@ -69,6 +69,7 @@ pub(super) const FILE: Shape = Map(&[
         ]),
     ),
     ("kubeconfig", One),
+    ("registries", One),
     ("cluster", Map(&[("shared", One), ("verify", One)])),
     ("decryption", Map(&[("ageKeyFile", One), ("mac", One), ("recovery", One)])),
     ("stateDirectory", One),
@@ -343,7 +344,10 @@ mod tests {
         let sections = ["root.", "cluster.", "decryption.", "render.", "limits."];
         let mut named: Vec<String> = words
             .filter(|word| sections.iter().any(|section| word.starts_with(section)))
-            .chain(["kubeconfig", "stateDirectory", "runtimeDirectory"].map(str::to_owned))
+            .chain(
+                ["kubeconfig", "registries", "stateDirectory", "runtimeDirectory"]
+                    .map(str::to_owned),
+            )
             .filter(|word| word != "root.ref" && manual.contains(word.as_str()))
             .collect();
         named.sort();
@@ -368,8 +372,8 @@ mod tests {
                 "c.yaml:2: root.ulr: unknown key, did you mean url?",
                 "c.yaml:3: root.branch: unknown key, it belongs at root.ref.branch",
                 "c.yaml:5: root.credentials.password: unknown key, did you mean passwordFile?",
-                "c.yaml:6: workerz: unknown key, known here: root, kubeconfig, cluster, decryption, \
-                 stateDirectory, runtimeDirectory, render, limits",
+                "c.yaml:6: workerz: unknown key, known here: root, kubeconfig, registries, \
+                 cluster, decryption, stateDirectory, runtimeDirectory, render, limits",
                 "c.yaml:7: limits.api_requests: unknown key, did you mean apiRequests?",
             ]
         );

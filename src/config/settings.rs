@@ -13,8 +13,9 @@ use std::time::Duration;
 ///
 /// A key in the file wins; an id that is missing or empty counts as not given. Where systemd hands
 /// none over, a file of that name in `credentials/` beside the main file counts.
-pub const CREDENTIALS: [(&str, &str); 7] = [
+pub const CREDENTIALS: [(&str, &str); 8] = [
     ("kubeconfig", "kubeconfig"),
+    ("registries", "registries"),
     ("age-key", "decryption.ageKeyFile"),
     ("git-password", "root.credentials.passwordFile"),
     ("git-token", "root.credentials.bearerTokenFile"),
@@ -32,6 +33,8 @@ pub struct Config {
     pub cluster: ClusterSettings,
     /// How sealed files are opened.
     pub decryption: DecryptionSettings,
+    /// k3s's `registries.yaml`: mirrors and credentials of image registries.
+    pub registries: Option<PathBuf>,
     /// Where state and sockets live.
     pub directories: Directories,
     /// The render child.
@@ -238,10 +241,12 @@ pub(super) fn settings(tree: &Node, main: &str, handed: &Handed) -> (Option<Conf
         public.then(|| Some(said.to_owned()))
     });
     let decryption = DecryptionSettings { age_key_file, mac: policy, recovery };
+    let registries = reader.secret_file("registries");
     let config = root.map(|root| Config {
         root,
         cluster,
         decryption,
+        registries,
         directories,
         render,
         work,

@@ -12,6 +12,7 @@ use crate::flux::{GitReference, Root, root};
 use crate::history::{History, HistoryError, host_key};
 use crate::logging::Message;
 use crate::pipeline::{HostSecrets, Pipeline, Settings};
+use crate::registry::Mirrors;
 use crate::render::{self, RenderError, Renderer};
 use crate::secrets::{Keyring, SecretsError, credential};
 use crate::source::{Credential, SourceError};
@@ -202,7 +203,8 @@ pub(super) fn secret_files(config: &Config) -> impl Iterator<Item = &Path> {
         &of.ca_file,
     ];
     let age = config.decryption.age_key_file.as_deref();
-    git.into_iter().filter_map(|path| path.as_deref()).chain(age)
+    let registries = config.registries.as_deref();
+    git.into_iter().filter_map(|path| path.as_deref()).chain(age).chain(registries)
 }
 
 /// Reads what the host holds, from systemd's credentials or the configured files.
@@ -242,7 +244,26 @@ pub fn host_secrets(config: &Config) -> Result<HostSecrets, DaemonError> {
     } else {
         Credential::from_secret(&config.root.url, &data).map_err(DaemonError::Credentials)?
     };
-    Ok(HostSecrets { keyring: Arc::new(keyring), git })
+    let mirrors = mirrors(config)?;
+    Ok(HostSecrets { keyring: Arc::new(keyring), git, mirrors })
+}
+
+/// What k3s's registries.yaml says. What is wrong with it is told and left out: it is k3s's file,
+/// and only image automation reads it here.
+fn mirrors(config: &Config) -> Result<Mirrors, DaemonError> {
+    let Some(found) = credential("registries", config.registries.as_deref())? else {
+        return Ok(Mirrors::default());
+    };
+    let text = String::from_utf8_lossy(found.content.expose());
+    match Mirrors::parse("registries.yaml", &text) {
+        Ok(mirrors) => Ok(mirrors),
+        Err(problems) => {
+            for problem in problems {
+                tracing::warn!("{problem}; registries are asked as if the file were not there");
+            }
+            Ok(Mirrors::default())
+        }
+    }
 }
 
 fn directory(path: &Path, mode: u32) -> Result<(), DaemonError> {

@@ -22,7 +22,11 @@ impl Daemon {
     pub(super) fn call(&mut self, command: Command) {
         // A caller that has gone away needs no answer: sending to it may fail.
         match command {
-            Command::Reconcile { name, with_source, by, reply } => {
+            Command::Reconcile { name: Some(name), image: true, by, reply, .. } => {
+                let _ = reply.send(self.reconcile_image(&name, &by).map(|keys| accepted(&keys)));
+            }
+            Command::Images { name, reply } => self.images(name.as_deref(), reply),
+            Command::Reconcile { name, with_source, by, reply, .. } => {
                 let answer = self.reconcile(name.as_deref(), with_source, &by);
                 let _ = reply.send(answer);
             }
@@ -65,8 +69,13 @@ impl Daemon {
             Some(name) => vec![self.one(name)?],
             None => self.graph.items().map(|(key, _)| key.clone()).collect(),
         };
-        if name.is_none() && !with_source {
-            keys.retain(|key| key.kind == Kind::Kustomization);
+        if name.is_none() {
+            // Registries are asked by name only.
+            keys.retain(|key| match key.kind {
+                Kind::Kustomization => true,
+                Kind::GitRepository => with_source,
+                _ => false,
+            });
         }
         if with_source && name.is_some() {
             let sources: Vec<Key> = keys

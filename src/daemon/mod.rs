@@ -19,6 +19,7 @@ mod connect;
 mod doubt;
 mod hear;
 mod host;
+mod image;
 mod owner;
 mod patrol;
 mod parted;
@@ -368,6 +369,7 @@ impl Daemon {
                     self.workers.end(job, orphan);
                 }
                 Effect::Forget(key) => self.workers.forget(key),
+                image => self.image_effect(image),
             }
         }
     }
@@ -438,6 +440,7 @@ impl Daemon {
             Done::Looked(key, seen) => self.looked(&key, &seen),
             Done::Entered(kustomization, entered) => self.entered(*kustomization, entered),
             Done::Forgotten => {}
+            image => self.image_done(image),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::api::{ClusterView, DaemonView, Document, HeldView, SuspendView};
 use crate::flux::Key;
-use crate::graph::{Graph, Ready, UnsupportedView};
+use crate::graph::{Graph, Item, Phase, Ready, UnsupportedView};
 use crate::logging::Message;
 use crate::pipeline::{Connection, Failure, FluxHealth};
 use crate::plan::Held;
@@ -94,6 +94,14 @@ impl Publisher {
     /// Readiness of Flux objects as it changes.
     pub fn flux(&self) -> watch::Receiver<Arc<HashMap<String, FluxHealth>>> {
         self.flux.subscribe()
+    }
+
+    /// When an item is due, Unix milliseconds.
+    pub fn next_ms(&self, item: &Item) -> Option<i64> {
+        match &item.phase {
+            Phase::Idle { due: Some((at, _)) } => Some(self.epoch_ms.saturating_add_unsigned(*at)),
+            _ => None,
+        }
     }
 
     /// True when a failure of a source says something new: a remote that stays away is told once.

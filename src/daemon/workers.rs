@@ -1,10 +1,12 @@
 //! Carries out the graph's effects as tasks: polls, runs, ends. One panic costs one item.
 
 use super::sweep::{Swept, look};
-use crate::flux::{GitRepository, Key, Kustomization};
+use crate::flux::{GitRepository, ImagePolicy, ImageRepository, Key, Kind, Kustomization};
+use crate::history::Trigger;
 use crate::observe::Status;
 use crate::pipeline::{
-    Ask, Ended, Failure, Job, Outcome, Pipeline, Report, Retry, Revision, Standing, Step,
+    Ask, Automated, Automation, Chosen, Ended, Failure, Job, Outcome, Pipeline, Report, Retry,
+    Revision, Scanned, Standing, Step,
 };
 use crate::plan::{Entry, Owner};
 use crate::render::ObjectId;
@@ -29,8 +31,14 @@ pub enum Done {
     Entered(Box<Kustomization>, Result<(), Failure>),
     /// Objects were looked at.
     Looked(Key, Vec<(ObjectId, Option<Status>)>),
-    /// A source that left Git was let go of.
+    /// A source or image object that left Git was let go of.
     Forgotten,
+    /// A registry was asked for tags.
+    Scanned(Key, Result<Scanned, Failure>),
+    /// A policy has chosen.
+    Chose(Key, Box<Chosen>),
+    /// An automation has replaced values.
+    Automated(Key, Result<Automated, Failure>),
 }
 
 /// What a task is for, so that a panic can be put down to an item.
@@ -41,6 +49,7 @@ enum Purpose {
     End(Box<Kustomization>),
     Sweep,
     Look(Key),
+    Image(Key),
     Other,
 }
 
@@ -166,12 +175,41 @@ impl Workers {
         });
     }
 
-    /// Removes the mirror of a source that left Git.
+    /// Removes the mirror of a source, or what is stored of an image object, that left Git.
     pub fn forget(&mut self, key: Key) {
         let pipeline = self.pipeline.clone();
         self.spawn(Purpose::Other, async move {
-            pipeline.forget_source(&key).await;
+            match key.kind {
+                Kind::GitRepository => pipeline.forget_source(&key).await,
+                _ => pipeline.forget_image(&key).await,
+            }
             Done::Forgotten
+        });
+    }
+
+    /// Lists the tags of an image repository.
+    pub fn scan(&mut self, repository: ImageRepository, trigger: Trigger) {
+        let pipeline = self.pipeline.clone();
+        self.spawn(Purpose::Image(repository.key()), async move {
+            Done::Scanned(repository.key(), pipeline.scan(&repository, &trigger).await)
+        });
+    }
+
+    /// Lets a policy choose.
+    pub fn choose(&mut self, policy: ImagePolicy, repository: Box<ImageRepository>) {
+        let pipeline = self.pipeline.clone();
+        self.spawn(Purpose::Image(policy.key()), async move {
+            let chosen = pipeline.choose(&policy, &repository).await;
+            Done::Chose(policy.key(), Box::new(chosen))
+        });
+    }
+
+    /// Replaces what policies have chosen.
+    pub fn automate(&mut self, job: Automation) {
+        let pipeline = self.pipeline.clone();
+        let key = job.automation.key();
+        self.spawn(Purpose::Image(key.clone()), async move {
+            Done::Automated(key, pipeline.automate(job).await)
         });
     }
 
@@ -210,7 +248,11 @@ impl Workers {
             Purpose::End(kustomization) => {
                 self.ending.remove(&kustomization.key());
             }
-            Purpose::Poll(_) | Purpose::Sweep | Purpose::Look(_) | Purpose::Other => {}
+            Purpose::Poll(_)
+            | Purpose::Sweep
+            | Purpose::Look(_)
+            | Purpose::Image(_)
+            | Purpose::Other => {}
         }
         done.unwrap_or_else(|| panicked(purpose))
     }
@@ -243,6 +285,11 @@ fn panicked(purpose: Purpose) -> Done {
         Purpose::End(kustomization) => Done::Ended(kustomization, Err(failure(Step::Prune))),
         Purpose::Sweep => Done::Swept(Err(failure(Step::Prune))),
         Purpose::Look(key) => Done::Looked(key, Vec::new()),
+        Purpose::Image(key) => match key.kind {
+            Kind::ImageRepository => Done::Scanned(key, Err(failure(Step::Scan))),
+            Kind::ImagePolicy => Done::Chose(key, Box::new(Chosen::failed(failure(Step::Choose)))),
+            _ => Done::Automated(key, Err(failure(Step::Push))),
+        },
         Purpose::Other => Done::Forgotten,
     }
 }

@@ -47,6 +47,12 @@ pub enum Kind {
     GitRepository,
     /// `kustomize.toolkit.fluxcd.io`, Kustomization.
     Kustomization,
+    /// `image.toolkit.fluxcd.io`, ImageRepository.
+    ImageRepository,
+    /// `image.toolkit.fluxcd.io`, ImagePolicy.
+    ImagePolicy,
+    /// `image.toolkit.fluxcd.io`, ImageUpdateAutomation.
+    ImageUpdateAutomation,
 }
 
 impl Kind {
@@ -55,6 +61,9 @@ impl Kind {
         match self {
             Kind::GitRepository => "GitRepository",
             Kind::Kustomization => "Kustomization",
+            Kind::ImageRepository => "ImageRepository",
+            Kind::ImagePolicy => "ImagePolicy",
+            Kind::ImageUpdateAutomation => "ImageUpdateAutomation",
         }
     }
 }
@@ -115,6 +124,12 @@ pub enum Object {
     GitRepository(Box<GitRepository>),
     /// A Kustomization.
     Kustomization(Box<Kustomization>),
+    /// An image whose tags are listed.
+    ImageRepository(Box<ImageRepository>),
+    /// A choice among its tags.
+    ImagePolicy(Box<ImagePolicy>),
+    /// Where choices are written to.
+    ImageUpdateAutomation(Box<ImageUpdateAutomation>),
 }
 
 impl Object {
@@ -131,6 +146,16 @@ impl Object {
             ("kustomize.toolkit.fluxcd.io", "Kustomization") => {
                 Some(Kustomization::read(manifest).map(|k| Object::Kustomization(Box::new(k))))
             }
+            ("image.toolkit.fluxcd.io", "ImageRepository") => {
+                Some(ImageRepository::read(manifest).map(|r| Object::ImageRepository(Box::new(r))))
+            }
+            ("image.toolkit.fluxcd.io", "ImagePolicy") => {
+                Some(ImagePolicy::read(manifest).map(|p| Object::ImagePolicy(Box::new(p))))
+            }
+            ("image.toolkit.fluxcd.io", "ImageUpdateAutomation") => {
+                let read = ImageUpdateAutomation::read(manifest);
+                Some(read.map(|a| Object::ImageUpdateAutomation(Box::new(a))))
+            }
             _ => None,
         }
     }
@@ -140,6 +165,9 @@ impl Object {
         match self {
             Object::GitRepository(g) => g.key(),
             Object::Kustomization(k) => k.key(),
+            Object::ImageRepository(r) => r.key(),
+            Object::ImagePolicy(p) => p.key(),
+            Object::ImageUpdateAutomation(a) => a.key(),
         }
     }
 
@@ -148,6 +176,9 @@ impl Object {
         match self {
             Object::GitRepository(g) => &g.unsupported,
             Object::Kustomization(k) => &k.unsupported,
+            Object::ImageRepository(r) => &r.unsupported,
+            Object::ImagePolicy(p) => &p.unsupported,
+            Object::ImageUpdateAutomation(a) => &a.unsupported,
         }
     }
 }

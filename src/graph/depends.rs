@@ -38,7 +38,7 @@ pub fn unmet(
 fn dependency_source(item: &Item, resolve: impl Fn(&Key) -> Key) -> Option<Key> {
     match &item.object {
         Object::Kustomization(kustomization) => Some(resolve(&kustomization.source)),
-        Object::GitRepository(_) => None,
+        _ => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Pure: one Flux object of the graph and the state it is in.
 
 use crate::flux::{Kind, Object};
-use crate::history::{Rank, Trigger};
+use crate::history::{Choice, Rank, Trigger};
 use crate::pipeline::{Failure, Revision};
 use crate::plan::Held;
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,8 @@ pub struct Item {
     pub condition: Condition,
     /// Last failure, kept until the next success.
     pub failure: Option<Failure>,
-    /// Source: revision in force. Kustomization: revision last applied with success.
+    /// Source: revision in force. Kustomization: revision last applied with success. Policy: the tag
+    /// that is chosen. Automation: the commit that it pushed last.
     pub revision: Option<Revision>,
     /// Kustomization: revision that was last rendered, successfully or not.
     pub attempted: Option<String>,
@@ -82,7 +83,7 @@ pub struct Item {
     pub failures: u32,
     /// Set by `suspend` on the host, beside `spec.suspend`.
     pub suspended: Option<String>,
-    /// Objects in its inventory.
+    /// Objects in its inventory; tags of an image repository.
     pub objects: usize,
     /// Notices of the last run: plaintext Secrets, a wrong MAC.
     pub warnings: Vec<String>,
@@ -92,6 +93,8 @@ pub struct Item {
     pub held: Vec<Held>,
     /// Deletions that wait for other renders of the same source.
     pub prune_pending: bool,
+    /// Policy: what is chosen.
+    pub choice: Option<Choice>,
 }
 
 impl Item {
@@ -115,6 +118,7 @@ impl Item {
             others: BTreeMap::new(),
             held: Vec::new(),
             prune_pending: false,
+            choice: None,
         }
     }
 
@@ -123,6 +127,9 @@ impl Item {
         let in_git = match &self.object {
             Object::GitRepository(git) => git.suspend,
             Object::Kustomization(kustomization) => kustomization.suspend,
+            Object::ImageRepository(repository) => repository.suspend,
+            Object::ImagePolicy(policy) => policy.suspend,
+            Object::ImageUpdateAutomation(automation) => automation.suspend,
         };
         !in_git && self.suspended.is_none()
     }

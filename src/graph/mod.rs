@@ -11,6 +11,7 @@
 //! that everything that reports can read it.
 
 mod depends;
+mod image;
 mod item;
 mod orders;
 mod schedule;
@@ -117,7 +118,7 @@ impl Graph {
     pub fn source(&self, key: &Key) -> Option<&GitRepository> {
         match &self.item(key)?.object {
             Object::GitRepository(source) => Some(source),
-            Object::Kustomization(_) => None,
+            _ => None,
         }
     }
 
@@ -125,7 +126,7 @@ impl Graph {
     pub fn kustomization(&self, key: &Key) -> Option<&Kustomization> {
         match &self.item(key)?.object {
             Object::Kustomization(kustomization) => Some(kustomization),
-            Object::GitRepository(_) => None,
+            _ => None,
         }
     }
 
@@ -144,7 +145,7 @@ impl Graph {
     fn readers(&self, source: &Key) -> Vec<Key> {
         let reads = |item: &Item| match &item.object {
             Object::Kustomization(k) => self.resolve(&k.source) == *source,
-            Object::GitRepository(_) => false,
+            _ => false,
         };
         let readers = self.items.iter().filter(|(_, item)| reads(item));
         readers.map(|(key, _)| key.clone()).collect()
@@ -182,7 +183,6 @@ impl Graph {
     /// True when every Kustomization that runs has rendered the revision its source is at.
     fn rendered(&self) -> bool {
         self.items.values().all(|item| match &item.object {
-            Object::GitRepository(_) => true,
             Object::Kustomization(kustomization) => {
                 let source = self.items.get(&self.resolve(&kustomization.source));
                 let current = source.and_then(|source| source.revision.as_ref());
@@ -191,6 +191,7 @@ impl Graph {
                     || item.blocked().is_some()
                     || (attempted.is_some() && attempted == current.map(|r| r.id.as_str()))
             }
+            _ => true,
         })
     }
 
@@ -219,11 +220,14 @@ impl Graph {
     pub fn find(&self, said: &str) -> Vec<Key> {
         let parts: Vec<&str> = said.split('/').collect();
         let kind_is = |key: &Key, said: &str| {
-            let short = match key.kind {
-                Kind::GitRepository => "gitrepo",
-                Kind::Kustomization => "ks",
+            let short: &[&str] = match key.kind {
+                Kind::GitRepository => &["gitrepo"],
+                Kind::Kustomization => &["ks"],
+                Kind::ImageRepository => &["imgrepo"],
+                Kind::ImagePolicy => &["imgpol"],
+                Kind::ImageUpdateAutomation => &["iua", "imgupd", "imgauto"],
             };
-            key.kind.as_str().eq_ignore_ascii_case(said) || said == short
+            key.kind.as_str().eq_ignore_ascii_case(said) || short.contains(&said)
         };
         let matches = |key: &&Key| match parts.as_slice() {
             [name] => key.name == *name,
@@ -240,6 +244,11 @@ impl Graph {
 fn normal_path(path: &str) -> String {
     let parts = path.split('/').filter(|part| !part.is_empty() && *part != ".");
     parts.collect::<Vec<_>>().join("/")
+}
+
+/// A revision of which no more than its name is known.
+fn revision(id: &str) -> Revision {
+    Revision { id: id.to_owned(), ..Revision::unknown() }
 }
 
 fn normal_url(url: &str) -> &str {

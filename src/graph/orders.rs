@@ -158,6 +158,7 @@ impl Graph {
                 let revision = self.without(item.parent.as_ref());
                 Effect::Finalize { kustomization, orphan, revision }
             }
+            other => Effect::Forget(other.key()),
         });
         effects
     }

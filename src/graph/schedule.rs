@@ -5,10 +5,12 @@
 
 use super::depends::{cycles, unmet};
 use super::{Condition, Graph, Item, Phase, Ready, Time};
-use crate::flux::{Key, Kustomization, Object};
-use crate::history::Trigger;
-use crate::pipeline::{Failure, Outcome, Report, Retry, Revision, WorkOrders};
-use std::collections::BTreeSet;
+use crate::flux::{ImageRepository, Key, Kustomization, Object};
+use crate::history::{Choice, Trigger};
+use crate::pipeline::{
+    Automated, Chosen, Failure, Outcome, Report, Retry, Revision, Scanned, WorkOrders,
+};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// What happened.
@@ -31,6 +33,12 @@ pub enum Event {
     ClusterBack,
     /// Every Kustomization is to compare its objects with the cluster.
     Verify,
+    /// A registry was asked for the tags of a repository.
+    Scanned(Key, Result<Scanned, Failure>),
+    /// A policy has looked at the tags.
+    Chose(Key, Box<Chosen>),
+    /// An automation has looked at the files, and pushed what it replaced.
+    Automated(Key, Result<Automated, Failure>),
 }
 
 /// What is to be done.
@@ -60,8 +68,35 @@ pub enum Effect {
         /// The revision that no longer declares it, when that is known.
         revision: Option<Revision>,
     },
-    /// A source left Git.
+    /// A source, or an image object, left Git.
     Forget(Key),
+    /// List the tags of an image repository.
+    Scan {
+        /// The repository.
+        key: Key,
+        /// Why: at the start what is stored may do.
+        trigger: Trigger,
+    },
+    /// Choose among stored tags.
+    Choose {
+        /// The policy.
+        key: Key,
+        /// Its repository.
+        repository: Box<ImageRepository>,
+    },
+    /// Replace what policies have chosen.
+    Automate {
+        /// The automation.
+        key: Key,
+        /// Its source, with aliases resolved.
+        source: Key,
+        /// The source's revision.
+        revision: Revision,
+        /// By policy, `namespace/name`: what is chosen.
+        choices: BTreeMap<String, Choice>,
+        /// Every policy that is declared, also by others: no marker of theirs is a mistake.
+        policies: BTreeSet<String>,
+    },
 }
 
 /// First delay of a back-off; it doubles up to the limit.
@@ -120,10 +155,22 @@ impl Graph {
             Event::ClusterBack => {
                 for item in self.items.values_mut() {
                     let soon = item.failure.as_ref().is_some_and(|f| f.retry == Retry::Soon);
-                    if soon && matches!(item.object, Object::Kustomization(_)) {
+                    if soon && !matches!(item.object, Object::GitRepository(_)) {
                         item.request(now, Trigger::Retry);
                     }
                 }
+                Vec::new()
+            }
+            Event::Scanned(key, result) => {
+                self.scanned(&key, result, now);
+                Vec::new()
+            }
+            Event::Chose(key, chosen) => {
+                self.chose(&key, *chosen, now);
+                Vec::new()
+            }
+            Event::Automated(key, result) => {
+                self.automated(&key, result, now);
                 Vec::new()
             }
         }
@@ -166,6 +213,7 @@ impl Graph {
                     Effect::Run { key, source, revision, .. } => {
                         Effect::Run { key, trigger, source, revision }
                     }
+                    Effect::Scan { key, .. } => Effect::Scan { key, trigger },
                     other => other,
                 })
             }
@@ -195,6 +243,12 @@ impl Graph {
         }
         let kustomization = match &item.object {
             Object::GitRepository(_) => return Ok(Effect::Poll(key.clone())),
+            Object::ImageRepository(_) => {
+                let (key, trigger) = (key.clone(), Trigger::Interval);
+                return Ok(Effect::Scan { key, trigger });
+            }
+            Object::ImagePolicy(policy) => return self.may_choose(key, policy),
+            Object::ImageUpdateAutomation(automation) => return self.may_automate(key, automation),
             Object::Kustomization(kustomization) => kustomization,
         };
         if item.condition.reason == "DependencyCycle" {
@@ -257,6 +311,7 @@ impl Graph {
             return Vec::new();
         }
         item.revision = Some(revision);
+        self.values_moved(key, now);
         let mut effects = Vec::new();
         for reader in self.readers(key) {
             let Some(item) = self.items.get_mut(&reader) else { continue };
@@ -329,7 +384,7 @@ impl Graph {
 
     pub(super) fn wake_waiting(&mut self, now: Time, reason: &str) {
         for item in self.items.values_mut() {
-            if item.condition.reason == reason && matches!(item.object, Object::Kustomization(_)) {
+            if item.condition.reason == reason && !matches!(item.object, Object::GitRepository(_)) {
                 item.request(now, Trigger::Dependency);
             }
         }
@@ -367,7 +422,7 @@ impl Graph {
 }
 
 /// Ends a run: at once again if something arrived meanwhile, else after the delay.
-fn settle(item: &mut Item, key: &Key, now: Time, delay: Duration) {
+pub(super) fn settle(item: &mut Item, key: &Key, now: Time, delay: Duration) {
     let again = match &item.phase {
         Phase::Running { again } => again.clone(),
         Phase::Idle { .. } => None,
@@ -392,7 +447,8 @@ fn jitter(key: &Key, delay: Duration) -> Time {
     if span == 0 { millis } else { millis - span / 2 + seed % span }
 }
 
-fn back_off(failures: u32, limit: Duration) -> Duration {
+/// Delay after so many failures in a row.
+pub(super) fn back_off(failures: u32, limit: Duration) -> Duration {
     FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(limit)
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Condition, Graph, Item, Phase, Ready};
 use crate::flux::{Key, Object};
+use crate::history::Choice;
 use crate::pipeline::{Failure, Problem, SetAsideEntry};
 use crate::source::public_url;
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 /// The state of everything, at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Every source and Kustomization, sources first.
+    /// Every Flux object that is acted upon, sources first.
     pub items: Vec<ItemView>,
     /// Kinds and fields that are declared but not acted upon.
     pub unsupported: Vec<UnsupportedView>,
@@ -23,7 +24,8 @@ pub struct Summary {
 /// One Flux object as shown.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ItemView {
-    /// `GitRepository` or `Kustomization`.
+    /// `GitRepository`, `Kustomization`, `ImageRepository`, `ImagePolicy` or
+    /// `ImageUpdateAutomation`.
     pub kind: String,
     /// Its namespace.
     pub namespace: String,
@@ -35,15 +37,15 @@ pub struct ItemView {
     pub reason: String,
     /// One sentence.
     pub message: String,
-    /// Revision in force, or last applied.
+    /// Revision in force, last applied or last pushed; a policy's tag.
     pub revision: Option<String>,
     /// Author of its commit.
     pub author: Option<String>,
     /// Subject of its commit.
     pub subject: Option<String>,
-    /// URL of a source, or path of a Kustomization.
+    /// URL of a source, path of a Kustomization or automation, image of a repository or policy.
     pub location: String,
-    /// Source of a Kustomization, `namespace/name`.
+    /// Source of a Kustomization or automation, repository of a policy, `namespace/name`.
     pub source: Option<String>,
     /// File in Git that declares it.
     pub origin: Option<String>,
@@ -56,7 +58,7 @@ pub struct ItemView {
     pub running: bool,
     /// When the next run is due, Unix milliseconds.
     pub next_ms: Option<i64>,
-    /// Objects in the inventory.
+    /// Objects in the inventory; tags of an image repository.
     pub objects: usize,
     /// Notices of the last run.
     pub warnings: Vec<String>,
@@ -87,6 +89,18 @@ impl ItemView {
             Object::Kustomization(ks) => {
                 let source = format!("{}/{}", ks.source.namespace, ks.source.name);
                 (ks.path.clone(), Some(source), ks.suspend)
+            }
+            Object::ImageRepository(repository) => {
+                (repository.image.clone(), None, repository.suspend)
+            }
+            Object::ImagePolicy(policy) => {
+                let chosen = item.choice.as_ref().map(Choice::whole).unwrap_or_default();
+                (chosen, Some(policy.repository.to_string()), policy.suspend)
+            }
+            Object::ImageUpdateAutomation(automation) => {
+                let Key { namespace, name, .. } = &automation.source;
+                let source = format!("{namespace}/{name}");
+                (automation.path.clone(), Some(source), automation.suspend)
             }
         };
         let revision = item.revision.as_ref();

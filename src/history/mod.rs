@@ -10,6 +10,12 @@
 //! finishes the work. There is no other recovery. A run that changes nothing is never begun:
 //! an idle box writes nothing.
 //!
+//! Images: [`History::store_tags`] and [`History::choose`] keep what a registry listed and what a
+//! policy made of it, so that neither an outage nor a restart changes a choice;
+//! [`History::push_begun`] stores a commit before it leaves the host and [`History::pushed`] that it
+//! arrived; [`History::deployed`] notes which image a Kustomization runs, and with which it was
+//! healthy. The same again is no write.
+//!
 //! Calls block on the disk: callers use a thread of their own. A [`History`] is shared by
 //! reference between threads, one call at a time.
 //!
@@ -27,9 +33,11 @@
 
 mod children;
 mod error;
+mod image;
 mod inventory;
 mod key;
 mod open;
+mod push;
 mod reserve;
 mod run;
 mod schema;
@@ -37,9 +45,11 @@ mod state;
 mod word;
 
 pub use error::HistoryError;
+pub use image::{Choice, Deployed, Tags};
 pub use inventory::{Entry, ObjectDigest};
 pub use key::host_key;
 pub use open::Opened;
+pub use push::{Push, PushId, Replaced};
 pub use run::{Applied, Change, Finish, LastApplied, RunId, RunRow, Start};
 pub use state::{State, Suspend};
 pub use word::{Rank, Trigger, Verb, Verdict};

@@ -274,6 +274,7 @@ impl History {
             let many = total - i64::from(self.keep.runs);
             let large = if used_bytes(db)? > MAX_DATABASE { total / 10 } else { 0 };
             let surplus = many.max(large).clamp(0, RETENTION_BATCH);
+            super::push::expire(db, oldest)?;
             db.execute(
                 "DELETE FROM run WHERE id IN (SELECT id FROM \
                  (SELECT id, started_ms, row_number() OVER (ORDER BY id) AS place FROM run \

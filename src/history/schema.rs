@@ -18,10 +18,22 @@
 //! * `applied`: the last revision that an owner brought in, with the digest of its inputs, when,
 //!   and the verdict of that run. It outlives the run's own row.
 //! * `meta`: single values, such as the uid of the cluster.
+//! * `tags`: the tags of an image repository as the registry listed them last, one on a line in
+//!   descending order of their bytes. `repository` is the ImageRepository as `namespace/name`,
+//!   `asked` what was listed (name and exclusions), `scanned_ms` the scan that found this list
+//!   first: a scan that finds the same is no write.
+//! * `choice`: what an ImagePolicy (`namespace/name`) has chosen, in parts and since when;
+//!   `previous` is the whole reference that was in force before.
+//! * `push`: one row per commit of an ImageUpdateAutomation, stored before it leaves the host.
+//!   `pushed_ms` is null until the remote has it; a kill in between leaves it so, and where the
+//!   commit did arrive its id still tells which run deployed it.
+//! * `push_change`: the values that such a commit replaced, `seq` in order of file and line.
+//! * `deployed`: which image of a policy a Kustomization (`owner`) runs, and the last one with
+//!   which it was healthy; null when there was none.
 
 use rusqlite::{Connection, TransactionBehavior};
 
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
 CREATE TABLE run (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -80,6 +92,51 @@ CREATE TABLE meta (
     owner  TEXT NOT NULL,
     parent TEXT NOT NULL,
     PRIMARY KEY (owner, parent)
+) WITHOUT ROWID;
+",
+    "CREATE TABLE tags (
+    repository TEXT PRIMARY KEY,
+    asked      TEXT NOT NULL,
+    tags       TEXT NOT NULL,
+    scanned_ms INTEGER NOT NULL
+);
+CREATE TABLE choice (
+    policy   TEXT PRIMARY KEY,
+    name     TEXT NOT NULL,
+    tag      TEXT NOT NULL,
+    digest   TEXT,
+    previous TEXT,
+    since_ms INTEGER NOT NULL
+);
+CREATE TABLE push (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    automation TEXT NOT NULL,
+    sha        TEXT NOT NULL,
+    url        TEXT NOT NULL,
+    branch     TEXT NOT NULL,
+    made_ms    INTEGER NOT NULL,
+    pushed_ms  INTEGER
+);
+CREATE INDEX push_by_sha ON push (sha);
+CREATE INDEX push_by_automation ON push (automation, id);
+CREATE TABLE push_change (
+    push   INTEGER NOT NULL REFERENCES push (id) ON DELETE CASCADE,
+    seq    INTEGER NOT NULL,
+    policy TEXT NOT NULL,
+    object TEXT NOT NULL,
+    file   TEXT NOT NULL,
+    line   INTEGER NOT NULL,
+    old    TEXT NOT NULL,
+    new    TEXT NOT NULL,
+    PRIMARY KEY (push, seq)
+);
+CREATE TABLE deployed (
+    policy     TEXT NOT NULL,
+    owner      TEXT NOT NULL,
+    image      TEXT NOT NULL,
+    healthy    TEXT,
+    healthy_ms INTEGER,
+    PRIMARY KEY (policy, owner)
 ) WITHOUT ROWID;
 ",
 ];

@@ -71,13 +71,21 @@ pub enum Message {
     Resumed,
     /// The state directory's disk is full.
     DiskFull,
+    /// An image policy has chosen another tag.
+    ImageChosen,
+    /// A chosen image was committed and pushed.
+    ImagePushed,
+    /// A registry, a policy or an automation failed.
+    ImageFailed,
+    /// A policy orders its tags otherwise than Flux.
+    ImageOrder,
 }
 
 /// Kind, id, subject, explanation with remedy.
 type Entry = (Message, &'static str, &'static str, &'static str);
 
 /// The explanations, in the order of the enum. `@FIELD@` is filled in by journalctl.
-const ENTRIES: [Entry; 31] = [
+const ENTRIES: [Entry; 35] = [
     (
         Message::Started,
         "7e93cb33bbc7eb1859404495e9145625",
@@ -300,6 +308,34 @@ const ENTRIES: [Entry; 31] = [
         "Nothing is written to the cluster that cannot be recorded first; a reserve was freed.\n\
          Make room, then: gitopsd reconcile. What is large: du -xh /var | sort -h | tail",
     ),
+    (
+        Message::ImageChosen,
+        "46acb1dc5c26a4be0e33d974a769acac",
+        "@GITOPSD_OBJECT@ chose another image",
+        "The registry has a tag that the policy puts first; automations that follow it commit it now.\n\
+         See why it was chosen, and why the others were not, with: gitopsd images NAME",
+    ),
+    (
+        Message::ImagePushed,
+        "9f631ccf30e1b8954916f3b8995e5eff",
+        "An image was committed to Git as @GITOPSD_REVISION@",
+        "The file named above was edited where it is marked and pushed; what depends on it runs at once.\n\
+         See what it led to with: gitopsd history; to stop it: gitopsd suspend ImageUpdateAutomation/...",
+    ),
+    (
+        Message::ImageFailed,
+        "50a376b383adf2f6462c9ea88abb8f73",
+        "@GITOPSD_OBJECT@ could not do its work",
+        "The line above says why: the registry, its credentials, the tags, a marker or the Git server.\n\
+         What was chosen before stays in force; it is tried again by itself, or now: gitopsd reconcile image",
+    ),
+    (
+        Message::ImageOrder,
+        "602fd85d78ee332bc0cc066156a8a1ef",
+        "@GITOPSD_OBJECT@ orders its tags otherwise than Flux would",
+        "Keys of a date and a counter are ordered as such here; Flux reads them as decimal fractions.\n\
+         The line above has a policy on which both agree: put it into Git before going back to Flux.",
+    ),
 ];
 
 impl Message {
@@ -338,7 +374,7 @@ mod tests {
         }
         let ids: BTreeSet<_> = ENTRIES.iter().map(|entry| entry.1).collect();
         assert_eq!(ids.len(), ENTRIES.len());
-        assert_eq!(ENTRIES[ENTRIES.len() - 1].0, Message::DiskFull, "the last kind has an entry");
+        assert_eq!(ENTRIES[ENTRIES.len() - 1].0, Message::ImageOrder, "the last kind has an entry");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use super::{Connection, Failure, Pipeline, Retry, Step, lock};
 use crate::flux::{GitRepository, Kustomization};
+use crate::registry::Mirrors;
 use crate::secrets::{Keyring, Plaintext};
 use crate::source::Credential;
 use base64::Engine as _;
@@ -20,6 +21,8 @@ pub struct HostSecrets {
     pub keyring: Arc<Keyring>,
     /// Credentials of the root source.
     pub git: Credential,
+    /// k3s's mirrors and credentials of image registries.
+    pub mirrors: Mirrors,
 }
 
 /// A source's credential as it was read last.
@@ -171,7 +174,7 @@ fn no_secret(source: &GitRepository, name: &str, why: &str) -> Failure {
 /// Keys and values of a Secret or ConfigMap.
 pub(super) type Data = BTreeMap<String, Plaintext>;
 
-async fn secret(
+pub(super) async fn secret(
     connection: &Connection,
     namespace: &str,
     name: &str,

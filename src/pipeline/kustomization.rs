@@ -133,9 +133,13 @@ impl<'a> Run<'a> {
             return Ok(Outcome::Ready(self.applied()));
         }
         self.enter(Step::Observe);
-        let cancelled = self.observe(&wanted, &written, ask).await?;
-        if cancelled {
-            return Ok(Outcome::Cancelled);
+        match self.observe(&wanted, &written, ask).await {
+            Ok(false) => self.note_images(&wanted, true).await?,
+            Ok(true) => return Ok(Outcome::Cancelled),
+            Err(failure) => {
+                self.note_images(&wanted, false).await?;
+                return Err(self.blame_image(&wanted, failure).await);
+            }
         }
         self.remember_ready(&wanted);
         Ok(Outcome::Ready(self.applied()))

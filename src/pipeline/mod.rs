@@ -7,7 +7,8 @@
 //! upon. [`Pipeline::plan`] goes half the way and
 //! writes nothing: it is what `gitopsd diff` prints. Between runs, [`Pipeline::seen`] and
 //! [`Pipeline::values_seen`] judge what a watch saw, [`Pipeline::look`] asks after health,
-//! [`Pipeline::departed`] and [`Pipeline::survey`] find what left Git unseen or stands in no
+//! [`Pipeline::scan`], [`Pipeline::choose`] and [`Pipeline::automate`] bring a new tag of an image
+//! into Git; [`Pipeline::departed`] and [`Pipeline::survey`] find what left Git unseen or stands in no
 //! inventory, and [`Pipeline::finalize`] ends what left.
 //!
 //! No step calls the next; what one learns for another is carried across here. Deciding is done by
@@ -18,6 +19,7 @@ mod departed;
 mod family;
 mod finalize;
 mod health;
+mod image;
 mod inputs;
 mod kustomization;
 mod memory;
@@ -38,6 +40,9 @@ mod write;
 pub use connection::Connection;
 pub use departed::{Departed, Together, Verdict};
 pub use family::Standing;
+pub use image::{
+    Automated, Automation, Candidate, Chosen, ImageAsk, ImageView, Pushed, RunningView, Scanned,
+};
 pub use inputs::HostSecrets;
 pub use orders::{Order, Problem, SetAsideEntry, Sorted, WorkOrders, deletes, keeps, sort};
 pub use outcome::{Failure, Retry, Step};
@@ -49,6 +54,7 @@ use crate::flux::{Key, Kustomization};
 use crate::history::{History, HistoryError, Trigger};
 use crate::observe::{Event as Watched, Seen};
 use crate::plan::{self, Claims, Held, Owner};
+use crate::registry::Registry;
 use crate::render::Renderer;
 use crate::secrets::Keyring;
 use crate::source::Tree;
@@ -228,6 +234,10 @@ pub struct Pipeline {
     keyrings: Mutex<HashMap<Key, (String, Arc<Keyring>)>>,
     /// What is stored of the end of each Kustomization, by its key in the database.
     policies: Mutex<HashMap<String, String>>,
+    /// Image registries, with their connections.
+    registry: Registry,
+    /// Tags, choices and what is known of files, from one image step to the next.
+    images: Mutex<image::Images>,
     stopping: watch::Sender<bool>,
     since: std::time::Instant,
 }
@@ -246,6 +256,8 @@ impl Pipeline {
             claims.remember(&owner, ids);
         }
         let workers = Semaphore::new(settings.workers);
+        let images = Mutex::new(image::Images::restore(history.choices()?));
+        let registry = Registry::new(host.mirrors.clone());
         Ok(Pipeline {
             settings,
             renderer,
@@ -263,6 +275,8 @@ impl Pipeline {
             values: Mutex::default(),
             keyrings: Mutex::default(),
             policies: Mutex::default(),
+            registry,
+            images,
             stopping: watch::channel(false).0,
             since: std::time::Instant::now(),
         })

@@ -27,6 +27,14 @@ pub enum Step {
     Observe,
     /// Writing history.
     Record,
+    /// Listing the tags of an image.
+    Scan,
+    /// Choosing one of them.
+    Choose,
+    /// Replacing marked values.
+    Edit,
+    /// Pushing a commit.
+    Push,
 }
 
 impl fmt::Display for Step {
@@ -42,6 +50,10 @@ impl fmt::Display for Step {
             Step::Prune => "prune",
             Step::Observe => "observe",
             Step::Record => "record",
+            Step::Scan => "scan",
+            Step::Choose => "choose",
+            Step::Edit => "edit",
+            Step::Push => "push",
         })
     }
 }

@@ -55,7 +55,7 @@ impl Run<'_> {
     async fn keep_children(&self, orders: &WorkOrders) -> Result<(), Failure> {
         let child = |order: &Order| match &order.object {
             Object::Kustomization(child) => Some(Owner::of(child).to_string()),
-            Object::GitRepository(_) => None,
+            _ => None,
         };
         let children: Vec<String> = orders.work.iter().filter_map(child).collect();
         let (parent, whole) = (self.owner.to_string(), orders.problems.is_empty());

@@ -59,7 +59,7 @@ impl Pipeline {
         let _ = tokio::fs::remove_dir_all(dir).await;
     }
 
-    async fn mirror(&self, source: &GitRepository) -> Result<Arc<Source>, Failure> {
+    pub(super) async fn mirror(&self, source: &GitRepository) -> Result<Arc<Source>, Failure> {
         let key = source.key();
         if let Some(mirror) = lock(&self.sources).get(&key) {
             return Ok(mirror.source.clone());
@@ -91,7 +91,7 @@ fn directory(key: &Key) -> String {
     format!("{}_{}", key.namespace, key.name)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     source: &GitRepository,
     call: impl FnOnce() -> Result<T, SourceError> + Send + 'static,
 ) -> Result<T, Failure> {

@@ -55,7 +55,7 @@ struct Inner {
 
 enum Files {
     Git { mirror: Arc<Mirror>, root: ObjectId },
-    Plain(Index),
+    Plain(Arc<Index>),
 }
 
 impl fmt::Debug for Tree {
@@ -69,7 +69,7 @@ impl Tree {
     /// Ids are computed once, here. Symbolic links are never followed.
     pub fn from_dir(dir: &Path) -> Result<Tree, SourceError> {
         let index = Index::read(dir)?;
-        Tree::new(index.root_id(), Files::Plain(index), None)
+        Tree::new(index.root_id(), Files::Plain(Arc::new(index)), None)
     }
 
     pub(super) fn from_git(
@@ -78,6 +78,16 @@ impl Tree {
         ignore: Option<&str>,
     ) -> Result<Tree, SourceError> {
         Tree::new(root.to_string(), Files::Git { mirror, root }, ignore)
+    }
+
+    /// The same revision with every file, whatever ignore rules say: automation may edit what
+    /// deploys leave out.
+    pub fn unfiltered(&self) -> Tree {
+        let files = match &self.0.files {
+            Files::Git { mirror, root } => Files::Git { mirror: mirror.clone(), root: *root },
+            Files::Plain(index) => Files::Plain(index.clone()),
+        };
+        Tree(Arc::new(Inner { rules: Rules::none(), id: self.id(), files }))
     }
 
     /// All files of a git tree, whatever ignore rules say.

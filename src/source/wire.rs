@@ -80,7 +80,7 @@ impl Wire {
         Ok(Wire {
             url: wire_url(&remote.url),
             login,
-            trust: net::Trust { ca: remote.credential.ca.clone(), proxy_from_env: false },
+            trust: net::Trust { ca: remote.credential.ca.clone(), ..net::Trust::default() },
             timeout: left,
         })
     }

@@ -25,8 +25,8 @@ const PURE: &[(&str, &str)] = &[
     ("apply", "managers refusal"),
     ("observe", "cause kstatus"),
     ("history", "word"),
-    ("pipeline", "departed family memory orders outcome"),
-    ("graph", "depends item orders schedule summary vigil"),
+    ("pipeline", "departed family image/edit image/hold image/running memory orders outcome"),
+    ("graph", "depends image item orders schedule summary vigil"),
     ("api", "document"),
     (
         "cli",

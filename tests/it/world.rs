@@ -134,18 +134,41 @@ impl World {
         repo
     }
 
-    /// Both example repositories, pushed. Two minutes of patience with a bad image are more than
-    /// a test or a demo has: dev has as much as is said.
+    /// Both example repositories, pushed, but for the image objects: there is no registry. Two
+    /// minutes of patience with a bad image are more than a test or a demo has: dev has as much as
+    /// is said.
     pub fn examples(&self, patience: &str) -> (Repo, Repo) {
+        self.load_examples(patience, None)
+    }
+
+    /// The same with the image objects, which ask the registry at this address in plain HTTP.
+    pub fn examples_with_images(&self, patience: &str, registry: &str) -> (Repo, Repo) {
+        self.load_examples(patience, Some(registry))
+    }
+
+    fn load_examples(&self, patience: &str, registry: Option<&str>) -> (Repo, Repo) {
         let url = self.git.url();
         let config = self.flux_config();
         config.load_example("flux-config", &url);
         let dev = "clusters/my-cluster/blaster/10-blaster-kustomization.yaml";
         config.replace(dev, "timeout: 2m", &format!("timeout: {patience}"));
-        config.commit("the cluster");
-        config.push("main");
         let app = Repo::create(&self.git, "games/blaster");
         app.load_example("games/blaster", &url);
+        let images = ["blaster", "blaster-prod"]
+            .map(|name| format!("clusters/my-cluster/{name}/20-blaster-image.yaml"));
+        match registry {
+            None => images.iter().for_each(|path| config.remove(path)),
+            Some(address) => {
+                let name = "registry.test.invalid";
+                config.replace(&images[0], name, address);
+                config.replace(&images[0], "interval: 1m\n", "interval: 1m\n  insecure: true\n");
+                for path in ["base/deployment", "dev/deployment", "prod/kustomization"] {
+                    app.replace(&format!("k8s/{path}.yaml"), name, address);
+                }
+            }
+        }
+        config.commit("the cluster");
+        config.push("main");
         app.commit("the game");
         app.push("main");
         app.push("develop");

@@ -218,6 +218,11 @@ impl Walk {
                 return;
             }
             Object::Kustomization(kustomization) => *kustomization,
+            // They render nothing; what they ask for beyond our reach is named.
+            other => {
+                entry.unsupported.extend(other.unsupported().iter().map(Missing::from));
+                return;
+            }
         };
         let points_back = self.sources.is_root(&kustomization.source)
             && normal(&kustomization.path) == normal(&self.root.kustomization.path);

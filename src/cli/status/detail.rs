@@ -23,8 +23,14 @@ pub fn text(item: &ItemView, document: &Document, terminal: &Terminal) -> String
     line("revision", &optional(&item.revision));
     line("author", &optional(&item.author));
     line("subject", &optional(&item.subject));
-    line(if item.kind == "Kustomization" { "path" } else { "url" }, &item.location);
-    line("source", &optional(&item.source));
+    let (location, source) = match item.kind.as_str() {
+        "GitRepository" => ("url", "source"),
+        "ImageRepository" => ("image", "source"),
+        "ImagePolicy" => ("image", "repository"),
+        _ => ("path", "source"),
+    };
+    line(location, &item.location);
+    line(source, &optional(&item.source));
     line("declared", &optional(&item.origin));
     if item.kind == "Kustomization" {
         line("objects", &item.objects.to_string());

@@ -38,6 +38,7 @@ fn two_keys_are_enough_and_the_rest_has_defaults() {
             verify: Duration::from_secs(86_400),
         },
         decryption: DecryptionSettings { age_key_file: None, mac: MacPolicy::Warn, recovery: None },
+        registries: None,
         directories: Directories {
             state: "/var/lib/gitopsd".into(),
             runtime: "/run/gitopsd".into(),
@@ -64,6 +65,7 @@ fn every_key_is_read() {
   interval: 1h30m
   credentials: {identityFile: /k/id, knownHostsFile: /k/known_hosts}
 kubeconfig: /k/kubeconfig
+registries: /k/registries.yaml
 cluster: {shared: true, verify: 2h}
 decryption: {ageKeyFile: /k/age, mac: enforce, recovery: age1paper}
 stateDirectory: /s
@@ -96,6 +98,7 @@ limits: {workers: 1, apiRequests: 2, historyDays: 3, historyRuns: 40}
             mac: MacPolicy::Enforce,
             recovery: Some("age1paper".into()),
         },
+        registries: Some("/k/registries.yaml".into()),
         directories: Directories { state: "/s".into(), runtime: "/r".into() },
         render: RenderSettings {
             engine: Some("/usr/bin/kubectl".into()),
@@ -184,6 +187,7 @@ fn credentials_of_the_unit_stand_in_where_they_fit_and_the_file_wins() {
     let config = read_with(&root("kubeconfig: /mine\n"), &handed).expect("valid");
     assert_eq!(config.cluster.kubeconfig, Path::new("/mine"));
     assert_eq!(config.decryption.age_key_file, Some("/c/age-key".into()));
+    assert_eq!(config.registries, Some("/c/registries".into()));
     assert_eq!(
         config.root.credentials,
         RootCredentials {

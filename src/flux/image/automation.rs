@@ -179,6 +179,11 @@ struct RawUpdate {
 const SUPPORTED: &[&str] = &["sourceRef", "interval", "git", "policySelector", "update", "suspend"];
 
 impl ImageUpdateAutomation {
+    /// The object's key.
+    pub fn key(&self) -> Key {
+        Key::new(Kind::ImageUpdateAutomation, &self.namespace, &self.name)
+    }
+
     /// Reads a manifest of the kind.
     ///
     /// # Errors
@@ -260,8 +265,10 @@ impl ImageUpdateAutomation {
         self.message_template = said(commit.message_template);
         self.message_values = commit.message_template_values.unwrap_or_default();
         if let Some(key) = commit.signing_key {
-            // An unsigned commit must not pass where signed ones are wanted.
-            reader.unsupported_field("git.commit.signingKey", true);
+            if key.kind == SigningKind::Gpg {
+                // An unsigned commit must not pass where signed ones are wanted.
+                reader.unsupported_field("git.commit.signingKey", true);
+            }
             self.signing_key = Some(SigningKey { kind: key.kind, secret_ref: key.secret_ref.name });
         }
     }

@@ -1,7 +1,7 @@
 //! Pure: ImagePolicy, which of an image's tags is the latest (`flux-semantics §6.2`).
 
 use super::{NamespacedName, Rest, labels, name_others};
-use crate::flux::{Pattern, Range, Reader, Unsupported};
+use crate::flux::{Key, Kind, Pattern, Range, Reader, Unsupported};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -124,6 +124,11 @@ const SUPPORTED: &[&str] = &[
 ];
 
 impl ImagePolicy {
+    /// The object's key.
+    pub fn key(&self) -> Key {
+        Key::new(Kind::ImagePolicy, &self.namespace, &self.name)
+    }
+
     /// Reads a manifest of the kind.
     ///
     /// # Errors

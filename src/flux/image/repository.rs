@@ -1,7 +1,7 @@
 //! Pure: ImageRepository, the image whose tags are listed (`flux-semantics §6.1`).
 
 use super::NameOnly;
-use crate::flux::{Pattern, Reader, Unsupported};
+use crate::flux::{Key, Kind, Pattern, Reader, Unsupported};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -81,6 +81,11 @@ const SUPPORTED: &[&str] = &[
 ];
 
 impl ImageRepository {
+    /// The object's key.
+    pub fn key(&self) -> Key {
+        Key::new(Kind::ImageRepository, &self.namespace, &self.name)
+    }
+
     /// Reads a manifest of the kind.
     ///
     /// # Errors

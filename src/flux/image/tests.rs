@@ -177,13 +177,13 @@ fn all_problems_of_an_automation_are_told_at_once() {
 }
 
 #[test]
-fn a_signing_key_blocks_and_unknown_parts_are_named() {
+fn an_openpgp_key_blocks_and_unknown_parts_are_named() {
     let mut spec = plain();
-    spec["git"]["commit"]["signingKey"] = json!({"type": "ssh", "secretRef": {"name": "k"}});
+    spec["git"]["commit"]["signingKey"] = json!({"secretRef": {"name": "k"}});
     spec["git"]["commit"]["trailer"] = json!("x");
     spec["update"] = json!({"strategy": "Setters", "path": "./apps", "depth": 3});
     let read = automation(spec).unwrap();
-    let key = SigningKey { kind: SigningKind::Ssh, secret_ref: "k".into() };
+    let key = SigningKey { kind: SigningKind::Gpg, secret_ref: "k".into() };
     assert_eq!((read.signing_key, read.path.as_str()), (Some(key), "./apps"));
     let mut told: Vec<_> = read.unsupported.iter().map(|u| (u.field.as_str(), u.blocks)).collect();
     told.sort_unstable();

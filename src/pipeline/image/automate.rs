@@ -1,0 +1,391 @@
+//! One pass of an automation: look, and where a value is not what is chosen, edit, commit, push.
+//!
+//! The look is at the files that the source holds already, so that a pass with nothing to do asks
+//! nobody. Where commits go to another branch than the one that is followed, only the remote knows
+//! what is on it, and its refs are listed. The edit is made on the remote's present tip; when
+//! somebody else was faster, on the next one. A commit is stored before it is pushed: what is
+//! killed in between leaves a row that at worst names a commit nobody has.
+
+use super::edit::{Edited, edit};
+use super::files::marked;
+use super::hold::{Held, held};
+use super::{Automated, Pushed};
+use crate::flux::{GitReference, GitRepository, ImageUpdateAutomation};
+use crate::history::{Choice, Push as Row, PushId};
+use crate::pipeline::poll::blocking;
+use crate::pipeline::{Failure, Pipeline, Retry, Revision, Step, inputs, lock, record};
+use crate::source::{
+    Change, Commit, Person, Push, PushError, Remote, SigningKey, Source, SourceError, Tip, Tree,
+    public_url,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Times that a commit is made anew because the branch has moved meanwhile.
+const ATTEMPTS: u32 = 5;
+
+/// Pause before the second of them; it doubles.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Ids without a marker that are remembered: some 70 bytes each.
+const UNMARKED: usize = 50_000;
+
+/// Latest commits that are looked at for values that come back.
+const LATEST: usize = 50;
+
+/// One pass that is to be made.
+pub struct Automation {
+    /// The automation.
+    pub automation: ImageUpdateAutomation,
+    /// Its source.
+    pub source: GitRepository,
+    /// The source's revision.
+    pub revision: Revision,
+    /// Files of that revision.
+    pub tree: Option<Tree>,
+    /// What is chosen, by policy (`namespace/name`).
+    pub choices: BTreeMap<String, Choice>,
+    /// Every policy that is declared.
+    pub policies: BTreeSet<String>,
+}
+
+/// Where a pass reads and writes.
+struct Target {
+    checkout: GitReference,
+    branch: Option<String>,
+    /// Commits go to the very branch that is checked out.
+    same: bool,
+}
+
+/// A tip to edit.
+struct Base {
+    tip: Tip,
+    /// The branch is made by the push.
+    create: bool,
+}
+
+/// One pass under way.
+struct Pass<'a> {
+    pipeline: &'a Pipeline,
+    job: &'a Automation,
+    target: Target,
+    name: String,
+    held: Held,
+}
+
+impl Pipeline {
+    /// Makes one pass.
+    pub async fn automate(&self, job: Automation) -> Result<Automated, Failure> {
+        let name = format!("{}/{}", job.automation.namespace, job.automation.name);
+        let mut pass =
+            Pass { pipeline: self, target: Target::of(&job)?, job: &job, name, held: Held::new() };
+        pass.run().await.map_err(|failure| match failure.object {
+            Some(_) => failure,
+            None => failure.object(job.automation.key()),
+        })
+    }
+
+    /// One automation at a time works on a remote: its own commits need not outrun each other.
+    fn turn(&self, url: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut images = lock(&self.images);
+        images.remotes.retain(|_, turn| Arc::strong_count(turn) > 1);
+        images.remotes.entry(url.to_owned()).or_default().clone()
+    }
+}
+
+impl Target {
+    fn of(job: &Automation) -> Result<Target, Failure> {
+        let Automation { automation, source, .. } = job;
+        let checkout = automation.checkout.clone().unwrap_or_else(|| source.reference.clone());
+        let branch = automation.push_branch(&source.reference).map(str::to_owned);
+        if branch.is_none() && automation.push_refspec.is_none() {
+            let cause = format!("{} follows no branch that could be pushed to", source.key());
+            return Err(Failure::new(Step::Push, "InvalidSourceConfiguration", cause)
+                .retry(Retry::Never)
+                .hint(Some("say where to: spec.git.push.branch".into())));
+        }
+        let same = match &checkout {
+            GitReference::Branch(name) => branch.as_deref() == Some(name),
+            GitReference::Name(name) => {
+                name.strip_prefix("refs/heads/").is_some_and(|name| branch.as_deref() == Some(name))
+            }
+            _ => false,
+        };
+        Ok(Target { checkout, branch, same })
+    }
+}
+
+impl Pass<'_> {
+    async fn run(&mut self) -> Result<Automated, Failure> {
+        if let Some(done) = self.look().await? {
+            return Ok(done);
+        }
+        let turn = self.pipeline.turn(&public_url(&self.job.source.url));
+        let _turn = turn.lock().await;
+        let credential = self.pipeline.credential(&self.job.source).await?;
+        let remote = Remote {
+            url: self.job.source.url.clone(),
+            reference: self.target.checkout.clone(),
+            credential,
+            timeout: self.job.source.timeout,
+            ignore: None,
+        };
+        let source = self.pipeline.mirror(&self.job.source).await?;
+        let key = self.signing_key().await?;
+        let mut pause = PAUSE;
+        for _ in 0..ATTEMPTS {
+            let done = self.attempt(&source, &remote, key.as_ref()).await;
+            if done.is_err() {
+                self.pipeline.doubt(&self.job.source);
+            }
+            if let Some(done) = done? {
+                return Ok(done);
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        }
+        let cause = format!("the branch moved {ATTEMPTS} times while it was edited");
+        Err(Failure::new(Step::Push, "GitOperationFailed", cause).retry(Retry::Soon))
+    }
+
+    /// Looks at the files that are at hand. Answers when they already say what is chosen.
+    async fn look(&mut self) -> Result<Option<Automated>, Failure> {
+        let at_hand = self.target.same && self.target.checkout == self.job.source.reference;
+        let Some(tree) = self.job.tree.as_ref().filter(|_| at_hand) else { return Ok(None) };
+        let edited = self.edit(tree.unfiltered()).await?;
+        Ok(edited.files.is_empty().then(|| self.nothing(edited)))
+    }
+
+    /// One try: edits the tip, commits, pushes. `None` when somebody else was faster.
+    async fn attempt(
+        &mut self,
+        source: &Arc<Source>,
+        remote: &Remote,
+        key: Option<&SigningKey>,
+    ) -> Result<Option<Automated>, Failure> {
+        let base = self.base(source, remote).await?;
+        let edited = self.edit(base.tip.tree.clone()).await?;
+        if edited.files.is_empty() {
+            self.arrived(&base.tip.revision.commit).await?;
+            return Ok(Some(self.nothing(edited)));
+        }
+        let Some((commit, subject)) = self.commit(&base.tip, &edited, key)? else {
+            return Ok(Some(self.nothing(edited)));
+        };
+        let id = self.store(&commit, &edited).await?;
+        let (source, remote, made) = (source.clone(), remote.clone(), commit.clone());
+        let (branch, create) = (self.target.branch.clone(), base.create);
+        let refspec = self.job.automation.push_refspec.clone();
+        let options = self.job.automation.push_options.clone();
+        let pushed = tokio::task::spawn_blocking(move || {
+            let (branch, refspec) = (branch.as_deref(), refspec.as_deref());
+            let push = Push { branch, create, refspec, options: &options };
+            source.push(&remote, &made, &push)
+        });
+        match pushed.await {
+            Ok(Ok(_)) => {
+                let now_ms = record::now_ms();
+                self.pipeline.database(move |history| history.pushed(id, now_ms)).await?;
+                Ok(Some(self.pushed(&commit, subject, edited)))
+            }
+            Ok(Err(error)) => self.refused(id, error).await,
+            Err(_) => {
+                let cause = "the pushing thread ended unexpectedly";
+                Err(Failure::new(Step::Push, "GitOperationFailed", cause).retry(Retry::Soon))
+            }
+        }
+    }
+
+    /// The tip that is edited: of the branch that is pushed to, or where that is still to be made,
+    /// of what is checked out.
+    async fn base(&self, source: &Arc<Source>, remote: &Remote) -> Result<Base, Failure> {
+        let own = self.target.branch.clone().filter(|_| !self.target.same);
+        let (source, remote) = (source.clone(), remote.clone());
+        blocking(&self.job.source, move || {
+            let Some(branch) = own else {
+                return source.tip(&remote).map(|tip| Base { tip, create: false });
+            };
+            let there = Remote { reference: GitReference::Branch(branch), ..remote.clone() };
+            match source.tip(&there) {
+                Ok(tip) => Ok(Base { tip, create: false }),
+                Err(SourceError::RefNotFound { .. }) => {
+                    source.tip(&remote).map(|tip| Base { tip, create: true })
+                }
+                Err(error) => Err(error),
+            }
+        })
+        .await
+    }
+
+    /// What is to be replaced in a tree, without what is held.
+    async fn edit(&mut self, tree: Tree) -> Result<Edited, Failure> {
+        let known = lock(&self.pipeline.images).unmarked.clone();
+        let path = self.job.automation.path.clone();
+        let found = blocking(&self.job.source, move || marked(&tree, &path, &known));
+        let found = found.await.map_err(|failure| Failure { step: Step::Edit, ..failure })?;
+        {
+            let mut images = lock(&self.pipeline.images);
+            if images.unmarked.len() + found.unmarked.len() > UNMARKED {
+                images.unmarked = Arc::default();
+            }
+            if !found.unmarked.is_empty() {
+                Arc::make_mut(&mut images.unmarked).extend(found.unmarked);
+            }
+        }
+        let mut choices = self.job.choices.clone();
+        let edited = edit(&found.files, &choices, &self.job.policies);
+        if edited.changes.is_empty() {
+            return Ok(edited);
+        }
+        let name = self.name.clone();
+        let latest = self.pipeline.database(move |history| history.pushes(Some(&name), LATEST));
+        let interval = self.job.automation.interval.as_millis();
+        let interval = i64::try_from(interval).unwrap_or(i64::MAX);
+        self.held = held(&latest.await?, &edited.changes, interval, record::now_ms());
+        if self.held.is_empty() {
+            return Ok(edited);
+        }
+        choices.retain(|policy, _| !self.held.contains_key(policy));
+        Ok(edit(&found.files, &choices, &self.job.policies))
+    }
+
+    /// Makes the commit; `None` where it would change nothing. Its subject beside it.
+    fn commit(
+        &self,
+        tip: &Tip,
+        edited: &Edited,
+        key: Option<&SigningKey>,
+    ) -> Result<Option<(Commit, String)>, Failure> {
+        let message = super::edit::message(self.job, edited)?;
+        let author = &self.job.automation.author;
+        let person = Person { name: author.name.clone(), email: author.email.clone() };
+        let change = Change {
+            edits: &edited.files,
+            author: &person,
+            committer: &person,
+            message: &message,
+            time: record::now_ms() / 1000,
+            sign: key,
+        };
+        let subject = message.lines().next().unwrap_or_default().to_owned();
+        match tip.commit(&change) {
+            Ok(commit) => Ok(commit.map(|commit| (commit, subject))),
+            Err(error) => Err(Failure::new(Step::Edit, "UpdateFailed", error.to_string())
+                .hint(error.hint())
+                .retry(if error.retry() { Retry::Soon } else { Retry::Interval })),
+        }
+    }
+
+    /// Stores a commit before it leaves the host.
+    async fn store(&self, commit: &Commit, edited: &Edited) -> Result<PushId, Failure> {
+        let row = Row {
+            automation: self.name.clone(),
+            sha: commit.id.clone(),
+            url: public_url(&self.job.source.url),
+            branch: self.destination(),
+            made_ms: record::now_ms(),
+            pushed_ms: None,
+            changes: edited.changes.clone(),
+        };
+        self.pipeline.database(move |history| history.push_begun(&row)).await
+    }
+
+    /// The branch, or the refspec's destination where there is none.
+    fn destination(&self) -> String {
+        let refspec = self.job.automation.push_refspec.as_deref().unwrap_or_default();
+        let to = refspec.split_once(':').map_or(refspec, |(_, to)| to);
+        self.target.branch.clone().unwrap_or_else(|| to.to_owned())
+    }
+
+    /// Takes in why a push failed. `None` when the branch has moved.
+    async fn refused(&self, id: PushId, error: PushError) -> Result<Option<Automated>, Failure> {
+        // Without an answer it may have arrived all the same: then the row is right.
+        if !matches!(error, PushError::Source(_)) {
+            self.pipeline.database(move |history| history.push_failed(id)).await?;
+        }
+        if let PushError::Moved { .. } = error {
+            return Ok(None);
+        }
+        let reason = match &error {
+            PushError::Source(SourceError::AuthenticationFailed { .. }) => "AuthenticationFailed",
+            _ => "GitOperationFailed",
+        };
+        let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
+        Err(Failure::new(Step::Push, reason, error.to_string()).hint(error.hint()).retry(retry))
+    }
+
+    /// Notes that the latest commit has arrived, if it is the tip and that was not known: a kill or
+    /// a lost answer came between.
+    async fn arrived(&self, tip: &str) -> Result<(), Failure> {
+        let (name, tip, now_ms) = (self.name.clone(), tip.to_owned(), record::now_ms());
+        self.pipeline.database(move |history| history.found_pushed(&name, &tip, now_ms)).await
+    }
+
+    /// There was nothing to replace.
+    fn nothing(&self, edited: Edited) -> Automated {
+        Automated {
+            message: "repository up-to-date".to_owned(),
+            pushed: None,
+            warnings: self.warnings(edited.warnings),
+            again: self.again(),
+        }
+    }
+
+    fn pushed(&self, commit: &Commit, subject: String, edited: Edited) -> Automated {
+        let at = self.destination();
+        let author = &self.job.automation.author;
+        let refspec = self.job.automation.push_refspec.as_deref().unwrap_or_default();
+        let beside = refspec.rsplit(':').next().and_then(|to| to.strip_prefix("refs/heads/"));
+        let branches: BTreeSet<String> =
+            self.target.branch.clone().into_iter().chain(beside.map(str::to_owned)).collect();
+        let short = commit.id.get(..7).unwrap_or(&commit.id);
+        Automated {
+            message: format!("pushed commit '{short}' to branch '{at}'"),
+            pushed: Some(Pushed {
+                url: self.job.source.url.clone(),
+                branches: branches.into_iter().collect(),
+                revision: Revision {
+                    id: format!("{at}@sha1:{}", commit.id),
+                    author: format!("{} <{}>", author.name, author.email),
+                    subject,
+                    time: record::now_ms() / 1000,
+                },
+                replaced: edited.changes,
+            }),
+            warnings: self.warnings(edited.warnings),
+            again: self.again(),
+        }
+    }
+
+    fn warnings(&self, mut warnings: Vec<String>) -> Vec<String> {
+        warnings.extend(self.held.values().map(|(_, told)| told.clone()));
+        warnings
+    }
+
+    /// When what is held may go.
+    fn again(&self) -> Option<Duration> {
+        let until = self.held.values().map(|(until, _)| *until).min()?;
+        let left = u64::try_from(until - record::now_ms()).unwrap_or(0);
+        Some(Duration::from_millis(left + 1))
+    }
+
+    /// The key that signs, from the Secret in the automation's namespace.
+    async fn signing_key(&self) -> Result<Option<SigningKey>, Failure> {
+        let Some(wanted) = &self.job.automation.signing_key else { return Ok(None) };
+        let connection = self.pipeline.connected(Step::Edit, "GitOperationFailed").await?;
+        let (namespace, name) = (&self.job.automation.namespace, &wanted.secret_ref);
+        let failed = |cause: String| {
+            let cause = format!("Secret {namespace}/{name} with the signing key: {cause}");
+            Failure::new(Step::Edit, "GitOperationFailed", cause)
+        };
+        let data = inputs::secret(&connection, namespace, name).await?;
+        let data = data.ok_or_else(|| failed("it does not exist".to_owned()))?;
+        let Some(identity) = data.get("identity") else {
+            return Err(failed("the key identity is missing".to_owned()));
+        };
+        let key = SigningKey::from_openssh(identity, data.get("password"));
+        let key = key.map_err(|error| failed(error.to_string()).hint(error.hint()))?;
+        Ok(Some(key))
+    }
+}

@@ -1,0 +1,125 @@
+//! The files of a tree in which a marker may stand.
+//!
+//! A repository holds thousands of files and a handful of markers. What was seen to hold none is
+//! known by Git's id, whole directories first, so that after a commit only what it touched is read.
+
+use crate::source::{Entry, MAX_FILE, SourceError, Tree};
+use std::collections::HashSet;
+
+/// What every marker contains.
+const MARK: &[u8] = b"$imagepolicy";
+
+/// Directories below one another that are followed, as many as a tree serves.
+const DEPTH: usize = 64;
+
+/// Bytes of marked files in one pass: thousands of manifests.
+const MOST: usize = 32 << 20;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Path and content of each file that may hold a marker, in order of their paths.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Ids of files and directories that hold none.
+    pub unmarked: Vec<String>,
+    bytes: usize,
+}
+
+/// Reads what may hold a marker below a directory of a tree, which must serve every file.
+pub(super) fn marked(
+    tree: &Tree,
+    dir: &str,
+    known: &HashSet<String>,
+) -> Result<Found, SourceError> {
+    let mut found = Found::default();
+    let path = dir.split('/').filter(|part| !part.is_empty() && *part != ".");
+    let path = path.collect::<Vec<_>>().join("/");
+    match tree.entry(&path)? {
+        Some(Entry::Dir { .. }) => {
+            walk(tree, &path, 0, known, &mut found)?;
+            Ok(found)
+        }
+        _ => Err(SourceError::PathNotFound { path, kind: "directory" }),
+    }
+}
+
+/// True when something below the directory may hold a marker.
+fn walk(
+    tree: &Tree,
+    dir: &str,
+    depth: usize,
+    known: &HashSet<String>,
+    found: &mut Found,
+) -> Result<bool, SourceError> {
+    if depth > DEPTH {
+        return Ok(false);
+    }
+    let mut any = false;
+    for (name, entry) in tree.list(dir)? {
+        let path = if dir.is_empty() { name.clone() } else { format!("{dir}/{name}") };
+        match entry {
+            Entry::Dir { id } if !known.contains(&id) => {
+                match walk(tree, &path, depth + 1, known, found)? {
+                    true => any = true,
+                    false => found.unmarked.push(id),
+                }
+            }
+            Entry::File { id, size, .. }
+                if is_yaml(&name) && size <= MAX_FILE && !known.contains(&id) =>
+            {
+                let content = tree.read(&path)?;
+                if !content.windows(MARK.len()).any(|window| window == MARK) {
+                    found.unmarked.push(id);
+                    continue;
+                }
+                any = true;
+                found.bytes += content.len();
+                if found.bytes > MOST {
+                    let what = "the files that hold image markers".to_owned();
+                    return Err(SourceError::TooLarge { what, limit: MOST as u64 });
+                }
+                found.files.push((path, content));
+            }
+            _ => {}
+        }
+    }
+    Ok(any)
+}
+
+fn is_yaml(name: &str) -> bool {
+    name.ends_with(".yaml") || name.ends_with(".yml") || name == "Kustomization"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_holds_no_marker_is_known_by_its_id_and_read_once() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("below")).expect("made");
+            std::fs::write(path, text).expect("written");
+        };
+        let marker = "image: a:1 # {\"$imagepolicy\": \"n:a\"}\n";
+        write("apps/dev/a.yaml", marker);
+        write("apps/dev/plain.yaml", "a: 1\n");
+        write("apps/prod/a.yml", "a: 2\n");
+        write("apps/note.md", marker);
+        write("other/b.yaml", marker);
+        let tree = Tree::from_dir(dir.path()).expect("a tree");
+        let mut known = HashSet::new();
+        let found = marked(&tree, "./apps", &known).expect("read");
+        let paths =
+            |found: &Found| found.files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+        assert_eq!(paths(&found), ["apps/dev/a.yaml"]);
+        assert_eq!(found.unmarked.len(), 3, "plain.yaml, a.yml and prod");
+        known.extend(found.unmarked);
+        let again = marked(&tree, "apps/", &known).expect("read");
+        assert_eq!((paths(&again), again.unmarked.len()), (vec!["apps/dev/a.yaml".to_owned()], 0));
+        assert_eq!(paths(&marked(&tree, "", &known).expect("read")).len(), 2);
+        assert!(marked(&tree, "nowhere", &known).is_err());
+        assert!(marked(&tree, "../..", &known).is_err(), "the tree is all there is");
+    }
+}

@@ -1,0 +1,360 @@
+//! Image automation from a pushed tag to a healthy pod, with a real registry and real Git servers.
+//!
+//! [`Stage`] is the small setting of most tests: one app repository whose markers stand in a
+//! ConfigMap, so that nothing has to roll out, and the image objects that follow its registry.
+//! `flow.rs` is the whole way with the example repositories, `killed.rs` cuts it at every effect.
+
+mod flow;
+mod killed;
+
+use crate::bed::{Registry, Repo};
+use crate::world::{PATIENCE, World, mk_kustomization, mk_namespace};
+use serde_json::Value;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Interval of an automation in most tests: no commit waits for it.
+const LONG: &str = "1h";
+
+/// One app whose image tags are followed.
+struct Stage {
+    world: World,
+    registry: Registry,
+    config: Repo,
+    app: Repo,
+}
+
+/// What differs from one stage to the next.
+struct Setting {
+    /// Names of the policies; each follows the tags `NAME-N` and writes the key `NAME`.
+    policies: &'static [&'static str],
+    /// Interval of the registry's scans.
+    scan: &'static str,
+    /// Interval of the automation.
+    interval: &'static str,
+    /// Further lines of the automation's `git`, each indented by four spaces.
+    git: &'static str,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Setting { policies: &["a"], scan: "1h", interval: LONG, git: "" }
+    }
+}
+
+/// A policy that follows the tags `NAME-N` by number.
+fn mk_policy(name: &str, order: &str) -> String {
+    format!(
+        "apiVersion: image.toolkit.fluxcd.io/v1\nkind: ImagePolicy\nmetadata:\n  name: {name}\n  \
+         namespace: flux-system\nspec:\n  imageRepositoryRef: {{name: app}}\n  \
+         filterTags: {{pattern: '^{name}-(?P<n>[0-9]+)$', extract: $n}}\n  \
+         policy: {{numerical: {{order: {order}}}}}\n"
+    )
+}
+
+fn mk_automation(interval: &str, git: &str) -> String {
+    format!(
+        "apiVersion: image.toolkit.fluxcd.io/v1\nkind: ImageUpdateAutomation\nmetadata:\n  \
+         name: app\n  namespace: flux-system\nspec:\n  interval: {interval}\n  \
+         sourceRef: {{kind: GitRepository, name: app}}\n  git:\n    \
+         commit: {{author: {{name: Robot, email: robot@test.invalid}}}}\n{git}"
+    )
+}
+
+impl Stage {
+    /// Everything declared and settled, with tag 1 of every policy in the registry and in Git.
+    fn new(setting: &Setting) -> Stage {
+        let mut world = World::new();
+        let registry = Registry::start();
+        world.cluster().apply(&mk_namespace(&world.namespace));
+        let image = format!("{}/games/app", registry.host());
+        let app = Repo::create(&world.git, "games/app");
+        let mut map = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: images\n  namespace: {}\ndata:\n",
+            world.namespace
+        );
+        for name in setting.policies {
+            registry.push("games/app", &format!("{name}-1"));
+            let mark = format!("{{\"$imagepolicy\": \"flux-system:{name}\"}}");
+            map.push_str(&format!("  {name}: {image}:{name}-1 # {mark}\n"));
+        }
+        app.write("k8s/images.yaml", &map);
+        app.commit("first");
+        app.push("main");
+        let mut objects = vec![
+            format!(
+                "apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata:\n  \
+                 name: app\n  namespace: flux-system\nspec:\n  interval: 1h\n  url: {}\n  \
+                 ref: {{branch: main}}\n",
+                world.git.url_of("games/app")
+            ),
+            format!(
+                "apiVersion: image.toolkit.fluxcd.io/v1beta2\nkind: ImageRepository\nmetadata:\n  \
+                 name: app\n  namespace: flux-system\nspec:\n  image: {image}\n  \
+                 interval: {}\n  timeout: 5s\n  insecure: true\n",
+                setting.scan
+            ),
+            mk_kustomization("app", "./k8s", "").replace("name: flux-system}\n", "name: app}\n"),
+            mk_automation(setting.interval, setting.git),
+        ];
+        objects.extend(setting.policies.iter().map(|name| mk_policy(name, "asc")));
+        let config = world.entry(&[("clusters/my-cluster/all.yaml", objects.join("---\n"))]);
+        world.start();
+        let stage = Stage { world, registry, config, app };
+        stage.world.settled();
+        stage.chosen(setting.policies[0], "1");
+        stage.world.settled();
+        stage
+    }
+
+    fn push(&self, tag: &str) {
+        self.registry.push("games/app", tag);
+    }
+
+    /// The value of a policy's key on the remote's branch.
+    fn in_git(&self, branch: &str, name: &str) -> String {
+        let file = format!("{branch}:k8s/images.yaml");
+        let text = git(&self.app, &["show", &file]);
+        let line = text.lines().find(|line| line.trim().starts_with(&format!("{name}: ")));
+        let value = line.and_then(|line| line.split_whitespace().nth(1)).unwrap_or_default();
+        value.rsplit(':').next().unwrap_or_default().to_owned()
+    }
+
+    /// Commits on a branch of the remote.
+    fn commits(&self, branch: &str) -> usize {
+        git(&self.app, &["rev-list", "--count", branch]).trim().parse().expect("a number")
+    }
+
+    /// The value in the cluster.
+    fn deployed(&self, name: &str) -> String {
+        let object = self.world.get("configmap", "images").unwrap_or_default();
+        let value = object["data"][name].as_str().unwrap_or_default();
+        value.rsplit(':').next().unwrap_or_default().to_owned()
+    }
+
+    /// One policy as `gitopsd images --json` shows it.
+    fn image(&self, name: &str) -> Value {
+        let all = self.world.json(&["images"]);
+        let policy = format!("flux-system/{name}");
+        let all = all.as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|image| image["policy"] == policy.as_str()).unwrap_or_default()
+    }
+
+    /// Waits until a policy has chosen `NAME-number`.
+    fn chosen(&self, name: &str, number: &str) {
+        let tag = format!("{name}-{number}");
+        self.world.eventually(&format!("{tag} is chosen"), |_| {
+            self.image(name)["chosen"]["tag"] == tag.as_str()
+        });
+    }
+
+    /// Waits until a value is in Git and in the cluster.
+    fn arrived(&self, name: &str, number: &str) {
+        let tag = format!("{name}-{number}");
+        self.world.eventually(&format!("{tag} is deployed"), |_| self.deployed(name) == tag);
+        assert_eq!(self.in_git("main", name), tag);
+    }
+
+    fn automation(&self) -> Value {
+        self.world.item("ImageUpdateAutomation/flux-system/app")
+    }
+
+    /// `gitopsd reconcile image NAME`; whether all of the chain ended ready.
+    fn reconcile(&self, name: &str) -> bool {
+        self.world.run(&["reconcile", "image", name]).status.success()
+    }
+}
+
+/// Runs git on the bare repository.
+fn git(repo: &Repo, arguments: &[&str]) -> String {
+    let bare = repo.bare().to_str().expect("a plain name");
+    repo.git(&[&["--git-dir", bare], arguments].concat())
+}
+
+#[test]
+fn ten_policies_that_change_together_make_one_commit_and_own_commits_lead_to_none() {
+    let names = &["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"];
+    let stage = Stage::new(&Setting { policies: names, ..Setting::default() });
+    assert_eq!(stage.commits("main"), 1, "tag 1 is in place already");
+    names.iter().for_each(|name| stage.push(&format!("{name}-2")));
+    assert!(stage.reconcile("ImageRepository/flux-system/app"), "{}", stage.world.log());
+    names.iter().for_each(|name| stage.arrived(name, "2"));
+    assert_eq!(stage.commits("main"), 2);
+    let message = git(&stage.app, &["log", "-1", "--format=%an <%ae>%n%B", "main"]);
+    assert!(message.starts_with("Robot <robot@test.invalid>\n"), "{message}");
+    assert!(message.contains("[skip ci]") && message.contains("a-2"), "{message}");
+    assert!(stage.reconcile("a"));
+    assert_eq!(stage.commits("main"), 2, "its own commit leads to no other");
+
+    let shown = stage.world.ok(&["history", "app", "-n", "1"]);
+    assert!(shown.contains("a-1 → a-2 by ImagePolicy a"), "{shown}");
+    let text = stage.world.ok(&["images", "a"]);
+    assert!(text.contains("a-2") && text.contains("chosen") && text.contains("lower"), "{text}");
+}
+
+#[test]
+fn a_marker_added_in_git_is_filled_at_once_and_one_without_a_policy_is_named() {
+    let stage = Stage::new(&Setting::default());
+    stage.push("a-7");
+    assert!(stage.reconcile("a"), "{}", stage.world.log());
+    stage.app.git(&["pull", "--quiet", stage.app.bare().to_str().expect("plain"), "main"]);
+    let map = |name: &str, policy: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\n  namespace: {}\ndata:\n  \
+             new: old-tag # {{\"$imagepolicy\": \"flux-system:{policy}:tag\"}}\n",
+            stage.world.namespace
+        )
+    };
+    stage.app.write("k8s/more.yaml", &map("more", "a"));
+    stage.app.write("k8s/lost.yaml", &map("lost", "nobody"));
+    stage.app.commit("a marker");
+    stage.app.push("main");
+    stage.world.run(&["reconcile", "GitRepository/flux-system/app"]);
+    stage.world.eventually("the marker is filled and deployed", |world| {
+        world.get("configmap", "more").is_some_and(|map| map["data"]["new"] == "a-7")
+    });
+    let warnings = stage.automation()["warnings"].to_string();
+    assert!(warnings.contains("nobody") && warnings.contains("k8s/lost.yaml"), "{warnings}");
+}
+
+#[test]
+fn a_tag_that_goes_back_and_forth_is_committed_once_in_an_interval() {
+    let stage = Stage::new(&Setting::default());
+    stage.push("a-2");
+    assert!(stage.reconcile("a"), "{}", stage.world.log());
+    stage.arrived("a", "2");
+    let file = "clusters/my-cluster/all.yaml";
+    stage.config.replace(file, "order: asc", "order: desc");
+    stage.config.commit("the smallest");
+    stage.config.push("main");
+    stage.world.run(&["reconcile", "flux-system", "--with-source"]);
+    stage.chosen("a", "1");
+    stage.world.eventually("status says that it waits", |_| {
+        stage.automation()["warnings"].to_string().contains("goes back and forth")
+    });
+    assert_eq!((stage.commits("main"), stage.in_git("main", "a")), (2, "a-2".to_owned()));
+    // What is new does not wait.
+    stage.config.replace(file, "order: desc", "order: asc");
+    stage.config.commit("the greatest");
+    stage.config.push("main");
+    stage.push("a-3");
+    stage.world.run(&["reconcile", "flux-system", "--with-source"]);
+    stage.reconcile("ImageRepository/flux-system/app");
+    stage.arrived("a", "3");
+}
+
+#[test]
+fn a_registry_that_is_away_and_a_restart_change_no_choice() {
+    let mut stage = Stage::new(&Setting { scan: "2s", ..Setting::default() });
+    stage.push("a-2");
+    stage.arrived("a", "2");
+    stage.registry.down();
+    let repository = "ImageRepository/flux-system/app";
+    stage.world.eventually("status says that the registry is away", |world| {
+        world.item(repository)["ready"] == "False"
+    });
+    assert_eq!(stage.world.item("ImagePolicy/flux-system/a")["ready"], "True");
+    assert_eq!(stage.image("a")["chosen"]["tag"], "a-2");
+    stage.world.stop();
+    stage.world.start();
+    stage.world.eventually("the choice is there again", |_| {
+        stage.image("a")["chosen"]["tag"] == "a-2"
+    });
+    stage.world.eventually("the registry is asked again", |world| {
+        world.item(repository)["ready"] == "False"
+    });
+    assert_eq!((stage.commits("main"), stage.deployed("a")), (2, "a-2".to_owned()));
+    stage.registry.up();
+    stage.push("a-3");
+    stage.arrived("a", "3");
+}
+
+#[test]
+fn what_has_not_changed_costs_no_write_and_no_request_but_the_scan() {
+    let stage = Stage::new(&Setting { scan: "1s", interval: "1s", ..Setting::default() });
+    let wal = stage.world.path("state/history.db-wal");
+    let written = || std::fs::metadata(&wal).expect("the database is open").modified().ok();
+    let (before, git_requests) = (written(), stage.world.git.requests().len());
+    let scans = stage.registry.requests();
+    let began = Instant::now();
+    stage.world.eventually("the registry was asked five times", |_| {
+        stage.registry.requests() >= scans + 5
+    });
+    assert!(began.elapsed() < PATIENCE);
+    assert_eq!(written(), before, "nothing was written");
+    assert_eq!(stage.world.git.requests().len(), git_requests, "no Git server was asked");
+}
+
+#[test]
+fn a_refused_push_is_told_in_the_servers_own_words_and_tried_again() {
+    let stage = Stage::new(&Setting::default());
+    let hook = stage.app.bare().join("hooks/pre-receive");
+    std::fs::create_dir_all(hook.parent().expect("below")).expect("ours to write");
+    std::fs::write(&hook, "#!/bin/sh\necho 'main is protected by Ada' >&2\nexit 1\n")
+        .expect("ours to write");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&hook, open).expect("ours");
+    stage.push("a-2");
+    assert!(!stage.reconcile("a"), "the commit cannot be pushed");
+    let item = stage.automation();
+    let message = item["message"].as_str().unwrap_or_default();
+    assert!(message.contains("main is protected by Ada"), "{item}");
+    assert_eq!(item["reason"], "GitOperationFailed");
+    assert_eq!(stage.commits("main"), 1);
+    std::fs::remove_file(&hook).expect("ours");
+    stage.arrived("a", "2");
+    assert_eq!(stage.commits("main"), 2);
+}
+
+#[test]
+fn the_commits_of_somebody_who_pushes_all_the_time_survive_and_so_do_ours() {
+    let stage = Stage::new(&Setting::default());
+    let url = stage.app.bare().to_str().expect("a plain name").to_owned();
+    let other = tempfile::tempdir().expect("a temporary directory");
+    let work = other.path().to_str().expect("a plain name").to_owned();
+    stage.app.git(&["clone", "--quiet", "--branch=main", &url, &work]);
+    // A commit, then a push that is rebased until it goes through, 40 times.
+    let script = "set -e; cd \"$1\"; for n in $(seq 40); do echo $n >n$n; git add .; \
+                  git commit -qm other$n; until git push -q origin HEAD:main 2>/dev/null; do \
+                  git pull -q --rebase origin main; done; done";
+    let mut pusher = Command::new("sh")
+        .args(["-c", script, "sh", &work])
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .envs([("GIT_AUTHOR_NAME", "Eve"), ("GIT_AUTHOR_EMAIL", "eve@test.invalid")])
+        .envs([("GIT_COMMITTER_NAME", "Eve"), ("GIT_COMMITTER_EMAIL", "eve@test.invalid")])
+        .spawn()
+        .expect("sh is everywhere");
+    for number in 2..6 {
+        stage.push(&format!("a-{number}"));
+        stage.reconcile("a");
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert!(pusher.wait().expect("our child").success());
+    stage.arrived("a", "5");
+    let names = git(&stage.app, &["ls-tree", "--name-only", "main"]);
+    let theirs = names.lines().filter(|name| name.starts_with('n')).count();
+    assert_eq!(theirs, 40, "{names}");
+    let ours = git(&stage.app, &["log", "--format=%an", "main"]);
+    assert!(ours.lines().filter(|author| *author == "Robot").count() >= 1, "{ours}");
+}
+
+#[test]
+fn another_branch_is_made_for_the_commits_and_built_upon() {
+    let git = "    push: {branch: image-updates}\n";
+    let stage = Stage::new(&Setting { git, ..Setting::default() });
+    stage.push("a-2");
+    assert!(stage.reconcile("a"), "{}", stage.world.log());
+    let branch = "image-updates";
+    stage.world.eventually("the branch is made", |_| {
+        super::images::git(&stage.app, &["branch", "--list", branch]).contains(branch)
+    });
+    assert_eq!((stage.commits("main"), stage.commits(branch)), (1, 2));
+    assert_eq!(stage.in_git(branch, "a"), "a-2");
+    assert_eq!(stage.deployed("a"), "a-1", "nobody has merged it");
+    stage.push("a-3");
+    assert!(stage.reconcile("a"), "{}", stage.world.log());
+    stage.world.eventually("the next one is built upon it", |_| {
+        stage.in_git(branch, "a") == "a-3"
+    });
+    assert_eq!(stage.commits(branch), 3);
+}
