@@ -138,6 +138,7 @@ impl Graph {
                 item.condition = Condition::new(Ready::True, "Succeeded", message);
             }
             Err(failure) if failure.reason == WAITS => {
+                item.failure = None;
                 rest(item, key, now, None);
                 item.condition = Condition::new(Ready::False, WAITS, failure.cause);
             }

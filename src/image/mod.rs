@@ -6,10 +6,7 @@
 //! Nothing here reads a registry, a file or a repository: tags, file bytes and names are
 //! arguments, and the results are values. `flux-semantics §6` is the reference.
 
-mod marker;
 mod policy;
-
-pub use marker::{Change, Edit, Finding, ImageRef, ObjectName, Target, concerned, edit};
 
 pub use policy::{
     Candidate, Choice, ChooseError, Explanation, Notice, Suggestion, Verdict, choose, explain,

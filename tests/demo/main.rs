@@ -17,7 +17,7 @@ mod proc;
 #[allow(dead_code, reason = "the demo needs a part of what scenarios need")]
 mod world;
 
-use bed::{Repo, SECRETS};
+use bed::{RegistryServer, Repo, SECRETS, git};
 use page::{Page, span};
 use proc::{cpu, resident};
 use serde_json::Value;
@@ -33,6 +33,10 @@ const SECOND: &str = "dev-20261122.4";
 
 /// A tag for which the fake kubelet answers as a registry without that image would.
 const BROKEN: &str = "dev-20261122.5-broken";
+
+/// Tags that CI pushes in the end: the tenth of a day is newer than the ninth.
+const NINTH: &str = "dev-20261122.9";
+const TENTH: &str = "dev-20261122.10";
 
 /// ConfigMaps of the push in whose middle the daemon is killed: some seconds of work.
 const MANY: usize = 60;
@@ -52,6 +56,7 @@ fn main() -> ExitCode {
         story.bad_commit(&mut page);
         story.kill(&mut page);
         story.guard(&mut page);
+        story.images(&mut page);
         story.rest(&mut page);
         drop(story);
         page.end()
@@ -61,9 +66,11 @@ fn main() -> ExitCode {
 
 struct Story {
     world: World,
-    /// The cluster's own repository; its work tree lives as long as this.
-    _config: Repo,
+    /// The cluster's own repository.
+    config: Repo,
     app: Repo,
+    /// Where CI pushes images to, once there is one.
+    registry: Option<RegistryServer>,
 }
 
 fn begin(page: &Page) -> Story {
@@ -90,7 +97,7 @@ fn begin(page: &Page) -> Story {
         "         {}  (the app: develop and main)",
         world.git.url_of("games/blaster")
     ));
-    Story { world, _config: config, app }
+    Story { world, config, app, registry: None }
 }
 
 impl Story {
@@ -323,8 +330,68 @@ impl Story {
         page.claim(after.is_some(), "exactly these were deleted, and none is orphaned");
     }
 
+    fn images(&mut self, page: &mut Page) {
+        page.chapter("9. CI pushes a tag, and Git and the cluster follow");
+        page.say("A registry (Debian's docker-registry) is started; CI has pushed one tag so far.");
+        let registry = RegistryServer::plain();
+        registry.push("games/blaster", SECOND, SECOND);
+        let name = "registry.test.invalid";
+        for path in ["k8s/base/deployment.yaml", "k8s/dev/deployment.yaml"] {
+            self.app.replace(path, name, &registry.host());
+        }
+        self.app.commit("the registry has an address");
+        self.app.push("develop");
+        let file = "clusters/my-cluster/blaster/20-blaster-image.yaml";
+        let objects = include_str!("../examples/flux-config/clusters/my-cluster/blaster/20-blaster-image.yaml");
+        let objects = objects.replace(name, &registry.host());
+        let objects = objects.replace("interval: 1m\n", "interval: 1m\n  insecure: true\n");
+        self.config.write(file, &objects);
+        self.config.commit("blaster: follow the images of dev");
+        self.config.push("main");
+        let well = self.world.reconcile();
+        self.world.settled();
+        page.claim(well, "ImageRepository, ImagePolicy and ImageUpdateAutomation are ready");
+        for tag in [NINTH, TENTH] {
+            let began = Instant::now();
+            registry.push("games/blaster", tag, tag);
+            page.took(began.elapsed(), format!("CI has pushed games/blaster:{tag}"));
+            let mut reconcile = self.world.lasting(&["reconcile", "image", "blaster-dev"]);
+            self.world.eventually("the commit is pushed", |_| self.head_of_develop().contains(tag));
+            page.took(began.elapsed(), "a commit with it is on develop");
+            let well = reconcile.wait().expect("it is our child").success();
+            page.took(began.elapsed(), "rolled out, healthy");
+            page.claim(well && self.image("blaster-dev").ends_with(tag), "dev runs it");
+        }
+        page.quote(&self.head_of_develop());
+        page.quote(&self.world.ok(&["images"]));
+        page.quote(&self.world.ok(&["history", "blaster", "-n", "2"]));
+        let last = self.json(&["history", "blaster", "--json"])[0].clone();
+        page.claim(
+            text(&last["images"][0], "new").ends_with(TENTH)
+                && text(&last["images"][0], "policy") == "flux-system/blaster-dev",
+            "the history names the policy that chose it",
+        );
+        let notices = self.world.item("ImagePolicy/flux-system/blaster-dev")["warnings"].clone();
+        page.claim(
+            notices[0].as_str().is_some_and(|notice| notice.contains("Flux")),
+            "status says that Flux would take .9 for newer than .10",
+        );
+        self.registry = Some(registry);
+    }
+
+    /// The latest commit of branch develop on the server.
+    fn head_of_develop(&self) -> String {
+        let output = git()
+            .arg("--git-dir")
+            .arg(self.app.bare())
+            .args(["show", "--unified=0", "--format=%an: %s", "develop"])
+            .output()
+            .expect("git can be run");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     fn rest(&mut self, page: &mut Page) {
-        page.chapter("9. At rest");
+        page.chapter("10. At rest");
         let cluster = self.world.cluster();
         // What is still on its way after the last change (metadata, end of watches) gets a moment.
         std::thread::sleep(Duration::from_secs(1));

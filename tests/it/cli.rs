@@ -17,6 +17,7 @@ const VERBS: &[&str] = &[
     "diff",
     "confirm",
     "history",
+    "images",
     "suspend",
     "resume",
     "init",
@@ -113,7 +114,7 @@ fn every_verb_explains_itself_with_examples_and_exit_codes() {
 #[test]
 fn wrong_usage_is_2() {
     for wrong in
-        [&["frobnicate"][..], &[], &["suspend"], &["build", "--tree", "."], &["history", "-n", "0"]]
+        [&["frobnicate"][..], &[], &["suspend"], &["build", "--tree", "."], &["history", "-n", "0"], &["reconcile", "a", "b"]]
     {
         assert_eq!(gitopsd(wrong).code, Some(2), "{wrong:?}");
     }
@@ -129,6 +130,8 @@ fn without_a_daemon_every_question_is_69_and_says_what_to_do() {
         &["diff"],
         &["history"],
         &["history", "show", "1"],
+        &["images"],
+        &["reconcile", "image", "blaster-dev"],
         &["suspend", "apps", "--for", "2h"],
         &["resume", "apps"],
         &["confirm", "abc"],

@@ -7,7 +7,7 @@
 mod flow;
 mod killed;
 
-use crate::bed::{Registry, Repo};
+use crate::bed::{RegistryServer, Repo};
 use crate::world::{PATIENCE, World, mk_kustomization, mk_namespace};
 use serde_json::Value;
 use std::process::Command;
@@ -19,7 +19,7 @@ const LONG: &str = "1h";
 /// One app whose image tags are followed.
 struct Stage {
     world: World,
-    registry: Registry,
+    registry: RegistryServer,
     config: Repo,
     app: Repo,
 }
@@ -65,16 +65,16 @@ impl Stage {
     /// Everything declared and settled, with tag 1 of every policy in the registry and in Git.
     fn new(setting: &Setting) -> Stage {
         let mut world = World::new();
-        let registry = Registry::start();
+        let registry = RegistryServer::plain();
         world.cluster().apply(&mk_namespace(&world.namespace));
-        let image = format!("{}/games/app", registry.host());
+        let image = registry.image("games/app");
         let app = Repo::create(&world.git, "games/app");
         let mut map = format!(
             "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: images\n  namespace: {}\ndata:\n",
             world.namespace
         );
         for name in setting.policies {
-            registry.push("games/app", &format!("{name}-1"));
+            registry.push("games/app", &format!("{name}-1"), name);
             let mark = format!("{{\"$imagepolicy\": \"flux-system:{name}\"}}");
             map.push_str(&format!("  {name}: {image}:{name}-1 # {mark}\n"));
         }
@@ -108,7 +108,7 @@ impl Stage {
     }
 
     fn push(&self, tag: &str) {
-        self.registry.push("games/app", tag);
+        self.registry.push("games/app", tag, tag);
     }
 
     /// The value of a policy's key on the remote's branch.
@@ -275,10 +275,11 @@ fn what_has_not_changed_costs_no_write_and_no_request_but_the_scan() {
     let wal = stage.world.path("state/history.db-wal");
     let written = || std::fs::metadata(&wal).expect("the database is open").modified().ok();
     let (before, git_requests) = (written(), stage.world.git.requests().len());
-    let scans = stage.registry.requests();
+    let scans = || stage.registry.count("GET /v2/games/app/tags/list");
+    let first = scans();
     let began = Instant::now();
     stage.world.eventually("the registry was asked five times", |_| {
-        stage.registry.requests() >= scans + 5
+        scans() >= first + 5
     });
     assert!(began.elapsed() < PATIENCE);
     assert_eq!(written(), before, "nothing was written");
@@ -340,13 +341,13 @@ fn the_commits_of_somebody_who_pushes_all_the_time_survive_and_so_do_ours() {
 
 #[test]
 fn another_branch_is_made_for_the_commits_and_built_upon() {
-    let git = "    push: {branch: image-updates}\n";
-    let stage = Stage::new(&Setting { git, ..Setting::default() });
+    let push = "    push: {branch: image-updates}\n";
+    let stage = Stage::new(&Setting { git: push, ..Setting::default() });
     stage.push("a-2");
     assert!(stage.reconcile("a"), "{}", stage.world.log());
     let branch = "image-updates";
     stage.world.eventually("the branch is made", |_| {
-        super::images::git(&stage.app, &["branch", "--list", branch]).contains(branch)
+        git(&stage.app, &["branch", "--list", branch]).contains(branch)
     });
     assert_eq!((stage.commits("main"), stage.commits(branch)), (1, 2));
     assert_eq!(stage.in_git(branch, "a"), "a-2");

@@ -13,6 +13,7 @@ mod older; // a record or a cluster that is older than the other
 mod faults; // every kind of request to the API server, answered with every kind of fault
 mod health; // what breaks after the run
 mod idle; // what nothing costs
+mod images; // from a pushed tag to a commit and a healthy pod
 mod init; // from a bare host to one that follows Git
 mod keys; // keygen and key show, judged by other tools
 mod left; // what left Git, what only seems to have, what is asked about first

@@ -11,6 +11,7 @@ use crate::config::{self, Config};
 use crate::daemon::{entry, host_secrets};
 use crate::flux::{GitReference, root};
 use crate::pipeline::HostSecrets;
+use crate::registry::Mirrors;
 use crate::render::{Renderer, Request, Settings, Variables};
 use crate::secrets::Keyring;
 use crate::source::{Entry, Poll, Remote, Source, Tree};
@@ -69,6 +70,9 @@ pub fn check(
     if let Some(warning) = key_file.and_then(crate::secrets::too_open) {
         add(Finding::warn("age key", warning, None))?;
     }
+    if let Some(path) = &config.registries {
+        add(registries(path))?;
+    }
     add(runtime.block_on(engine(&config, given))?)?;
     add(runtime.block_on(cluster(&config)))?;
     if let Ok(secrets) = &secrets {
@@ -126,6 +130,26 @@ fn keys(keyring: &Keyring) -> Finding {
         return Finding::warn("age key", "none: sealed files cannot be opened", Some(fix));
     }
     Finding::ok("age key", keyring.recipients().join(", "))
+}
+
+/// k3s's file, which only image automation reads: what is wrong with it stops nothing else.
+fn registries(path: &Path) -> Finding {
+    let what = "image registries";
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => {
+            let fix = "name a file that is there, or take registries out".to_owned();
+            return Finding::warn(what, format!("{}: {error}", path.display()), Some(fix));
+        }
+    };
+    match Mirrors::parse(&path.display().to_string(), &text) {
+        Ok(_) => Finding::ok(what, path.display().to_string()),
+        Err(problems) => {
+            let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            let fix = "until then they are asked as if the file were not there".to_owned();
+            Finding::warn(what, told.join("; "), Some(fix))
+        }
+    }
 }
 
 /// Renders an object of its own, as the daemon would: sandbox, limits and all.

@@ -62,8 +62,12 @@ impl Run<'_> {
         };
         let hint = format!(
             "{image} was chosen by ImagePolicy {policy}, {last}: push a tag that works, or suspend \
-             that policy and revert its commit"
+             the automation and revert its commit"
         );
+        let hint = match &failure.hint {
+            Some(more) => format!("{hint}; {more}"),
+            None => hint,
+        };
         failure.hint(Some(hint))
     }
 }

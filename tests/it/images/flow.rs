@@ -1,7 +1,7 @@
 //! The whole way with the example repositories, on a control plane of their own.
 
 use super::git;
-use crate::bed::{Registry, SECRETS, tools};
+use crate::bed::{RegistryServer, SECRETS, tools};
 use crate::world::World;
 use std::process::Command;
 
@@ -31,12 +31,12 @@ fn the_pipeline_names_its_tags_by_branch_date_and_number() {
 #[test]
 fn a_pushed_tag_is_committed_deployed_and_healthy_on_dev_and_on_prod() {
     let mut world = World::alone();
-    let registry = Registry::start();
+    let registry = RegistryServer::plain();
     let blaster = "games/blaster";
     for tag in ["dev-20261122.3", "prod-20261118.1"] {
-        registry.push(blaster, tag);
+        registry.push(blaster, tag, tag);
     }
-    let (_config, app) = world.examples_with_images("15s", registry.host());
+    let (_config, app) = world.examples_with_images("15s", &registry.host());
     world.start();
     world.settled();
     let image = |name: &str| {
@@ -48,7 +48,7 @@ fn a_pushed_tag_is_committed_deployed_and_healthy_on_dev_and_on_prod() {
 
     for number in [9, 10] {
         let tag = pipeline_tag("develop", number);
-        registry.push(blaster, &tag);
+        registry.push(blaster, &tag, &tag);
         let output = world.run(&["reconcile", "image", "blaster-dev"]);
         let (out, err) = (&output.stdout, &output.stderr);
         let text = String::from_utf8_lossy;
@@ -64,7 +64,8 @@ fn a_pushed_tag_is_committed_deployed_and_healthy_on_dev_and_on_prod() {
     assert!(notice.contains("Flux"), "that Flux would choose otherwise is told: {notice}");
     assert_eq!(world.log().matches("orders").count(), 1, "told once: {}", world.log());
 
-    registry.push(blaster, &pipeline_tag("main", 12));
+    let prod = pipeline_tag("main", 12);
+    registry.push(blaster, &prod, &prod);
     assert!(world.run(&["reconcile", "image", "blaster-prod"]).status.success(), "{}", world.log());
     assert!(image("blaster").ends_with(":prod-20261122.12"), "{}", image("blaster"));
     assert!(git(&app, &["show", "main:k8s/prod/kustomization.yaml"]).contains("prod-20261122.12"));
@@ -83,7 +84,7 @@ fn a_pushed_tag_is_committed_deployed_and_healthy_on_dev_and_on_prod() {
 }
 
 /// A tag whose rollout fails is named with its policy, the cause and the last healthy tag.
-fn broken(world: &World, registry: &Registry) {
+fn broken(world: &World, registry: &RegistryServer) {
     let config = world.path("config-again");
     let bare = world.git.root().join("infra/flux-config.git");
     let run = |arguments: &[&str]| {
@@ -99,7 +100,7 @@ fn broken(world: &World, registry: &Registry) {
     std::fs::write(&path, both).expect("ours to write");
     run(&["-C", work, "commit", "--quiet", "--all", "--message", "broken tags count too"]);
     run(&["-C", work, "push", "--quiet"]);
-    registry.push("games/blaster", "dev-20261122.11-broken");
+    registry.push("games/blaster", "dev-20261122.11-broken", "broken");
     assert!(world.reconcile(), "{}", world.log());
     let output = world.run(&["reconcile", "image", "blaster-dev"]);
     assert!(!output.status.success(), "the rollout fails");
