@@ -140,6 +140,16 @@ pub fn updates(
             (Expected::Absent, Some(_)) | (Expected::Parent, None) => false,
         };
         let (url, what) = (url.to_owned(), name.clone());
+        // Git keeps refs as files: a name cannot be a directory of others. The server would call
+        // that a failed update, which is what a lost race is called as well.
+        let nested = |one: &str, other: &str| {
+            one.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'))
+        };
+        let crossed = listed.iter().find(|at| nested(&at.name, name) || nested(name, &at.name));
+        if let Some(crossed) = crossed {
+            let words = format!("{} is there, and the two cannot both be", crossed.name);
+            return Err(PushError::Refused { url, what, words });
+        }
         if fits {
             updates.push(Update { name: what, old: old.map(str::to_owned) });
         } else if *expected == Expected::Any {
@@ -171,9 +181,9 @@ mod tests {
     #[test]
     fn branch_and_refspec_say_where_a_commit_goes() {
         let none = BTreeMap::new();
-        let names = |branch, refspec| {
+        let names = |branch, refspec| -> Result<Vec<String>, SourceError> {
             let aims = aims(&push(branch, refspec, &none))?;
-            Ok(aims.into_iter().map(|aim| aim.name).collect::<Vec<_>>())
+            Ok(aims.into_iter().map(|aim| aim.name).collect())
         };
         assert_eq!(names(Some("main"), None), Ok(vec!["refs/heads/main".to_owned()]));
         let gerrit = Some("refs/heads/main:refs/for/main");
@@ -218,6 +228,18 @@ mod tests {
         assert_eq!(judge(&at(&parent)), ["moved", "send", "send"]);
         assert_eq!(judge(&at(&other)), ["moved", "moved", "refused"]);
         assert_eq!(judge(&at(&commit)), ["done", "done", "done"]);
+    }
+
+    #[test]
+    fn a_branch_cannot_be_a_directory_of_branches() {
+        let listed = [RemoteRef { name: "refs/heads/a/b".into(), commit: "1".repeat(40) }];
+        for (name, refused) in
+            [("a", true), ("a/b/c", true), ("a/c", false), ("a/bc", false), ("ab", false)]
+        {
+            let aims = [Aim { name: format!("refs/heads/{name}"), expected: Expected::Absent }];
+            let found = updates("u", &aims, ("1", "2"), &listed);
+            assert_eq!(matches!(found, Err(PushError::Refused { .. })), refused, "{name}");
+        }
     }
 
     #[test]

@@ -125,15 +125,19 @@ impl Wire {
     /// speaks version 2 for a push.
     pub(super) fn transport(&self) -> Result<Box<dyn Transport + Send>, gix::Error> {
         use transport::client::blocking_io::ssh;
-        let mut options = connect::Options::default();
-        options.version = transport::Protocol::V1;
-        if let Login::Ssh(session) = &self.login {
-            options.ssh = ssh::connect::Options {
+        let ssh = match &self.login {
+            Login::Ssh(session) => ssh::connect::Options {
                 command: Some(session.command().into()),
                 disallow_shell: false,
                 kind: Some(ssh::ProgramKind::Ssh),
-            };
-        }
+            },
+            _ => ssh::connect::Options::default(),
+        };
+        let options = connect::Options {
+            version: transport::Protocol::V1,
+            ssh,
+            ..connect::Options::default()
+        };
         let mut made = connect::connect(self.url.as_str(), options)?;
         if !self.is_ssh() {
             made.configure(&self.http_options())?;

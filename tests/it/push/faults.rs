@@ -38,6 +38,9 @@ fn a_refusal_is_told_in_the_servers_own_words() {
     let create = Push { branch: Some("auto"), create: true, ..to("") };
     source.push(&main, &commit, &create).unwrap();
     assert_eq!(head(&repo, "auto"), commit.id, "another branch is not");
+    let below = Push { branch: Some("auto/images"), ..create };
+    let error = source.push(&main, &commit, &below).unwrap_err();
+    assert!(error.to_string().contains("refs/heads/auto is there"), "{error}");
     sound(&repo);
 }
 
