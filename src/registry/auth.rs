@@ -111,11 +111,7 @@ pub(super) async fn token(client: &Client, wanted: &Wanted<'_>) -> Result<Token,
     let answer = match identity {
         Some(identity) => refresh(client, wanted, &scope, identity).await?,
         None => {
-            let mut url = wanted.realm.clone();
-            let mut query = url.query_pairs_mut();
-            query.extend_pairs(wanted.service.map(|service| ("service", service)));
-            query.append_pair("scope", &scope);
-            drop(query);
+            let url = asking(wanted, &scope);
             let basic = wanted.login.and_then(Login::basic);
             let authorization = basic.and_then(|basic| header("Basic", &basic));
             follow(client, Method::GET, &url, &HeaderMap::new(), authorization).await?
@@ -148,6 +144,15 @@ pub(super) async fn token(client: &Client, wanted: &Wanted<'_>) -> Result<Token,
     })
 }
 
+/// The realm with what is asked for.
+fn asking(wanted: &Wanted<'_>, scope: &str) -> Url {
+    let mut url = wanted.realm.clone();
+    url.query_pairs_mut()
+        .extend_pairs(wanted.service.map(|service| ("service", service)))
+        .append_pair("scope", scope);
+    url
+}
+
 /// OAuth 2: an identity token is a refresh token.
 async fn refresh(
     client: &Client,
@@ -155,19 +160,19 @@ async fn refresh(
     scope: &str,
     identity: &Plaintext,
 ) -> Result<reqwest::Response, RegistryError> {
-    let identity = String::from_utf8_lossy(identity.expose());
-    let mut form = form_urlencoded::Serializer::new(String::new());
-    form.append_pair("grant_type", "refresh_token");
-    form.append_pair("client_id", "gitopsd");
-    form.append_pair("scope", scope);
-    form.extend_pairs(wanted.service.map(|service| ("service", service)));
-    form.append_pair("refresh_token", &identity);
+    let form = form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", "refresh_token")
+        .append_pair("client_id", "gitopsd")
+        .append_pair("scope", scope)
+        .extend_pairs(wanted.service.map(|service| ("service", service)))
+        .append_pair("refresh_token", &String::from_utf8_lossy(identity.expose()))
+        .finish();
     let request = client
         .http()
         .post(wanted.realm.clone())
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(ACCEPT, "application/json")
-        .body(form.finish());
+        .body(form);
     let failed = |error| RegistryError::of_net(&address(wanted.realm), net::failed(error));
     request.send().await.map_err(failed)
 }
