@@ -79,7 +79,7 @@ links() {
 }
 
 "$here/packages.sh" git:git age:age ssh:openssh-client /usr/sbin/sshd:openssh-server \
-    setpriv:util-linux flock:util-linux gcc:gcc sha256sum:coreutils \
+    setpriv:util-linux flock:util-linux gcc:gcc sha256sum:coreutils docker-registry:docker-registry \
     /etc/ssl/certs/ca-certificates.crt:ca-certificates /usr/include/stdlib.h:libc6-dev
 
 cache=${GITOPSD_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/gitopsd-test}

@@ -144,8 +144,7 @@ pub(super) async fn token(client: &Client, wanted: &Wanted<'_>) -> Result<Token,
     })
 }
 
-/// The realm's address with what is asked for. A function of its own: what builds a query must not
-/// be held while an answer is waited for.
+/// The realm with what is asked for.
 fn asking(wanted: &Wanted<'_>, scope: &str) -> Url {
     let mut url = wanted.realm.clone();
     url.query_pairs_mut()
@@ -161,16 +160,13 @@ async fn refresh(
     scope: &str,
     identity: &Plaintext,
 ) -> Result<reqwest::Response, RegistryError> {
-    let form = {
-        let identity = String::from_utf8_lossy(identity.expose());
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", "refresh_token");
-        form.append_pair("client_id", "gitopsd");
-        form.append_pair("scope", scope);
-        form.extend_pairs(wanted.service.map(|service| ("service", service)));
-        form.append_pair("refresh_token", &identity);
-        form.finish()
-    };
+    let form = form_urlencoded::Serializer::new(String::new())
+        .append_pair("grant_type", "refresh_token")
+        .append_pair("client_id", "gitopsd")
+        .append_pair("scope", scope)
+        .extend_pairs(wanted.service.map(|service| ("service", service)))
+        .append_pair("refresh_token", &String::from_utf8_lossy(identity.expose()))
+        .finish();
     let request = client
         .http()
         .post(wanted.realm.clone())

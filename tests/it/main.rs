@@ -22,6 +22,7 @@ mod observe; // watches, health, causes
 mod outage; // something that the daemon needs is away, and comes back
 mod owner; // which machine owns the cluster
 mod owned; // who owns an object, what is pruned, held and kept
+mod registry; // tags and digests of real registries, and of lying ones
 mod reload; // new configuration and credentials under a running daemon
 mod restart; // killed at every effect, and what a disk may do
 mod renamed; // a directory with forty Kustomizations is renamed upstream

@@ -17,8 +17,8 @@ pub(super) struct Edited {
     pub files: Vec<(String, Vec<u8>)>,
     /// What is replaced, in order of file and line.
     pub changes: Vec<Replaced>,
-    /// The same by file, as the message sees it.
-    pub told: Vec<(String, Vec<Change>)>,
+    /// The same as the message sees it, each with its file.
+    pub told: Vec<(String, Change)>,
     /// Markers without effect and files that are left alone.
     pub warnings: Vec<String>,
 }
@@ -55,7 +55,7 @@ pub(super) fn edit(
         let Some(text) = done.text else { continue };
         edited.changes.extend(done.changes.iter().map(|change| replaced(path, change)));
         edited.files.push((path.clone(), text.into_bytes()));
-        edited.told.push((path.clone(), done.changes));
+        edited.told.extend(done.changes.into_iter().map(|change| (path.clone(), change)));
     }
     let more = edited.warnings.len().saturating_sub(MOST);
     if more > 0 {
@@ -82,8 +82,8 @@ fn replaced(path: &str, change: &Change) -> Replaced {
 /// The commit message: the template's, or ours.
 pub(super) fn message(_job: &Automation, edited: &Edited) -> Result<String, Failure> {
     let mut text = format!("Update {} images [skip ci]\n\n", edited.changes.len());
-    for change in &edited.changes {
-        text.push_str(&format!("{} -> {}\n", change.old, change.new));
+    for (file, change) in &edited.told {
+        text.push_str(&format!("{file}: {} -> {}\n", change.old, change.new));
     }
     let _ = (Step::Edit, Retry::Never);
     Ok(text)

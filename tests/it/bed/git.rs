@@ -4,9 +4,9 @@
 //! asks for, so that a test can say "listed once, fetched nothing", and it can be switched into
 //! faults while a test runs.
 
+use super::ca::Ca;
 use super::cgi::{Call, Reply, git_backend};
 use base64::Engine;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -268,26 +268,6 @@ fn command(call: &Call) -> Command {
 
 /// A server certificate for 127.0.0.1 and localhost, and the PEM of the CA that signed it.
 pub(super) fn certificate() -> (Arc<rustls::ServerConfig>, String) {
-    let make = || -> Result<_, rcgen::Error> {
-        let ca_key = KeyPair::generate()?;
-        let mut ca = CertificateParams::new(Vec::new())?;
-        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let ca_pem = ca.self_signed(&ca_key)?.pem();
-        let key = KeyPair::generate()?;
-        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let certificate =
-            CertificateParams::new(names)?.signed_by(&key, &Issuer::from_params(&ca, &ca_key))?;
-        Ok((certificate, key, ca_pem))
-    };
-    let (certificate, key, ca_pem) = make().expect("ring makes keys and certificates");
-    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("ring knows TLS 1.2 and 1.3")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key.into())
-        .expect("the key belongs to the certificate");
-    (Arc::new(config), ca_pem)
+    let ca = Ca::new();
+    (ca.server().config(), ca.pem().to_owned())
 }

@@ -4,7 +4,8 @@
 //! [`Cluster::start_own`] one for a test that takes its API away. [`GitServer`] serves bare
 //! repositories over HTTP through `git http-backend`, with passwords, a private CA, a log of its
 //! requests and faults that can be switched; [`SshServer`] serves the same repositories through
-//! OpenSSH. [`Repo`] is a work tree that pushes to one of them, by hand or from
+//! OpenSSH. [`RegistryServer`] is a container registry that tags are pushed to, [`StandIn`] a
+//! server that answers as it is told, for faults. [`Repo`] is a work tree that pushes to one of them, by hand or from
 //! `tests/examples/`. [`effects`] runs a program up to one of its effects, [`proxy`] answers requests
 //! to the API server with faults. [`tools`] finds the
 //! programs.
@@ -20,20 +21,27 @@
     reason = "the bed offers what scenarios may need, not only what today's use"
 )]
 
+mod ca;
 mod cgi;
 mod children;
 mod cluster;
 pub mod effects;
 mod git;
 pub mod proxy;
+pub mod registry;
 mod repo;
 mod ssh;
+pub mod standin;
 pub mod tools;
 mod webhook;
 
+pub use ca::{Ca, Signed};
+pub use cgi::{Call, Reply};
 pub use children::{dying, spawn};
 pub use cluster::{Cluster, Mark};
 pub use git::{Auth, Command, Fault, GitServer, Options};
+pub use registry::{RegistryOptions, RegistryServer};
 pub use repo::{Repo, SECRETS, TEST_KEY, git};
 pub use ssh::SshServer;
+pub use standin::StandIn;
 pub use webhook::Webhook;
