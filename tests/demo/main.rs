@@ -342,7 +342,9 @@ impl Story {
         self.app.commit("the registry has an address");
         self.app.push("develop");
         let file = "clusters/my-cluster/blaster/20-blaster-image.yaml";
-        let objects = include_str!("../examples/flux-config/clusters/my-cluster/blaster/20-blaster-image.yaml");
+        let objects = include_str!(
+            "../examples/flux-config/clusters/my-cluster/blaster/20-blaster-image.yaml"
+        );
         let objects = objects.replace(name, &registry.host());
         let objects = objects.replace("interval: 1m\n", "interval: 1m\n  insecure: true\n");
         self.config.write(file, &objects);

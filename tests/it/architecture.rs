@@ -21,7 +21,7 @@ const PURE: &[(&str, &str)] = &[
     ("source", "credential error ignore report select target"),
     ("render", "document error finish kustomization manifest open reach redact substitute"),
     ("plan", "claims coming contest decide desired diff gate guard inventory order trim writer"),
-    ("image", "marker policy"),
+    ("image", "marker message policy"),
     ("apply", "managers refusal"),
     ("observe", "cause kstatus"),
     ("history", "word"),

@@ -113,9 +113,14 @@ fn every_verb_explains_itself_with_examples_and_exit_codes() {
 
 #[test]
 fn wrong_usage_is_2() {
-    for wrong in
-        [&["frobnicate"][..], &[], &["suspend"], &["build", "--tree", "."], &["history", "-n", "0"], &["reconcile", "a", "b"]]
-    {
+    for wrong in [
+        &["frobnicate"][..],
+        &[],
+        &["suspend"],
+        &["build", "--tree", "."],
+        &["history", "-n", "0"],
+        &["reconcile", "a", "b"],
+    ] {
         assert_eq!(gitopsd(wrong).code, Some(2), "{wrong:?}");
     }
 }

@@ -257,9 +257,9 @@ fn a_registry_that_is_away_and_a_restart_change_no_choice() {
     assert_eq!(stage.image("a")["chosen"]["tag"], "a-2");
     stage.world.stop();
     stage.world.start();
-    stage.world.eventually("the choice is there again", |_| {
-        stage.image("a")["chosen"]["tag"] == "a-2"
-    });
+    stage
+        .world
+        .eventually("the choice is there again", |_| stage.image("a")["chosen"]["tag"] == "a-2");
     stage.world.eventually("the registry is asked again", |world| {
         world.item(repository)["ready"] == "False"
     });
@@ -278,9 +278,7 @@ fn what_has_not_changed_costs_no_write_and_no_request_but_the_scan() {
     let scans = || stage.registry.count("GET /v2/games/app/tags/list");
     let first = scans();
     let began = Instant::now();
-    stage.world.eventually("the registry was asked five times", |_| {
-        scans() >= first + 5
-    });
+    stage.world.eventually("the registry was asked five times", |_| scans() >= first + 5);
     assert!(began.elapsed() < PATIENCE);
     assert_eq!(written(), before, "nothing was written");
     assert_eq!(stage.world.git.requests().len(), git_requests, "no Git server was asked");
@@ -354,8 +352,6 @@ fn another_branch_is_made_for_the_commits_and_built_upon() {
     assert_eq!(stage.deployed("a"), "a-1", "nobody has merged it");
     stage.push("a-3");
     assert!(stage.reconcile("a"), "{}", stage.world.log());
-    stage.world.eventually("the next one is built upon it", |_| {
-        stage.in_git(branch, "a") == "a-3"
-    });
+    stage.world.eventually("the next one is built upon it", |_| stage.in_git(branch, "a") == "a-3");
     assert_eq!(stage.commits(branch), 3);
 }

@@ -80,7 +80,7 @@ fn declared(work: Vec<Order>) -> Graph {
     graph
 }
 
-/// What is started at `now`, in a word and a name each.
+/// What is started at `now` beside the root, in a word and a name each.
 fn started(graph: &mut Graph, now: Time) -> Vec<String> {
     let told = |effect: Effect| match effect {
         Effect::Poll(key) => format!("poll {}", key.name),
@@ -92,7 +92,8 @@ fn started(graph: &mut Graph, now: Time) -> Vec<String> {
         }
         other => format!("{other:?}"),
     };
-    graph.due(now).into_iter().map(told).collect()
+    let beside = |told: &String| !told.ends_with("flux-system");
+    graph.due(now).into_iter().map(told).filter(beside).collect()
 }
 
 fn scan(graph: &mut Graph, name: &str, changed: bool, now: Time) {

@@ -6,7 +6,7 @@
 //! somebody else was faster, on the next one. A commit is stored before it is pushed: what is
 //! killed in between leaves a row that at worst names a commit nobody has.
 
-use super::edit::{Edited, edit};
+use super::edit::{Edited, edit, message};
 use super::files::marked;
 use super::hold::{Held, held};
 use super::{Automated, Pushed};
@@ -257,7 +257,7 @@ impl Pass<'_> {
         edited: &Edited,
         key: Option<&SigningKey>,
     ) -> Result<Option<(Commit, String)>, Failure> {
-        let message = super::edit::message(self.job, edited)?;
+        let message = message(&self.job.automation, edited)?;
         let author = &self.job.automation.author;
         let person = Person { name: author.name.clone(), email: author.email.clone() };
         let change = Change {

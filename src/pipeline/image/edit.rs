@@ -1,9 +1,8 @@
 //! Pure: the files of one pass, each edited where it is marked, and what a person should know.
 
-use super::Automation;
-use crate::flux::NamespacedName;
+use crate::flux::{ImageUpdateAutomation, NamespacedName};
 use crate::history::{Choice, Replaced};
-use crate::image::{self, Change, ImageRef, ObjectName, Target};
+use crate::image::{self, Change, ImageRef, MessageData, ObjectName, Target};
 use crate::pipeline::{Failure, Retry, Step};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -80,11 +79,82 @@ fn replaced(path: &str, change: &Change) -> Replaced {
 }
 
 /// The commit message: the template's, or ours.
-pub(super) fn message(_job: &Automation, edited: &Edited) -> Result<String, Failure> {
-    let mut text = format!("Update {} images [skip ci]\n\n", edited.changes.len());
-    for (file, change) in &edited.told {
-        text.push_str(&format!("{file}: {} -> {}\n", change.old, change.new));
+pub(super) fn message(
+    automation: &ImageUpdateAutomation,
+    edited: &Edited,
+) -> Result<String, Failure> {
+    let of =
+        NamespacedName { namespace: automation.namespace.clone(), name: automation.name.clone() };
+    let data =
+        MessageData { automation: &of, values: &automation.message_values, changes: &edited.told };
+    image::message(automation.message_template.as_deref(), &data).map_err(|error| {
+        Failure::new(Step::Edit, "InvalidTemplate", error.to_string()).retry(Retry::Never)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn choice(tag: &str) -> Choice {
+        Choice {
+            name: "r.example/app".into(),
+            tag: tag.into(),
+            digest: None,
+            previous: None,
+            since_ms: 0,
+        }
     }
-    let _ = (Step::Edit, Retry::Never);
-    Ok(text)
+
+    fn file(policy: &str) -> Vec<u8> {
+        format!(
+            "kind: Deployment\nmetadata: {{name: app, namespace: n}}\n\
+             image: r.example/app:1 # {{\"$imagepolicy\": \"n:{policy}\"}}\n"
+        )
+        .into_bytes()
+    }
+
+    #[test]
+    fn marked_values_become_what_is_chosen_and_what_cannot_be_done_is_told_by_file_and_line() {
+        let files = ["app", "other", "nobody"].map(|p| (format!("k8s/{p}.yaml"), file(p)));
+        let choices = [("n/app".to_owned(), choice("2"))].into();
+        let policies = ["n/app".to_owned(), "n/other".to_owned()].into();
+        let edited = edit(&files, &choices, &policies);
+        let changed: Vec<&str> = edited.files.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(changed, ["k8s/app.yaml"]);
+        let expected = Replaced {
+            policy: "n/app".into(),
+            object: "Deployment/n/app".into(),
+            file: "k8s/app.yaml".into(),
+            line: 3,
+            old: "r.example/app:1".into(),
+            new: "r.example/app:2".into(),
+        };
+        assert_eq!(edited.changes, [expected]);
+        assert_eq!(edited.warnings.len(), 1, "{:?}", edited.warnings);
+        assert!(edited.warnings[0].starts_with("k8s/nobody.yaml:3: "), "{:?}", edited.warnings);
+    }
+
+    #[test]
+    fn a_template_writes_the_message_and_one_that_cannot_is_named() {
+        let spec = |template: &str| {
+            let spec = json!({"interval": "1m", "sourceRef": {"name": "app"}, "git": {"commit":
+                {"author": {"email": "a@b"}, "messageTemplate": template}}});
+            let manifest = json!({"apiVersion": "image.toolkit.fluxcd.io/v1",
+                "kind": "ImageUpdateAutomation",
+                "metadata": {"name": "all", "namespace": "n"}, "spec": spec});
+            ImageUpdateAutomation::read(&manifest).expect("an automation")
+        };
+        let files = [("a.yaml".to_owned(), file("app"))];
+        let choices = [("n/app".to_owned(), choice("2"))].into();
+        let edited = edit(&files, &choices, &BTreeSet::new());
+        let by = "{{ range .Changed.Changes }}{{ .OldValue }} to {{ .NewValue }}{{ end }}";
+        let told = message(&spec(by), &edited).expect("it can be run");
+        assert_eq!(told.trim(), "r.example/app:1 to r.example/app:2");
+        let ours = message(&spec(""), &edited).expect("ours");
+        assert!(ours.lines().next().is_some_and(|l| l.ends_with("[skip ci]")), "{ours}");
+        let wrong = message(&spec("a\n{{ .Changed.Nothing"), &edited).expect_err("no template");
+        assert!(wrong.to_string().contains("line 2"), "{wrong}");
+    }
 }

@@ -106,7 +106,8 @@ fn broken(world: &World, registry: &RegistryServer) {
     assert!(!output.status.success(), "the rollout fails");
     let item = world.item("Kustomization/flux-system/blaster");
     let failure = item["failure"].to_string();
-    for part in ["dev-20261122.11-broken", "ImagePolicy flux-system/blaster-dev", "dev-20261122.10"] {
+    for part in ["dev-20261122.11-broken", "ImagePolicy flux-system/blaster-dev", "dev-20261122.10"]
+    {
         assert!(failure.contains(part), "{part}: {failure}");
     }
     let shown = world.run(&["images"]);
