@@ -70,12 +70,12 @@ async fn a_long_poll_is_answered_when_the_document_changes_and_not_before() {
 async fn a_command_reaches_the_loop_with_who_asks_and_its_answer_comes_back() {
     let mut served = Served::start();
     let client = served.client();
-    let ask = ReconcileAsk { name: Some("apps".into()), with_source: true };
+    let ask = ReconcileAsk { name: Some("apps".into()), with_source: true, image: false };
     let asked = tokio::spawn({
         let client = client.clone();
         async move { client.reconcile(&ask).await }
     });
-    let Some(Command::Reconcile { name, with_source, by, reply }) = served.commands.recv().await
+    let Some(Command::Reconcile { name, with_source, by, reply, .. }) = served.commands.recv().await
     else {
         panic!("another command");
     };

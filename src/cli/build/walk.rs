@@ -11,6 +11,7 @@ use super::scope::Scopes;
 use super::sources::{Sources, normal};
 use super::values::{Lack, Values};
 use crate::flux::{Class, Key, Kustomization, Object, Root, classify};
+use crate::image::check_template;
 use crate::pipeline::{SetAsideEntry, sort};
 use crate::plan::{Claim, Claims, Owner, desired, label};
 use crate::render::{Manifest, Redactor, RenderError, Rendered, Renderer, Request};
@@ -221,6 +222,13 @@ impl Walk {
             // They render nothing; what they ask for beyond our reach is named.
             other => {
                 entry.unsupported.extend(other.unsupported().iter().map(Missing::from));
+                if let Object::ImageUpdateAutomation(automation) = &other
+                    && let Some(template) = &automation.message_template
+                    && let Err(error) = check_template(template)
+                {
+                    let message = format!("{}: {error}", other.key());
+                    entry.errors.push(Note::in_file(origin, message));
+                }
                 return;
             }
         };
