@@ -19,7 +19,7 @@ const PURE: &[(&str, &str)] = &[
     ("source", "credential error ignore select"),
     ("render", "document error finish kustomization manifest open reach redact substitute"),
     ("plan", "claims coming contest decide desired diff gate guard inventory order trim writer"),
-    ("image", "marker policy"),
+    ("image", "marker message policy"),
     ("apply", "managers refusal"),
     ("observe", "cause kstatus"),
     ("history", "word"),
