@@ -337,6 +337,6 @@ pub(super) fn sorted_map(mut entries: Vec<(Value, Value)>) -> Value {
         Value::Text(text) => text.clone(),
         _ => Rc::from(""),
     };
-    entries.sort_by(|(a, _), (b, _)| text(a).cmp(&text(b)));
+    entries.sort_by_key(|(key, _)| text(key));
     Value::Map(Rc::new(entries))
 }

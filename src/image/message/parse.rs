@@ -292,6 +292,9 @@ impl Parser {
                 action.next();
                 let name = action.name()?;
                 let data = match action.peek() {
+                    None if keyword == "block" => {
+                        return Err(action.fail("missing value for block clause"));
+                    }
                     None => None,
                     Some(_) => Some(action.pipe(false, 0)?),
                 };

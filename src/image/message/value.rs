@@ -151,7 +151,7 @@ impl Value {
     }
 }
 
-/// A float as `%v` prints it: shortest, with an exponent below 1e-4 and from 1e21.
+/// A float as `%v` prints it: shortest, with an exponent below 1e-4 and from 1e6.
 pub(super) fn float(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
@@ -162,7 +162,7 @@ pub(super) fn float(value: f64) -> String {
     let scientific = format!("{value:e}");
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..21).contains(&exponent) {
+    if (-4..6).contains(&exponent) {
         return format!("{value}");
     }
     let sign = if exponent < 0 { '-' } else { '+' };

@@ -97,7 +97,7 @@ fn one(verb: &Verb, letter: char, value: &Value) -> Result<String, String> {
         None => text,
     };
     let body = match (letter, value) {
-        ('v', Value::Int(int)) | ('d', Value::Int(int)) => signed(verb, &int.to_string()),
+        ('v' | 'd', Value::Int(int)) => whole(verb, &int.to_string()),
         ('v', Value::Float(_)) if verb.precision.is_none() => signed(verb, &printed(value)?),
         ('v' | 's', Value::Text(text)) => cut(text.to_string()),
         ('v', Value::Record(_) | Value::Map(_) | Value::List(_)) if verb.plus => {
@@ -107,8 +107,8 @@ fn one(verb: &Verb, letter: char, value: &Value) -> Result<String, String> {
         ('s', Value::Record(_) | Value::Map(_)) => printed(value)?,
         ('q', Value::Text(text)) => go_quote(&cut(text.to_string())),
         ('t', Value::Bool(value)) => value.to_string(),
-        ('x', Value::Int(int)) => signed(verb, &radix(*int, false)),
-        ('X', Value::Int(int)) => signed(verb, &radix(*int, true)),
+        ('x', Value::Int(int)) => whole(verb, &radix(*int, false)),
+        ('X', Value::Int(int)) => whole(verb, &radix(*int, true)),
         ('x', Value::Text(text)) => text.bytes().map(|b| format!("{b:02x}")).collect(),
         ('X', Value::Text(text)) => text.bytes().map(|b| format!("{b:02X}")).collect(),
         ('f' | 'F', Value::Float(float)) => {
@@ -129,6 +129,16 @@ fn one(verb: &Verb, letter: char, value: &Value) -> Result<String, String> {
     };
     let number = matches!(value, Value::Int(_) | Value::Float(_)) && letter != 'c';
     Ok(laid_out(verb, body, number))
+}
+
+/// A whole number with at least as many digits as the precision says.
+fn whole(verb: &Verb, number: &str) -> String {
+    let (sign, digits) = match number.strip_prefix('-') {
+        Some(digits) => ("-", digits),
+        None => ("", number),
+    };
+    let missing = verb.precision.unwrap_or(0).saturating_sub(digits.len());
+    signed(verb, &format!("{sign}{}{digits}", "0".repeat(missing)))
 }
 
 fn signed(verb: &Verb, number: &str) -> String {
