@@ -61,9 +61,9 @@ impl Client {
         install_crypto();
         let mut builder = builder.connect_timeout(CONNECT_TIMEOUT.min(timeout)).timeout(timeout);
         builder = match proxy(trust)? {
-            Route::Environment => builder,
-            Route::Direct => builder.no_proxy(),
-            Route::Through(proxy) => builder.proxy(proxy),
+            Some(proxy) => builder.proxy(proxy),
+            None if trust.proxy_from_env => builder,
+            None => builder.no_proxy(),
         };
         if let Some(tls) = tls(trust)? {
             builder = builder.tls_backend_preconfigured(tls);
@@ -117,9 +117,9 @@ pub fn configure_blocking(
     install_crypto();
     let mut builder = builder.connect_timeout(CONNECT_TIMEOUT.min(timeout)).timeout(timeout);
     builder = match proxy(trust)? {
-        Route::Environment => builder,
-        Route::Direct => builder.no_proxy(),
-        Route::Through(proxy) => builder.proxy(proxy),
+        Some(proxy) => builder.proxy(proxy),
+        None if trust.proxy_from_env => builder,
+        None => builder.no_proxy(),
     };
     if let Some(tls) = tls(trust)? {
         builder = builder.tls_backend_preconfigured(tls);
@@ -131,24 +131,16 @@ fn builder() -> reqwest::ClientBuilder {
     reqwest::Client::builder().user_agent(concat!("gitopsd/", env!("CARGO_PKG_VERSION")))
 }
 
-/// How requests leave.
-enum Route {
-    Environment,
-    Direct,
-    Through(reqwest::Proxy),
-}
-
-fn proxy(trust: &Trust) -> Result<Route, NetError> {
-    let Some(Proxy { address, login }) = &trust.proxy else {
-        return Ok(if trust.proxy_from_env { Route::Environment } else { Route::Direct });
-    };
+/// The proxy that was named, for every request.
+fn proxy(trust: &Trust) -> Result<Option<reqwest::Proxy>, NetError> {
+    let Some(Proxy { address, login }) = &trust.proxy else { return Ok(None) };
     let bad = |error: reqwest::Error| NetError::BadProxy { cause: innermost(&error.without_url()) };
     let mut proxy = reqwest::Proxy::all(address).map_err(bad)?;
     if let Some((user, password)) = login {
         // Read from text by `Proxy::from_secret`.
         proxy = proxy.basic_auth(user, &String::from_utf8_lossy(password.expose()));
     }
-    Ok(Route::Through(proxy))
+    Ok(Some(proxy))
 }
 
 /// Names what made a request fail.

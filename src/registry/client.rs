@@ -85,7 +85,7 @@ pub enum Scan {
 /// Stands for a list of tags that was seen. Can be stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validator {
-    /// Where the list came from.
+    /// Where the list came from: host and path, whatever the scheme.
     endpoint: String,
     /// The server's own word for it, where it has one and the list is one page.
     etag: Option<String>,
@@ -262,7 +262,7 @@ async fn list(talk: &mut Talk<'_>, known: Option<&Validator>) -> Result<Scan, Re
     let mut url = talk.url("tags/list");
     url.query_pairs_mut().append_pair("n", &PAGE.to_string());
     let mut listing = Listing::default();
-    let asked_with = known.filter(|known| known.endpoint == talk.endpoint.base.as_str());
+    let asked_with = known.filter(|known| known.endpoint == place(&talk.endpoint));
     let asked_with = asked_with.and_then(|known| known.etag.as_deref());
     let mut headers = vec![accept("application/json")];
     headers.extend(asked_with.and_then(if_none_match));
@@ -284,6 +284,11 @@ async fn list(talk: &mut Talk<'_>, known: Option<&Validator>) -> Result<Scan, Re
             Some(next) => url = listing.go_on(talk, next)?,
         }
     }
+}
+
+/// An endpoint's list, as a validator names it.
+fn place(endpoint: &Endpoint) -> String {
+    format!("{}{}/{}", endpoint.host, endpoint.base.path(), endpoint.path)
 }
 
 /// What was read so far.
@@ -366,7 +371,7 @@ impl Listing {
         // A full page may go on tomorrow without being another page itself.
         let whole = self.pages == 1 && tags.len() < PAGE;
         let etag = self.etag.filter(|_| whole);
-        let endpoint = talk.endpoint.base.to_string();
+        let endpoint = place(&talk.endpoint);
         Scan::Tags { tags, validator: Some(Validator { endpoint, etag, digest }) }
     }
 }

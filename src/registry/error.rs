@@ -180,6 +180,12 @@ pub enum RegistryError {
     },
 }
 
+/// Whether a server ended the connection for want of a client certificate: what Go's says, and
+/// what TLS 1.3 has for it.
+fn is_about_ours(cause: &str) -> bool {
+    ["BadCertificate", "CertificateRequired"].iter().any(|alert| cause.contains(alert))
+}
+
 fn colon(cause: &str) -> String {
     if cause.is_empty() { String::new() } else { format!(": {cause}") }
 }
@@ -214,6 +220,11 @@ impl RegistryError {
         let text = match self {
             Unreachable { cause, .. } if cause.contains("InvalidContentType") => {
                 "if this registry speaks plain HTTP, set spec.insecure: true".into()
+            }
+            Unreachable { cause, .. } if is_about_ours(cause) => {
+                "it wants a client certificate: tls.crt and tls.key in the Secret of \
+                 spec.certSecretRef"
+                    .into()
             }
             CertificateUntrusted { cause, .. } if cause.contains("signed") => {
                 "name the CA that signed it, in PEM: ca.crt in the Secret of spec.certSecretRef, \

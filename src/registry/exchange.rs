@@ -276,10 +276,8 @@ impl Talk<'_> {
     }
 
     fn falls_back(&self, error: &RegistryError, url: &Url) -> bool {
-        let no_tls = matches!(
-            error,
-            RegistryError::Unreachable { .. } | RegistryError::CertificateUntrusted { .. }
-        );
+        // A certificate, trusted or not, comes from a server that speaks TLS.
+        let no_tls = matches!(error, RegistryError::Unreachable { .. });
         no_tls && self.endpoint.plain != Plain::No && url.scheme() == "https"
     }
 
@@ -295,7 +293,13 @@ impl Talk<'_> {
         set_plain(&mut plain);
         // Without credentials: what may be sent is known once the answer is there.
         let answer = follow(&self.client, method.clone(), &plain, headers, None).await;
-        let answer = answer.map_err(|_| first)?;
+        let answer = match answer {
+            // What a TLS server says to a plain greeting: its own refusal was the first error.
+            Ok(answer) if answer.status() == 400 => return Err(first),
+            Ok(answer) => answer,
+            Err(RegistryError::Unreachable { .. }) => return Err(first),
+            Err(error) => return Err(error),
+        };
         if let Ok(mut hosts) = self.plainly.lock() {
             hosts.insert(self.endpoint.host.clone());
         }
