@@ -38,7 +38,7 @@
 //! * [`secrets`]: keys, sealed files, plaintext that cannot be printed
 //! * [`net`]: the one outbound HTTP client
 //! * [`registry`]: image registries: tags, digests, credentials
-//! * [`source`]: Git remotes, bare mirrors, the files of a revision
+//! * [`source`]: Git remotes, bare mirrors, the files of a revision, commits of our own
 //! * [`render`]: files in, manifests out
 //! * [`cluster`]: the API server, every call bounded
 //! * [`plan`]: what to create, change, leave, hold and delete

@@ -1,4 +1,4 @@
-//! Git sources: polls a remote, keeps a bare mirror, hands out the files of a revision.
+//! Git sources: polls a remote, keeps a bare mirror, hands out the files of a revision, pushes.
 //!
 //! A [`Source`] owns one directory. [`Source::open`] makes or repairs it, [`Source::last`] gives
 //! the last good [`Snapshot`] without any network, [`Source::poll`] lists the remote's refs and

@@ -15,6 +15,7 @@ use super::error::{SourceError, public_url};
 use super::poll::{Remote, Source};
 use super::report::{PushError, Pushed, clean, judge, read_only};
 use super::select::RemoteRef;
+use super::ssh;
 use super::target::{Aim, Push, Update, aims, options, updates};
 use super::wire::{Wire, http_status};
 use super::within::{Limit, within};
@@ -189,7 +190,10 @@ impl Errand {
     fn failed(&self, error: &gix::Error) -> PushError {
         let url = self.wire.public_url();
         if let Some(words) = self.wire.ssh_words() {
-            if read_only(&words) {
+            // A banner may say anything; only a login that worked leads to a refusal to write.
+            let named = ssh::explain(&url, &words);
+            let in_doubt = matches!(named, None | Some(SourceError::RepositoryNotFound { .. }));
+            if in_doubt && read_only(&words) {
                 return PushError::ReadOnly { url, words: clean(words.as_bytes()) };
             }
         } else if http_status(error) == Some(403) {

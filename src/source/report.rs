@@ -89,7 +89,10 @@ impl PushError {
             PushError::ReadOnly { .. } => {
                 Some("the token needs the right to write to the repository".into())
             }
-            PushError::Unsupported { .. } => Some("leave spec.git.push.options out".into()),
+            PushError::Unsupported { what: "push options", .. } => {
+                Some("leave spec.git.push.options out".into())
+            }
+            PushError::Unsupported { .. } => None,
             PushError::Source(error) => error.hint(),
         }
     }

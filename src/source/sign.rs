@@ -1,13 +1,15 @@
 //! SSH signatures of commits, as `ssh-keygen -Y sign -n git` makes them.
 //!
-//! Keys are OpenSSH private keys: ed25519, ECDSA on the three NIST curves, RSA from 2048 bits on.
-//! Keys on hardware and DSA are refused when the key is read, and so is OpenPGP. A key is opened
-//! once; signing asks nobody and takes no time worth bounding.
+//! Keys are OpenSSH private keys: ed25519, ECDSA on P-256 and P-384, RSA of 2048 to 4096 bits. Keys
+//! on hardware, DSA, and P-521, whose signatures differ each time here, are refused when the key is
+//! read, and so is OpenPGP. A key is opened once; signing asks nobody and takes no time worth
+//! bounding.
 
 use super::error::SourceError;
 use crate::secrets::Plaintext;
-use ssh_key::private::KeypairData;
-use ssh_key::{HashAlg, Kdf, LineEnding, PrivateKey};
+use rsa::signature::{SignatureEncoding, Signer};
+use ssh_key::private::{KeypairData, RsaKeypair};
+use ssh_key::{Algorithm, HashAlg, Kdf, LineEnding, Mpint, PrivateKey, Signature, SshSig};
 use std::fmt;
 
 /// Git's own namespace of signatures.
@@ -73,10 +75,36 @@ impl SigningKey {
 
     /// The signature of a commit's bytes, armored.
     pub(super) fn sign(&self, payload: &[u8]) -> Result<String, SourceError> {
-        let signature = self.0.sign(NAMESPACE, HashAlg::Sha512, payload);
-        let armored = signature.and_then(|signature| signature.to_pem(LineEnding::LF));
-        armored.map_err(|error| bad(&error.to_string()))
+        let signature = match self.0.key_data() {
+            KeypairData::Rsa(pair) => self.sign_rsa(pair, payload)?,
+            _ => self.0.sign(NAMESPACE, HashAlg::Sha512, payload).map_err(unusable)?,
+        };
+        signature.to_pem(LineEnding::LF).map_err(unusable)
     }
+
+    /// As [`PrivateKey::sign`] would, if it did not take the first prime for the second as well.
+    fn sign_rsa(&self, pair: &RsaKeypair, payload: &[u8]) -> Result<SshSig, SourceError> {
+        let number = |number: &Mpint| {
+            let bytes = number.as_positive_bytes().ok_or_else(|| bad("a number is negative"))?;
+            Ok(rsa::BigUint::from_bytes_be(bytes))
+        };
+        let primes = vec![number(&pair.private.p)?, number(&pair.private.q)?];
+        let (n, e, d) = (&pair.public.n, &pair.public.e, &pair.private.d);
+        let key = rsa::RsaPrivateKey::from_components(number(n)?, number(e)?, number(d)?, primes);
+        let key = key.map_err(|error| bad(&error.to_string()))?;
+        let signer = rsa::pkcs1v15::SigningKey::<rsa::sha2::Sha512>::new(key);
+        let hash = HashAlg::Sha512;
+        let signed = SshSig::signed_data(NAMESPACE, hash, payload).map_err(unusable)?;
+        let made = signer.try_sign(&signed).map_err(|error| bad(&error.to_string()))?;
+        let algorithm = Algorithm::Rsa { hash: Some(hash) };
+        let made = Signature::new(algorithm, made.to_vec()).map_err(unusable)?;
+        let public = self.0.public_key().key_data().clone();
+        SshSig::new(public, NAMESPACE, hash, made).map_err(unusable)
+    }
+}
+
+fn unusable(error: ssh_key::Error) -> SourceError {
+    bad(&error.to_string())
 }
 
 fn too_slow(key: &PrivateKey) -> bool {

@@ -390,7 +390,15 @@ fn ssh_with_a_key_that_may_push_and_one_that_may_not() {
     let error = source.push(&remote(&url, "main", &denied), &commit, &to("main")).unwrap_err();
     let denied = matches!(error, PushError::Source(SourceError::AuthenticationFailed { .. }));
     assert!(denied, "{error:?}");
-    let tidied = (0..100).any(|_| {
+    // An ssh that hangs is ended by the limit, whatever the server does meanwhile.
+    fs::remove_file(server.root().join("read-only")).unwrap();
+    hook(&repo, "pre-receive", "sleep 8; exit 1");
+    let hasty = Remote { timeout: Duration::from_secs(2), ..right };
+    let began = std::time::Instant::now();
+    let error = source.push(&hasty, &commit, &to("main")).unwrap_err();
+    let late = matches!(error, PushError::Source(SourceError::Timeout { .. }));
+    assert!(late && began.elapsed() < Duration::from_secs(4), "{error:?} {:?}", began.elapsed());
+    let tidied = (0..200).any(|_| {
         std::thread::sleep(Duration::from_millis(50));
         fs::read_dir(place.dir.path().join("run")).unwrap().next().is_none()
     });

@@ -165,15 +165,16 @@ fn both_sides_commits_survive_a_pusher_in_a_tight_loop() {
     let repo = repo(&server, "r");
     let source = place.open();
     let main = remote(&server.url_of("r"), "main", &[]);
-    let mut moved = 0;
+    let (mut moved, began) = (0, Instant::now());
     std::thread::scope(|scope| {
         let other = scope.spawn(|| {
             for number in 0..EACH {
                 repo.write("apps/other/x.yaml", &format!("{number}\n"));
                 repo.commit(&format!("theirs {number}"));
                 let target = repo.bare().to_str().unwrap();
-                let push = ["-C", repo.path().to_str().unwrap(), "push", "-q", target, "HEAD:main"];
-                while !git().args(push).status().unwrap().success() {
+                let push =
+                    ["-C", repo.path().to_str().unwrap(), "push", "--quiet", target, "HEAD:main"];
+                while !git().args(push).output().unwrap().status.success() {
                     repo.git(&["pull", "--quiet", "--rebase", target, "main"]);
                 }
             }
@@ -190,7 +191,7 @@ fn both_sides_commits_survive_a_pusher_in_a_tight_loop() {
         }
         other.join().expect("the other side gets through as well");
     });
-    eprintln!("{EACH} commits of ours, {moved} retries");
+    eprintln!("{EACH} commits of each side, {moved} retries, {:?}", began.elapsed());
     sound(&repo);
     let log = bare(&repo, &["log", "--format=%s", "main"]);
     let count = |what: &str| log.lines().filter(|line| line.starts_with(what)).count();

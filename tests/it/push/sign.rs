@@ -31,9 +31,8 @@ fn signatures_of_every_kind_of_key_are_verified_by_git() {
         ("ed25519", &["-t", "ed25519"][..], ""),
         ("locked", &["-t", "ed25519"], "open sesame"),
         ("p256", &["-t", "ecdsa", "-b", "256"], ""),
-        ("p384", &["-t", "ecdsa", "-b", "384"], ""),
-        ("p521", &["-t", "ecdsa", "-b", "521"], "open sesame"),
-        ("rsa", &["-t", "rsa", "-b", "2048"], ""),
+        ("p384", &["-t", "ecdsa", "-b", "384"], "open sesame"),
+        ("rsa", &["-t", "rsa", "-b", "3072"], ""),
     ] {
         let path = keygen(&keys, name, kind, passphrase);
         let given = Some(passphrase).filter(|text| !text.is_empty());
@@ -77,6 +76,7 @@ fn keys_that_cannot_sign_are_refused_with_the_reason() {
     let locked = keygen(&keys, "locked", &["-t", "ed25519"], "open sesame");
     let short = keygen(&keys, "short", &["-t", "rsa", "-b", "1024"], "");
     let pem = keygen(&keys, "pem", &["-t", "rsa", "-b", "2048", "-m", "PEM"], "");
+    let odd = keygen(&keys, "odd", &["-t", "ecdsa", "-b", "521"], "");
     let slow = keygen(&keys, "slow", &["-t", "ed25519", "-a", "2000"], "x");
     let gpg = keys.path().join("gpg");
     fs::write(&gpg, "-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nlQ==\n").unwrap();
@@ -89,6 +89,7 @@ fn keys_that_cannot_sign_are_refused_with_the_reason() {
         (&short, None, "2048 bits or more"),
         (&pem, None, "not in OpenSSH's form"),
         (&slow, Some("x"), "hashed too often"),
+        (&odd, None, "the signing key is not usable"),
         (&gpg, None, "OpenPGP keys are not supported"),
         (&broken, Some("open sesame"), ""),
     ] {
