@@ -75,7 +75,8 @@ async fn a_command_reaches_the_loop_with_who_asks_and_its_answer_comes_back() {
         let client = client.clone();
         async move { client.reconcile(&ask).await }
     });
-    let Some(Command::Reconcile { name, with_source, by, reply, .. }) = served.commands.recv().await
+    let Some(Command::Reconcile { name, with_source, by, reply, .. }) =
+        served.commands.recv().await
     else {
         panic!("another command");
     };

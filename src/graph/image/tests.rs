@@ -50,7 +50,7 @@ fn source(name: &str, branch: &str) -> Order {
 }
 
 fn at(id: &str) -> Revision {
-    super::super::revision(id)
+    crate::graph::revision(id)
 }
 
 /// A graph whose root has declared these, and whose source `app` is at a revision.
