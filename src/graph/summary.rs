@@ -2,7 +2,7 @@
 
 use super::{Condition, Graph, Item, Phase, Ready};
 use crate::flux::{Key, Object};
-use crate::pipeline::{Failure, Problem, SetAsideEntry};
+use crate::pipeline::{Failure, Problem, SetAsideEntry, left_alone};
 use crate::source::public_url;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -105,10 +105,10 @@ impl ItemView {
             source,
             origin: item.origin.clone(),
             parent: item.parent.as_ref().map(|key| format!("{}/{}", key.namespace, key.name)),
-            suspended: item
-                .suspended
-                .clone()
-                .or_else(|| in_git.then(|| "spec.suspend in Git".to_owned())),
+            suspended: item.suspended.clone().or_else(|| {
+                let why = left_alone(&item.manifest).unwrap_or("spec.suspend in Git");
+                in_git.then(|| why.to_owned())
+            }),
             running: matches!(item.phase, Phase::Running { .. }),
             next_ms: match &item.phase {
                 Phase::Idle { due: Some((at, _)) } => Some(epoch_ms.saturating_add_unsigned(*at)),
