@@ -128,7 +128,7 @@ fn marked(text: &str, mark: &str) -> String {
 fn ready_does_not_wait_for_what_git_leaves_alone_nor_is_that_run() {
     let mut world = World::new();
     let ns = world.namespace.clone();
-    let sick = mk_deployment(&ns, "sick", "missing");
+    let sick = mk_deployment(&ns, "sick", "broken");
     let files = [
         ("a.yaml", mk_config_map(&ns, "a", "1")),
         ("ignored.yaml", marked(&mk_config_map(&ns, "ignored", "1"), "ssa: Ignore")),

@@ -483,6 +483,7 @@ fn a_held_deletion_may_be_confirmed_in_git() {
     let mut graph = declared(vec![order("a", json!({})), order("b", json!({}))]);
     started(&mut graph, 3);
     graph.handle(Event::Polled(source_key(), Ok(Some(revision("r2")))), 5);
+    assert_eq!(started(&mut graph, 5), ["run flux-system by revision"]);
     graph.handle(Event::Rendered(key("flux-system"), orders("r2", vec![])), 6);
     let digest = graph.cascades().next().map(|(_, held)| held.digest.clone()).expect("it is held");
     let effects = graph.handle(Event::Rendered(key("flux-system"), confirms("other")), 7);
