@@ -205,17 +205,33 @@ impl Graph {
 
     /// True when every Kustomization that runs has rendered the revision its source is at.
     fn rendered(&self) -> bool {
-        self.items.values().all(|item| match &item.object {
-            Object::GitRepository(_) => true,
+        self.unrendered().is_none()
+    }
+
+    /// The first that has not.
+    fn unrendered(&self) -> Option<&Key> {
+        let behind = |(_, item): &(&Key, &Item)| match &item.object {
+            Object::GitRepository(_) => false,
             Object::Kustomization(kustomization) => {
                 let source = self.items.get(&self.resolve(&kustomization.source));
                 let current = source.and_then(|source| source.revision.as_ref());
                 let attempted = item.attempted.as_deref();
-                !item.active()
-                    || item.blocked().is_some()
-                    || (attempted.is_some() && attempted == current.map(|r| r.id.as_str()))
+                item.active()
+                    && item.blocked().is_none()
+                    && (attempted.is_none() || attempted != current.map(|r| r.id.as_str()))
+                    && !self.hangs_from_leaving(item)
             }
-        })
+        };
+        self.items.iter().find(behind).map(|(key, _)| key)
+    }
+
+    /// True for what a parent on its way out has declared: it ends with that one, and its source
+    /// may have left already.
+    fn hangs_from_leaving(&self, item: &Item) -> bool {
+        let above = |key: &&Key| self.items.get(*key).and_then(|item| item.parent.as_ref());
+        let parents = std::iter::successors(item.parent.as_ref(), above);
+        // Two that declare each other have no end.
+        parents.take(self.items.len()).any(|parent| self.leaving.contains_key(parent))
     }
 
     /// True when it is sure what those that run have in Git: each has rendered what its source is

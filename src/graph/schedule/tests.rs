@@ -523,3 +523,40 @@ fn one_parent_that_takes_most_of_what_there_is_along_is_held_as_a_whole() {
     let effects = graph.handle(Event::Agree(held.digest), 8);
     assert_eq!((effects.len(), graph.cascades().count()), (4, 0), "asked once");
 }
+
+#[test]
+fn what_is_removed_together_with_the_source_of_its_children_ends_all_the_same() {
+    let manifest = json!({"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
+        "metadata": {"name": "g", "namespace": "flux-system"},
+        "spec": {"interval": "1m", "url": "https://git.example/g"}});
+    let source = || {
+        let object = Object::read(&manifest).unwrap().unwrap();
+        Order { object, manifest: manifest.clone(), origin: None }
+    };
+    let kept = || ["x", "y", "z"].map(|name| order(name, json!({})));
+    let mut work = vec![source(), order("a", json!({}))];
+    work.extend(kept());
+    let mut graph = declared(work);
+    started(&mut graph, 3);
+    let child = order("c", json!({"sourceRef": {"kind": "GitRepository", "name": "g"}}));
+    graph.handle(Event::Rendered(key("a"), orders("r1", vec![child])), 4);
+    let g = Key::new(Kind::GitRepository, "flux-system", "g");
+    graph.handle(Event::Polled(g, Ok(Some(revision("g1")))), 4);
+    graph.handle(Event::Rendered(key("c"), orders("g1", vec![])), 4);
+    graph.handle(Event::Polled(source_key(), Ok(Some(revision("r2")))), 5);
+    graph.handle(Event::Rendered(key("flux-system"), orders("r2", kept().into())), 6);
+    let root = graph
+        .summary(0)
+        .items
+        .into_iter()
+        .find(|item| item.parent.is_none() && item.kind == "Kustomization");
+    let told = "Kustomization/flux-system/a left Git; what it owns stays until \
+                Kustomization/flux-system/x has rendered";
+    assert_eq!(root.unwrap().warnings, [told]);
+    let mut effects = Vec::new();
+    for name in ["x", "y", "z"] {
+        assert!(effects.is_empty(), "{effects:?}");
+        effects = graph.handle(Event::Rendered(key(name), orders("r2", vec![])), 7);
+    }
+    assert_eq!(effects.len(), 3, "a, c and their source: {effects:?}");
+}
