@@ -58,8 +58,8 @@ fn every_field_of_a_spec_does_in_the_cluster_what_it_says() {
          commonMetadata: {{labels: {{team: red}}, annotations: {{note: hello}}}}\n  \
          images: [{{name: registry.test.invalid/app, newTag: other}}]\n  \
          components: [../../parts/extra]\n  \
-         patches: [{{target: {{kind: ConfigMap, name: a}}, \
-         patch: '[{{op: replace, path: /data/key, value: patched}}]'}}]\n  \
+         patches:\n  - target: {{kind: ConfigMap, name: a}}\n    patch: |\n      \
+         - {{op: replace, path: /data/key, value: patched}}\n  \
          healthCheckExprs: [{{apiVersion: v1, kind: ConfigMap, current: \"data.key != 'bad'\"}}]\n"
     );
     let files = [
@@ -70,7 +70,7 @@ fn every_field_of_a_spec_does_in_the_cluster_what_it_says() {
     let child = mk_kustomization("patched-child", "./apps/child", "")
         .replace("fluxcd.io/v1\n", "fluxcd.io/v1beta2\n");
     let parent = "  patches:\n  - target: {group: kustomize.toolkit.fluxcd.io, kind: Kustomization}\n    \
-                  patch: '[{op: add, path: /spec/postBuild, value: {substitute: {WORD: handed}}}]'\n";
+                  patch: |\n      - {op: add, path: /spec/postBuild, value: {substitute: {WORD: handed}}}\n";
     let waits = "  dependsOn: [{name: fields, readyExpr: \"dep.spec.wait && \
                  dep.status.conditions.exists(c, c.type == 'Ready' && c.status == 'True')\"}]\n";
     let repo = world.apps(&[
