@@ -4,7 +4,7 @@ use super::managers::take_over;
 use super::refusal::refusal;
 use super::{Applier, ApplyError};
 use crate::cluster::{Apply, ClusterError, Resource, When};
-use crate::plan::{Action, Gate, MANAGER, Refusal, RefusalKind, Step};
+use crate::plan::{Action, Gate, MANAGER, Refusal, RefusalKind, Step, merges};
 use crate::render::ObjectId;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -49,7 +49,7 @@ impl Applier {
                     self.take_over(&resource, step).await?;
                 }
                 let applied = self.write(&resource, step, step.uid.as_deref()).await?;
-                if take_over(&applied.object).is_empty() {
+                if merges(&applied.object) || take_over(&applied.object).is_empty() {
                     return Ok(applied);
                 }
                 // The first apply after stripped `managedFields` leaves an entry of what was there

@@ -209,14 +209,23 @@ impl Daemon {
     }
 }
 
-/// Plans one Kustomization after the other.
-async fn previews(pipeline: Arc<Pipeline>, jobs: Vec<Job>, reply: Reply<Vec<Preview>>) {
-    let mut previews = Vec::new();
-    for job in jobs {
-        previews.push(pipeline.plan(job).await);
+/// Plans one Kustomization after the other, for as long as somebody waits for it: who may only
+/// look must not be able to pile up work by asking and going away.
+async fn previews(pipeline: Arc<Pipeline>, jobs: Vec<Job>, mut reply: Reply<Vec<Preview>>) {
+    let all = async {
+        let mut previews = Vec::new();
+        for job in jobs {
+            previews.push(pipeline.plan(job).await);
+        }
+        previews
+    };
+    tokio::select! {
+        previews = all => {
+            // A caller that goes away at this moment needs no answer.
+            let _ = reply.send(Ok(previews));
+        }
+        () = reply.closed() => {}
     }
-    // A caller that has gone away needs no answer.
-    let _ = reply.send(Ok(previews));
 }
 
 fn accepted(keys: &[Key]) -> Accepted {

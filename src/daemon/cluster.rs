@@ -1,7 +1,7 @@
 //! The loop's side of the connection: links, outages, what the watches tell, what is compared then.
 
 use super::connect::{self, Link, Reason};
-use super::owner::{Standing, standing};
+use super::owner::{Standing, follow, standing};
 use super::sweep::PAUSE;
 use super::{Daemon, Notice};
 use crate::graph::Event;
@@ -73,6 +73,9 @@ impl Daemon {
                 self.connections += 1;
                 self.away.clear();
                 self.forward(&connection);
+                if !connection.shared {
+                    follow(&connection.observer);
+                }
                 self.pipeline.connect(Some(connection));
                 self.handle(Event::ClusterBack);
                 if self.connections > 1 {

@@ -44,7 +44,7 @@ use crate::graph::{Effect, Event, Graph, Item, Phase, Time, Vigil};
 use crate::history::Trigger;
 use crate::logging::Message;
 use crate::observe::{Event as Watched, Notice, Seen};
-use crate::pipeline::{Answer, Ask, Job, Pipeline, Question, Revision};
+use crate::pipeline::{Answer, Ask, Job, Pipeline, Question, Revision, confirmed};
 use crate::plan::Owner;
 use boot::Parts;
 use connect::Link;
@@ -163,8 +163,8 @@ struct Daemon {
     ending: bool,
     /// Kustomizations whose objects moved while a run of theirs was under way.
     moved: BTreeSet<Key>,
-    /// Digests of the children that are held, by their parent, as the journal was told.
-    cascades: BTreeMap<Key, String>,
+    /// Digests of the children that are held, as the journal was told.
+    cascades: BTreeSet<String>,
     /// Kustomizations that left Git while deletions of theirs are held.
     parted: BTreeMap<Key, Parted>,
 }
@@ -226,7 +226,7 @@ impl Daemon {
             asked_room: started,
             ending: false,
             moved: BTreeSet::new(),
-            cascades: BTreeMap::new(),
+            cascades: BTreeSet::new(),
             parted: BTreeMap::new(),
         })
     }
@@ -363,6 +363,7 @@ impl Daemon {
                         tree: None,
                         url: String::new(),
                         root: false,
+                        confirmed: Vec::new(),
                         cancel: watch::channel(false).1,
                         kustomization: *kustomization,
                     };
@@ -383,6 +384,11 @@ impl Daemon {
             tree: self.pipeline.tree(source),
             url: self.graph.source(source)?.url.clone(),
             root: *key == self.graph.root(),
+            confirmed: self
+                .graph
+                .item(key)
+                .map(|item| confirmed(&item.manifest))
+                .unwrap_or_default(),
             cancel: watch::channel(false).1,
         })
     }
@@ -400,6 +406,9 @@ impl Daemon {
             Done::Restored(key, Ok(revision)) => self.handle(Event::Restored(key, revision)),
             Done::Restored(key, Err(failure)) => self.take_in(Done::Polled(key, Err(failure))),
             Done::Polled(key, result) => {
+                if result.is_ok() {
+                    self.publisher.works(&key);
+                }
                 match &result {
                     Ok(Some(revision)) => tracing::info!(
                         message_id = Message::SourceFetched.id(),
@@ -456,11 +465,15 @@ impl Daemon {
         let _ = answer.send(Answer {
             may_prune: self.graph.may_prune(&key, &revision),
             set_aside_namespaces: self.graph.set_aside_namespaces(),
+            entry: self.graph.entry(&key),
         });
     }
 
     /// One object as a watch saw it: whoever applied it judges it, if its gate has moved.
     fn seen(&mut self, seen: &Seen) {
+        if owner::is_mark(&seen.id) {
+            self.ask_owner();
+        }
         if seen.event != Watched::Listed {
             self.touched(&seen.id);
         }

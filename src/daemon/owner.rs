@@ -7,13 +7,15 @@
 //! | `since` | when that was, RFC 3339 in UTC |
 //! | `repository` | URL of the root |
 //!
-//! It is read with each new connection and once a day. Absent, it is made; ours, it is left as it
-//! is for ever; of another machine, nothing is written to the cluster, since two owners would undo
-//! each other, until that machine's mark goes away or a person says `gitopsd confirm cluster`. It
-//! is in no inventory and has no watch: it is neither healed nor pruned.
+//! It is read with each new connection, whenever its watch tells of it, and once a day. Absent, it
+//! is made; ours, it is left as it is for ever; of another machine, nothing is written to the
+//! cluster, since two owners would undo each other, until that machine's mark goes away or a
+//! person says `gitopsd confirm cluster`. It is in no inventory: it is neither healed nor pruned.
 
 use crate::cluster::{Cluster, ClusterError, Resource};
+use crate::observe::Observer;
 use crate::plan::MANAGER;
+use crate::render::ObjectId;
 use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -135,6 +137,17 @@ fn marks() -> Resource {
         kind: "ConfigMap".to_owned(),
         namespaced: true,
     }
+}
+
+/// Has changes of the mark told: whoever takes the cluster over may not know that we still run.
+pub fn follow(observer: &Observer) {
+    observer.watch_one(&marks(), NAMESPACE, NAME);
+}
+
+/// Whether an object is the mark.
+pub fn is_mark(id: &ObjectId) -> bool {
+    (id.kind.as_str(), id.namespace.as_str(), id.name.as_str()) == ("ConfigMap", NAMESPACE, NAME)
+        && id.group.is_empty()
 }
 
 /// Reads who owns the cluster.

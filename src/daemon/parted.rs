@@ -138,11 +138,11 @@ impl Daemon {
     /// Tells once of children that their parent lost while we were running.
     pub(super) fn tell_cascades(&mut self) {
         let known = std::mem::take(&mut self.cascades);
-        for (parent, held) in self.graph.cascades() {
-            if known.get(parent) != Some(&held.digest) {
+        for (_, held) in self.graph.cascades() {
+            if !known.contains(&held.digest) {
                 tell(held);
             }
-            self.cascades.insert(parent.clone(), held.digest.clone());
+            self.cascades.insert(held.digest.clone());
         }
     }
 

@@ -110,6 +110,11 @@ impl Publisher {
         self.told.insert(key.clone(), text.clone()) != Some(text)
     }
 
+    /// A source works: should it fail again, that is news, whatever the words.
+    pub fn works(&mut self, key: &Key) {
+        self.told.remove(key);
+    }
+
     /// The API server does not answer.
     pub fn cluster_down(&mut self, reason: String) {
         self.cluster.message = reason;
@@ -180,7 +185,9 @@ impl Publisher {
             suspended: beside.suspended,
             summary,
         };
-        if document == *before {
+        let unknown =
+            |(alias, _): (&Key, &Key)| !self.flux.borrow().contains_key(&alias.to_string());
+        if document == *before && !graph.aliases().any(unknown) {
             return line;
         }
         document.serial += 1;
@@ -195,7 +202,7 @@ impl Publisher {
                 );
             }
         }
-        let states: HashMap<String, FluxHealth> = document
+        let mut states: HashMap<String, FluxHealth> = document
             .summary
             .items
             .iter()
@@ -205,6 +212,15 @@ impl Publisher {
                 (key, FluxHealth { ready, message: item.message.clone() })
             })
             .collect();
+        for (alias, key) in graph.aliases() {
+            let state = match states.get(&key.to_string()) {
+                // The root does not wait for itself, whatever it is called in Git.
+                _ if *key == graph.root() => FluxHealth { ready: true, message: String::new() },
+                Some(state) => state.clone(),
+                None => continue,
+            };
+            states.insert(alias.to_string(), state);
+        }
         if *self.flux.borrow().as_ref() != states {
             self.flux.send_replace(Arc::new(states));
         }

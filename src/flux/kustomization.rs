@@ -205,6 +205,10 @@ pub struct PostBuild {
     /// Whether to substitute when no variable was found.
     #[serde(default)]
     pub substitute_strategy: SubstituteStrategy,
+    /// True when a secret value may be among the inline variables: whoever declares this object
+    /// has opened or substituted one in it. No field of the manifest.
+    #[serde(skip)]
+    pub sensitive: bool,
 }
 
 /// `spec.postBuild.substituteStrategy`.

@@ -26,8 +26,9 @@ pub use vigil::{Sight, Vigil};
 use crate::flux::{GitRepository, Key, Kind, Kustomization, Object, Root, Unsupported};
 use crate::pipeline::{Order, Problem, Revision, SetAsideEntry};
 use crate::plan::Held;
+use crate::render::ObjectId;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All Flux objects that are in force, and the root they hang from.
 pub struct Graph {
@@ -35,6 +36,9 @@ pub struct Graph {
     items: BTreeMap<Key, Item>,
     /// Names under which the repository itself declares the root pair.
     aliases: BTreeMap<Key, Key>,
+    /// The entry as the latest render of the root states it under another name, where the root
+    /// does not run as it yet.
+    stated: Option<Box<Kustomization>>,
     /// What each parent's latest render said beside its work orders.
     notices: BTreeMap<Key, Notices>,
     /// Items that their parent no longer declares, until it is sure that nobody else does.
@@ -43,6 +47,10 @@ pub struct Graph {
     contested: BTreeMap<Key, (Key, Order)>,
     /// Ends of many children at once that wait for a confirmation, by parent.
     cascades: BTreeMap<Key, Held>,
+    /// The end of most of what there is, however many parents declared it; shown under the root.
+    together: Option<(Key, Held)>,
+    /// What of those on their way out was confirmed.
+    agreed: BTreeSet<ObjectId>,
     /// Suspends of the host, by printed key, for items that may not be declared yet.
     preset: BTreeMap<String, String>,
 }
@@ -70,10 +78,13 @@ impl Graph {
             root,
             items,
             aliases: BTreeMap::new(),
+            stated: None,
             notices: BTreeMap::new(),
             leaving: BTreeMap::new(),
             contested: BTreeMap::new(),
             cascades: BTreeMap::new(),
+            together: None,
+            agreed: BTreeSet::new(),
             preset: BTreeMap::new(),
         }
     }
@@ -151,6 +162,18 @@ impl Graph {
         readers.map(|(key, _)| key.clone()).collect()
     }
 
+    /// The spec that the root is to run with, if the repository states it under a name of its own
+    /// and differently from what is in force. Name and source stay the host's: what the root has
+    /// labelled is known by them.
+    pub fn entry(&self, key: &Key) -> Option<Box<Kustomization>> {
+        self.stated.clone().filter(|_| *key == self.root())
+    }
+
+    /// Names under which the repository declares the root pair, each with the item it stands for.
+    pub fn aliases(&self) -> impl Iterator<Item = (&Key, &Key)> {
+        self.aliases.iter()
+    }
+
     /// True for a Kustomization that would render the entry path of the root source again.
     fn is_entry(&self, object: &Kustomization) -> bool {
         self.resolve(&object.source) == self.root.source.key()
@@ -166,9 +189,10 @@ impl Graph {
     }
 
     /// Whether every Kustomization on the same source has rendered the revision that `key` has:
-    /// only then can what it dropped be deleted, because another may just have taken it.
+    /// only then can what it dropped be deleted, because another may just have taken it. What is
+    /// not in force any more prunes nothing: its end does.
     pub fn may_prune(&self, key: &Key, revision: &str) -> bool {
-        let Some(own) = self.kustomization(key) else { return true };
+        let Some(own) = self.kustomization(key) else { return false };
         let source = self.resolve(&own.source);
         self.readers(&source).into_iter().all(|reader| {
             reader == self.resolve(key)
@@ -182,17 +206,33 @@ impl Graph {
 
     /// True when every Kustomization that runs has rendered the revision its source is at.
     fn rendered(&self) -> bool {
-        self.items.values().all(|item| match &item.object {
+        self.unrendered().is_none()
+    }
+
+    /// The first that has not.
+    fn unrendered(&self) -> Option<&Key> {
+        let behind = |(_, item): &(&Key, &Item)| match &item.object {
             Object::Kustomization(kustomization) => {
                 let source = self.items.get(&self.resolve(&kustomization.source));
                 let current = source.and_then(|source| source.revision.as_ref());
                 let attempted = item.attempted.as_deref();
-                !item.active()
-                    || item.blocked().is_some()
-                    || (attempted.is_some() && attempted == current.map(|r| r.id.as_str()))
+                item.active()
+                    && item.blocked().is_none()
+                    && (attempted.is_none() || attempted != current.map(|r| r.id.as_str()))
+                    && !self.hangs_from_leaving(item)
             }
-            _ => true,
-        })
+            _ => false,
+        };
+        self.items.iter().find(behind).map(|(key, _)| key)
+    }
+
+    /// True for what a parent on its way out has declared: it ends with that one, and its source
+    /// may have left already.
+    fn hangs_from_leaving(&self, item: &Item) -> bool {
+        let above = |key: &&Key| self.items.get(*key).and_then(|item| item.parent.as_ref());
+        let parents = std::iter::successors(item.parent.as_ref(), above);
+        // Two that declare each other have no end.
+        parents.take(self.items.len()).any(|parent| self.leaving.contains_key(parent))
     }
 
     /// True when it is sure what those that run have in Git: each has rendered what its source is
@@ -213,7 +253,8 @@ impl Graph {
 
     /// Ends of many children at once that wait for a confirmation.
     pub fn cascades(&self) -> impl Iterator<Item = (&Key, &Held)> {
-        self.cascades.iter()
+        let together = self.together.iter().map(|(root, held)| (root, held));
+        self.cascades.iter().chain(together)
     }
 
     /// Key of an item by what a person typed: `name`, `namespace/name` or `Kind/namespace/name`.

@@ -3,12 +3,23 @@
 use super::{Effect, Graph, Item, Notices, Time};
 use crate::flux::{Key, Kind, Object};
 use crate::history::Trigger;
-use crate::pipeline::{Order, Problem, WorkOrders, deletes, keeps};
-use crate::plan::children_lost;
+use crate::pipeline::{Order, Problem, WorkOrders, confirmed, deletes, keeps, requested};
+use crate::plan::{Held, cascade, children_lost};
+use crate::render::ObjectId;
+use serde_json::Value;
+use std::collections::BTreeSet;
 
 impl Graph {
     /// Registers what a Kustomization's render declares. Answers what must be ended.
     pub(super) fn register(&mut self, parent: &Key, orders: WorkOrders, now: Time) -> Vec<Effect> {
+        if !self.items.contains_key(parent) {
+            // It left Git while this run of it was under way: what it declares has left too. Should
+            // another parent still take it up, it says so again.
+            if let Some(item) = self.leaving.get_mut(parent) {
+                item.request(now, Trigger::Revision);
+            }
+            return Vec::new();
+        }
         let WorkOrders { revision, work, problems, unsupported, set_aside } = orders;
         let mut notices = Notices { problems, unsupported, set_aside };
         self.contested.retain(|_, (claimant, _)| claimant != parent);
@@ -25,9 +36,24 @@ impl Graph {
             .filter(|key| notices.problems.iter().any(|problem| names(problem, key)))
             .cloned()
             .collect();
+        let is_root = *parent == self.root();
+        // Stated under the host's name, it is taken up before this; another name says nothing then.
+        let named = kustomizations.iter().any(|order| order.object.key() == *parent);
+        let mut stated = false;
+        if is_root {
+            self.stated = None;
+        }
         for order in sources.into_iter().chain(kustomizations) {
             let key = order.object.key();
             if let Some(root) = self.root_name(&order.object) {
+                if is_root && root == *parent && (key == root || !named) && !stated {
+                    // The first of several, as one of them must not undo the other for ever.
+                    stated = true;
+                    if key != root {
+                        self.state(&order.object);
+                    }
+                    self.restate(&root, order.manifest, None, now);
+                }
                 if key != root {
                     self.aliases.insert(key, root);
                     self.wake_waiting(now, "ArtifactFailed");
@@ -40,7 +66,9 @@ impl Graph {
                 notices.problems.push(problem);
             }
         }
-        for item in self.items.values().filter(|item| item.parent.as_ref() == Some(parent)) {
+        let root = self.items.get(parent).filter(|_| is_root);
+        let children = self.items.values().filter(|item| item.parent.as_ref() == Some(parent));
+        for item in children.chain(root) {
             notices.unsupported.extend(item.object.unsupported().iter().cloned());
         }
         self.notices.insert(parent.clone(), notices);
@@ -77,12 +105,56 @@ impl Graph {
         let had = self.items.iter().filter(child).count() + gone.len();
         if let Some(held) = children_lost(parent, &gone, had) {
             self.cascades.insert(parent.clone(), held);
+            self.agree_in_git(parent);
         }
     }
 
-    /// Lets a held cascade go ahead.
+    /// Holds the end of most of what there is, taken together: one line less in the entry may take
+    /// a parent along with everything that hangs from it, level by level.
+    fn hold_together(&mut self) {
+        self.together = None;
+        let free = |(key, item): &(&Key, &Item)| {
+            let cascades = |parent: &Key| self.cascades.contains_key(parent);
+            !self.agreed.contains(&object(key)) && !item.parent.as_ref().is_some_and(cascades)
+        };
+        let mut gone: BTreeSet<Key> =
+            self.leaving.iter().filter(free).map(|(key, _)| key.clone()).collect();
+        loop {
+            let hangs = |item: &Item| item.parent.as_ref().is_some_and(|p| gone.contains(p));
+            let below = self.items.iter().filter(|(key, item)| hangs(item) && !gone.contains(*key));
+            let below: Vec<Key> = below.map(|(key, _)| key.clone()).collect();
+            if below.is_empty() {
+                break;
+            }
+            gone.extend(below);
+        }
+        let kustomization = |key: &&Key| key.kind == Kind::Kustomization;
+        let of = self.items.keys().chain(self.leaving.keys()).filter(kustomization).count();
+        let gone: Vec<Key> = gone.into_iter().filter(|key| kustomization(&key)).collect();
+        let reason = |gone| format!("{gone} of {of} Kustomizations left Git at once");
+        if let Some(held) = cascade(&gone, of, reason) {
+            let root = self.root();
+            self.together = Some((root.clone(), held));
+            self.agree_in_git(&root);
+        }
+    }
+
+    /// Lets held ends go ahead.
     pub(super) fn agree(&mut self, digest: &str) {
-        self.cascades.retain(|_, held| held.digest != digest);
+        let named = |held: &Held| held.digest == digest;
+        let together = self.together.take_if(|(_, held)| named(held));
+        let cascades = self.cascades.values().filter(|held| named(held)).cloned();
+        let agreed: Vec<Held> = cascades.chain(together.map(|(_, held)| held)).collect();
+        self.cascades.retain(|_, held| !named(held));
+        self.agreed.extend(agreed.into_iter().flat_map(|held| held.ids));
+    }
+
+    /// Lets those go ahead that a Kustomization shows and its own manifest confirms.
+    fn agree_in_git(&mut self, shown: &Key) {
+        let Some(item) = self.items.get(shown) else { return };
+        for digest in confirmed(&item.manifest) {
+            self.agree(&digest);
+        }
     }
 
     /// The root item that an object stands for, if it is the root pair under its own name.
@@ -96,6 +168,21 @@ impl Graph {
             }
             _ => None,
         }
+    }
+
+    /// Takes in how the repository states the entry under another name than the host's. In another
+    /// namespace it would read other Secrets: there it is a mere name.
+    fn state(&mut self, object: &Object) {
+        let own = &self.root.kustomization;
+        let Object::Kustomization(entry) = object else { return };
+        if entry.namespace != own.namespace {
+            return;
+        }
+        let mut stated = entry.clone();
+        (stated.name, stated.source) = (own.name.clone(), own.source.clone());
+        // Only how it is written; a difference here would never end.
+        stated.path.clone_from(&own.path);
+        self.stated = (*stated != *own).then_some(stated);
     }
 
     /// Adds or changes one item. A second declaration of the same object is a problem.
@@ -120,9 +207,8 @@ impl Graph {
             let message = format!("is declared by {other} already: keep one of the two");
             return Some(Problem { object: key.to_string(), origin, message });
         }
+        self.restate(&key, manifest, origin, now);
         if let Some(item) = self.items.get_mut(&key) {
-            item.origin = origin;
-            item.manifest = manifest;
             item.parent = Some(parent.clone());
             if item.object != object {
                 item.object = object;
@@ -131,6 +217,23 @@ impl Graph {
             }
         }
         None
+    }
+
+    /// Takes in the manifest of an item, and what is asked of it there beside its spec.
+    fn restate(&mut self, key: &Key, manifest: Value, origin: Option<String>, now: Time) {
+        let Some(item) = self.items.get_mut(key) else { return };
+        let before = std::mem::replace(&mut item.manifest, manifest);
+        item.origin = origin;
+        let said = confirmed(&item.manifest);
+        if said.iter().any(|digest| !confirmed(&before).contains(digest)) {
+            item.request(now, Trigger::Retry);
+        }
+        // Of the host's own root nothing was known: that is no news.
+        let token = requested(&item.manifest);
+        if token.is_some() && token != requested(&before) && !before.is_null() {
+            item.request(now, Trigger::Request { by: "annotation".to_owned() });
+        }
+        self.agree_in_git(key);
     }
 
     /// Ends an item that left Git, and everything that it declared itself. With `orphan`, all
@@ -188,6 +291,10 @@ impl Graph {
         if !self.contested.is_empty() || !self.rendered() {
             return Vec::new();
         }
+        self.hold_together();
+        if self.together.is_some() {
+            return Vec::new();
+        }
         let held =
             |item: &Item| item.parent.as_ref().is_some_and(|p| self.cascades.contains_key(p));
         let over: Vec<Key> =
@@ -200,7 +307,20 @@ impl Graph {
                 effects.extend(self.end(&key, item, orphan, now));
             }
         }
+        if self.leaving.is_empty() {
+            self.agreed.clear();
+        }
         effects
+    }
+}
+
+/// The object that a key names, as held ends list it.
+fn object(key: &Key) -> ObjectId {
+    ObjectId {
+        namespace: key.namespace.clone(),
+        name: key.name.clone(),
+        group: "kustomize.toolkit.fluxcd.io".to_owned(),
+        kind: key.kind.as_str().to_owned(),
     }
 }
 

@@ -103,6 +103,8 @@ pub enum Effect {
 const FIRST_RETRY: Duration = Duration::from_millis(750);
 /// Longest delay of a failing source, as in Flux.
 const SOURCE_RETRY: Duration = Duration::from_secs(15 * 60);
+/// Shortest time between two runs or polls that nothing else asks for: `interval: 0s` is no loop.
+const LEAST: Duration = Duration::from_secs(1);
 /// Longest delay while the API server is away; its return ends the wait at once.
 const CLUSTER_RETRY: Duration = Duration::from_secs(30);
 
@@ -284,7 +286,7 @@ impl Graph {
             Ok(new) => {
                 item.failures = 0;
                 item.failure = None;
-                settle(item, key, now, interval);
+                settle(item, key, now, interval.max(LEAST));
                 let revision = new.or_else(|| item.revision.clone());
                 let Some(revision) = revision else { return Vec::new() };
                 let message = format!("stored artifact for revision '{}'", revision.id);
@@ -345,7 +347,7 @@ impl Graph {
                 item.failures = 0;
                 item.failure = None;
                 item.revision = Some(report.revision);
-                settle(item, key, now, interval);
+                settle(item, key, now, interval.max(LEAST));
                 let condition = Condition::new(Ready::True, "ReconciliationSucceeded", message);
                 self.set_condition(key, condition, now);
             }
@@ -353,8 +355,8 @@ impl Graph {
                 item.failures = item.failures.saturating_add(1);
                 let delay = match failure.retry {
                     Retry::Soon => back_off(item.failures, CLUSTER_RETRY.min(retry)),
-                    Retry::Interval => retry,
-                    Retry::Never => interval,
+                    Retry::Interval => retry.max(LEAST),
+                    Retry::Never => interval.max(LEAST),
                 };
                 settle(item, key, now, delay);
                 let condition = Condition::new(Ready::False, &failure.reason, failure.to_string());
@@ -372,14 +374,12 @@ impl Graph {
         self.release_prunes(now)
     }
 
-    /// Sets a condition; a Kustomization that becomes ready wakes those that wait for it.
+    /// Sets a condition, and wakes those that wait for it: that it is ready, or whatever else a
+    /// `readyExpr` reads in it. Who has to wait on costs a look and no run.
     fn set_condition(&mut self, key: &Key, condition: Condition, now: Time) {
         let Some(item) = self.items.get_mut(key) else { return };
-        let ready = condition.status == Ready::True;
         item.condition = condition;
-        if ready {
-            self.wake_waiting(now, "DependencyNotReady");
-        }
+        self.wake_waiting(now, "DependencyNotReady");
     }
 
     pub(super) fn wake_waiting(&mut self, now: Time, reason: &str) {

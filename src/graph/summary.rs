@@ -1,9 +1,9 @@
 //! Pure: the one value that `status`, the STATUS line and the API describe.
 
 use super::{Condition, Graph, Item, Phase, Ready};
-use crate::flux::{Key, Object};
+use crate::flux::{Key, Kind, Object};
 use crate::history::Choice;
-use crate::pipeline::{Failure, Problem, SetAsideEntry};
+use crate::pipeline::{Failure, Problem, SetAsideEntry, left_alone};
 use crate::source::public_url;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -119,10 +119,10 @@ impl ItemView {
             source,
             origin: item.origin.clone(),
             parent: item.parent.as_ref().map(|key| format!("{}/{}", key.namespace, key.name)),
-            suspended: item
-                .suspended
-                .clone()
-                .or_else(|| in_git.then(|| "spec.suspend in Git".to_owned())),
+            suspended: item.suspended.clone().or_else(|| {
+                let why = left_alone(&item.manifest).unwrap_or("spec.suspend in Git");
+                in_git.then(|| why.to_owned())
+            }),
             running: matches!(item.phase, Phase::Running { .. }),
             next_ms: match &item.phase {
                 Phase::Idle { due: Some((at, _)) } => Some(epoch_ms.saturating_add_unsigned(*at)),
@@ -201,8 +201,13 @@ impl Graph {
     /// The state of everything; `epoch_ms` is the wall clock, Unix milliseconds, at time 0.
     pub fn summary(&self, epoch_ms: i64) -> Summary {
         let notices = || self.notices.values();
+        let view = |(key, item): (&Key, &Item)| {
+            let mut view = ItemView::of(key, item, epoch_ms);
+            view.warnings.extend(self.unfinished(key));
+            view
+        };
         Summary {
-            items: self.items.iter().map(|(key, item)| ItemView::of(key, item, epoch_ms)).collect(),
+            items: self.items.iter().map(view).collect(),
             unsupported: notices()
                 .flat_map(|n| &n.unsupported)
                 .map(|u| UnsupportedView {
@@ -215,5 +220,20 @@ impl Graph {
             set_aside: notices().flat_map(|n| n.set_aside.iter().cloned()).collect(),
             problems: notices().flat_map(|n| n.problems.iter().cloned()).collect(),
         }
+    }
+
+    /// What left an item and cannot end yet, because somebody has not rendered.
+    fn unfinished(&self, parent: &Key) -> Vec<String> {
+        let of = |(key, item): &(&Key, &Item)| {
+            let declared = item.parent.as_ref().filter(|key| self.items.contains_key(*key));
+            key.kind == Kind::Kustomization && declared.unwrap_or(&self.root()) == parent
+        };
+        let mut left = self.leaving.iter().filter(of).map(|(key, _)| key).peekable();
+        if left.peek().is_none() {
+            return Vec::new();
+        }
+        let Some(behind) = self.unrendered() else { return Vec::new() };
+        let told = |key| format!("{key} left Git; what it owns stays until {behind} has rendered");
+        left.map(told).collect()
     }
 }

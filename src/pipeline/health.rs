@@ -7,7 +7,7 @@ use crate::flux::is_flux_group;
 use crate::history::Trigger;
 use crate::observe::{Outcome as Ended, Wanted as Target};
 use crate::render::ObjectId;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -54,16 +54,17 @@ impl Run<'_> {
         let kustomization = &self.job.kustomization;
         let mut flux: Vec<String> = Vec::new();
         let mut targets = Vec::new();
-        let memory = lock(&self.pipeline.memory);
-        let vanished = memory.get(&self.owner).map(|memory| memory.vanished.clone());
-        let vanished = vanished.unwrap_or_default();
-        drop(memory);
+        let all = lock(&self.pipeline.memory);
+        let memory = all.get(&self.owner);
+        let vanished = memory.map(|memory| memory.vanished.clone()).unwrap_or_default();
+        let objects = || memory.into_iter().flat_map(|memory| &memory.objects);
+        // Flux waits for what it has applied, not for what it leaves alone (`§4.8`).
+        let skipped: BTreeSet<ObjectId> =
+            objects().filter(|(_, known)| known.skipped).map(|(id, _)| id.clone()).collect();
         if kustomization.wait {
             for manifest in &wanted.manifests {
-                if manifest.metadata("annotations", "kustomize.toolkit.fluxcd.io/reconcile")
-                    == Some("disabled")
-                    || vanished.contains(&manifest.id)
-                {
+                let id = &manifest.id;
+                if skipped.contains(id) || written.left_out.contains(id) || vanished.contains(id) {
                     continue;
                 }
                 targets.push(Target {

@@ -237,7 +237,10 @@ impl<'a> Run<'a> {
             }
             Err(failure) => return Err(failure),
         };
-        let answer = self.tell(orders.clone(), ask).await?;
+        let mut answer = self.tell(orders.clone(), ask).await?;
+        if let Some(stated) = answer.entry.take() {
+            return Ok(Err(stated));
+        }
         Ok(Ok(Wanted { manifests, kept, orders, answer, input }))
     }
 
@@ -253,7 +256,12 @@ impl<'a> Run<'a> {
         }
         let manifests: Vec<Manifest> =
             manifests.iter().cloned().map(|manifest| self.guarded(manifest)).collect();
-        Ok((sort(&manifests, &self.job.revision.id), self.with_spec(&digest)))
+        let mut sorted = sort(&manifests, &self.job.revision.id);
+        for problem in &mut sorted.orders.problems {
+            // It may cite a value that a variable has brought.
+            problem.message = self.redactor.mask(&problem.message);
+        }
+        Ok((sorted, self.with_spec(&digest)))
     }
 
     /// Fields of the spec that rendering does not read, such as `wait` or `prune`, are inputs too.
@@ -462,10 +470,7 @@ impl<'a> Run<'a> {
             Ok(outcome) => outcome,
             Err(failure) if failure.reason == STOPPING => Outcome::Cancelled,
             Err(mut failure) => {
-                failure.cause = self.redactor.mask(&failure.cause);
-                // A variable may have become a part of a name.
-                failure.object = failure.object.map(|object| self.redactor.mask(&object));
-                failure.hint = failure.hint.map(|hint| self.redactor.mask(&hint));
+                self.mask(&mut failure);
                 Outcome::Failed(failure)
             }
         };
@@ -491,6 +496,14 @@ impl<'a> Run<'a> {
             held: self.held,
             changes: self.changes,
         }
+    }
+
+    /// Takes secret values out of what is told of a failure. A variable may have become a part of
+    /// a name.
+    pub(super) fn mask(&self, failure: &mut Failure) {
+        failure.cause = self.redactor.mask(&failure.cause);
+        failure.object = failure.object.take().map(|object| self.redactor.mask(&object));
+        failure.hint = failure.hint.take().map(|hint| self.redactor.mask(&hint));
     }
 
     /// Who else writes the objects, as the last looks at them showed.

@@ -20,6 +20,8 @@ pub struct Known {
     pub notices: Vec<String>,
     /// Who else writes it, as of the last look.
     pub others: Vec<String>,
+    /// It is left alone by a mark in Git or on it: Ready does not wait for it.
+    pub skipped: bool,
 }
 
 /// What is known of one Kustomization.
@@ -169,6 +171,7 @@ mod tests {
             version,
             notices: vec![],
             others: vec![],
+            skipped: false,
         }
     }
 

@@ -44,7 +44,10 @@ pub use image::{
     Automated, Automation, Candidate, Chosen, ImageAsk, ImageView, Pushed, RunningView, Scanned,
 };
 pub use inputs::HostSecrets;
-pub use orders::{Order, Problem, SetAsideEntry, Sorted, WorkOrders, deletes, keeps, sort};
+pub use orders::{
+    Order, Problem, SetAsideEntry, Sorted, WorkOrders, confirmed, deletes, keeps, left_alone,
+    requested, sort,
+};
 pub use outcome::{Failure, Retry, Step};
 pub use policy::former;
 pub use preview::{Preview, PreviewStep};
@@ -93,6 +96,8 @@ pub struct Job {
     pub url: String,
     /// True for the root Kustomization.
     pub root: bool,
+    /// Digests of held deletions that Git confirms.
+    pub confirmed: Vec<String>,
     /// Becomes true when something newer is there.
     pub cancel: watch::Receiver<bool>,
 }
@@ -174,6 +179,9 @@ pub struct Answer {
     pub may_prune: bool,
     /// Namespaces that only set-aside manifests would have created.
     pub set_aside_namespaces: Vec<String>,
+    /// The entry as the repository states it under a name of its own, to the root that does not
+    /// run as it yet.
+    pub entry: Option<Box<Kustomization>>,
 }
 
 /// Readiness of a Flux object as the graph sees it.

@@ -60,8 +60,8 @@ impl Run<'_> {
             }
         }
         self.change(Change {
-            object: step.manifest.id.to_string(),
-            id: step.manifest.id.inventory(),
+            object: self.redactor.mask(&step.manifest.id.to_string()),
+            id: self.redactor.mask(&step.manifest.id.inventory()),
             verb,
             diff: told,
             origin: step.manifest.origin.as_ref().map(ToString::to_string),
@@ -112,11 +112,12 @@ impl Run<'_> {
         let contest = memory.contests.entry(id.clone()).or_default();
         let news = contest.heal(&fields, now);
         let fight = contest.fight(now).map(ToString::to_string);
+        let id = self.redactor.mask(&id.to_string());
         tracing::info!(
             message_id = Message::Healed.id(),
             gitopsd_kustomization = key,
             gitopsd_revision = self.job.revision.id,
-            gitopsd_object = %id,
+            gitopsd_object = id,
             gitopsd_run = self.run_id(),
             gitopsd_action = Verb::Healed.as_str(),
             "{key}: {id} healed: {}",
@@ -127,7 +128,7 @@ impl Run<'_> {
                 message_id = Message::Conflict.id(),
                 gitopsd_kustomization = key,
                 gitopsd_revision = self.job.revision.id,
-                gitopsd_object = %id,
+                gitopsd_object = id,
                 "{key}: {id}: {}",
                 self.redactor.mask(&fight)
             );
@@ -182,7 +183,7 @@ fn lines(step: &plan::Step, live: Option<&Value>, answer: Option<&Value>) -> Vec
     if !lines.is_empty() || step.action != Action::Configure {
         return lines;
     }
-    let taken = taken(live);
+    let taken = if step.take_over { taken(live) } else { Vec::new() };
     if !taken.is_empty() {
         let (text, field) =
             (format!("fields taken over from {}", taken.join(", ")), "managedFields");

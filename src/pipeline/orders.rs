@@ -94,7 +94,13 @@ pub fn sort(manifests: &[Manifest], revision: &str) -> Sorted {
 fn order(manifest: &Manifest, orders: &mut WorkOrders) {
     let origin = manifest.origin.as_ref().map(ToString::to_string);
     match Object::read(manifest.body()) {
-        Some(Ok(object)) => {
+        Some(Ok(mut object)) => {
+            if left_alone(manifest.body()).is_some() {
+                stop(&mut object);
+            }
+            if manifest.sensitive {
+                guard(&mut object);
+            }
             orders.work.push(Order { object, manifest: manifest.body().clone(), origin });
         }
         Some(Err(problems)) => orders.problems.push(Problem {
@@ -112,6 +118,58 @@ fn order(manifest: &Manifest, orders: &mut WorkOrders) {
     }
 }
 
+/// The mark by which Git keeps a Flux object from being applied (`flux-semantics §4.7.1`). Under
+/// Flux it would not be there, or stay as it was: here it is stopped, and its objects stay.
+pub fn left_alone(manifest: &Value) -> Option<&'static str> {
+    if marked(manifest, "reconcile", "disabled") {
+        Some("kustomize.toolkit.fluxcd.io/reconcile: disabled in Git")
+    } else if marked(manifest, "ssa", "ignore") {
+        Some("kustomize.toolkit.fluxcd.io/ssa: Ignore in Git")
+    } else {
+        None
+    }
+}
+
+/// Digests of held deletions that Git itself confirms, on the Kustomization that holds them.
+pub fn confirmed(manifest: &Value) -> Vec<String> {
+    let digests = annotation(manifest, "gitopsd.io/confirm").unwrap_or_default().split(',');
+    digests.map(str::trim).filter(|digest| !digest.is_empty()).map(str::to_owned).collect()
+}
+
+/// The token by which somebody asks for a run: another one than before asks anew.
+pub fn requested(manifest: &Value) -> Option<&str> {
+    annotation(manifest, "reconcile.fluxcd.io/requestedAt")
+}
+
+fn annotation<'a>(manifest: &'a Value, key: &str) -> Option<&'a str> {
+    manifest.pointer("/metadata/annotations")?.get(key)?.as_str()
+}
+
+fn stop(object: &mut Object) {
+    match object {
+        Object::GitRepository(source) => source.suspend = true,
+        Object::Kustomization(kustomization) => kustomization.suspend = true,
+    }
+}
+
+/// Variables that a secret value may have reached: the child's own run must mask them too.
+fn guard(object: &mut Object) {
+    if let Object::Kustomization(kustomization) = object
+        && let Some(post_build) = &mut kustomization.post_build
+    {
+        post_build.sensitive = true;
+    }
+}
+
+/// A mark of Flux's on a manifest, as label or annotation, in any letter case.
+fn marked(manifest: &Value, key: &str, value: &str) -> bool {
+    let key = format!("kustomize.toolkit.fluxcd.io/{key}");
+    ["labels", "annotations"].iter().any(|map| {
+        let said = manifest.pointer(&format!("/metadata/{map}")).and_then(|m| m.get(&key));
+        said.and_then(Value::as_str).is_some_and(|said| said.eq_ignore_ascii_case(value))
+    })
+}
+
 /// Whether objects go with their Kustomization (`flux-semantics §4.12`).
 pub fn deletes(kustomization: &Kustomization) -> bool {
     match kustomization.deletion_policy {
@@ -124,12 +182,7 @@ pub fn deletes(kustomization: &Kustomization) -> bool {
 /// Whether the objects of a Flux object outlive it by its own statement: it is suspended, or
 /// carries the mark (`flux-semantics §4.12`).
 pub fn keeps(object: &Object, manifest: &Value) -> bool {
-    let mark = "kustomize.toolkit.fluxcd.io/prune";
-    let marked = ["labels", "annotations"].iter().any(|map| {
-        let said = manifest.pointer(&format!("/metadata/{map}")).and_then(|m| m.get(mark));
-        said.and_then(Value::as_str).is_some_and(|said| said.eq_ignore_ascii_case("disabled"))
-    });
-    marked || matches!(object, Object::Kustomization(k) if k.suspend)
+    marked(manifest, "prune", "disabled") || matches!(object, Object::Kustomization(k) if k.suspend)
 }
 
 /// Namespaces that plain objects need and that only a set-aside manifest would have created.
@@ -181,6 +234,42 @@ mod tests {
         assert_eq!(sorted.orders.unsupported[0].to_string(), "HelmRelease/web/h");
         assert!(sorted.orders.problems[0].message.contains("spec.sourceRef: missing"));
         assert_eq!(sorted.kept.len(), 3);
+    }
+
+    #[test]
+    fn a_flux_object_that_git_marks_to_be_left_alone_is_stopped_and_keeps_its_objects() {
+        for (map, key, value, stops) in [
+            ("annotations", "reconcile", "disabled", true),
+            ("labels", "reconcile", "Disabled", true),
+            ("annotations", "ssa", "Ignore", true),
+            ("annotations", "ssa", "Merge", false),
+            ("annotations", "prune", "disabled", false),
+        ] {
+            let mut body = json!({"apiVersion": "kustomize.toolkit.fluxcd.io/v1",
+                "kind": "Kustomization", "metadata": {"name": "a", "namespace": "web"},
+                "spec": {"interval": "1h", "prune": true,
+                    "sourceRef": {"kind": "GitRepository", "name": "a"}}});
+            body["metadata"][map][format!("kustomize.toolkit.fluxcd.io/{key}")] = json!(value);
+            let sorted = sort(&[manifest(body)], "r");
+            let [order] = sorted.orders.work.as_slice() else { panic!("{key}") };
+            let Object::Kustomization(child) = &order.object else { panic!("{key}") };
+            assert_eq!(child.suspend, stops, "{map} {key} {value}");
+            let stays = stops || key == "prune";
+            assert_eq!(keeps(&order.object, &order.manifest), stays, "{map} {key} {value}");
+        }
+    }
+
+    #[test]
+    fn variables_that_a_secret_value_may_have_reached_are_marked() {
+        let body = json!({"apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
+            "metadata": {"name": "a", "namespace": "web"},
+            "spec": {"interval": "1h", "prune": true, "postBuild": {"substitute": {"A": "b"}},
+                "sourceRef": {"kind": "GitRepository", "name": "a"}}});
+        for sensitive in [false, true] {
+            let sorted = sort(&[Manifest::new(body.clone(), None, sensitive)], "r");
+            let Object::Kustomization(child) = &sorted.orders.work[0].object else { panic!() };
+            assert_eq!(child.post_build.as_ref().unwrap().sensitive, sensitive);
+        }
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Pipeline {
             failure: None,
         };
         if let Err(mut failure) = run.preview(&mut preview).await {
-            failure.cause = run.redactor.mask(&failure.cause);
+            run.mask(&mut failure);
             preview.failure = Some(failure);
         }
         preview
@@ -115,7 +115,7 @@ impl Run<'_> {
                 };
                 preview.steps.push(PreviewStep {
                     verb: verb.to_owned(),
-                    object: step.manifest.id.to_string(),
+                    object: self.redactor.mask(&step.manifest.id.to_string()),
                     file: step.manifest.origin.as_ref().map(ToString::to_string),
                     lines,
                 });
@@ -148,12 +148,12 @@ impl Run<'_> {
             before: inventory.len(),
             rendered: rendered.len(),
             removed: false,
-            confirmed: lock(&self.pipeline.confirmed).clone(),
+            confirmed: self.confirmed().await?,
             occupied,
         };
         let Judged { free, held, .. } = guard.judge(unclaimed);
         let mut add = |verb: &str, id: &ObjectId, lines: Vec<String>| {
-            let (verb, object) = (verb.to_owned(), id.to_string());
+            let (verb, object) = (verb.to_owned(), self.redactor.mask(&id.to_string()));
             preview.steps.push(PreviewStep { verb, object, file: None, lines });
         };
         free.iter().for_each(|id| add("delete", id, Vec::new()));

@@ -45,10 +45,39 @@ impl Run<'_> {
             before: inventory.len(),
             rendered: rendered.len(),
             removed: false,
-            confirmed: lock(&self.pipeline.confirmed).clone(),
+            confirmed: self.confirmed().await?,
             ..Guard::default()
         };
         self.delete(gone, guard, wanted, ask).await
+    }
+
+    /// Digests of delete sets that a person has confirmed, on the host or in Git. What stands in
+    /// Git stays there: it counts until it was used.
+    pub(super) async fn confirmed(&self) -> Result<Vec<String>, Failure> {
+        let mut all = lock(&self.pipeline.confirmed).clone();
+        if !self.job.confirmed.is_empty() {
+            let (owner, said) = (self.owner.clone(), self.job.confirmed.clone());
+            let fresh = self.database(move |history| {
+                let mut fresh = Vec::new();
+                for digest in said {
+                    if history.meta(&spent(&owner, &digest))?.is_none() {
+                        fresh.push(digest);
+                    }
+                }
+                Ok(fresh)
+            });
+            all.extend(fresh.await?);
+        }
+        Ok(all)
+    }
+
+    /// Uses a confirmation up, wherever it was given.
+    async fn use_up(&self, digest: String, ask: &Ask) -> Result<(), Failure> {
+        if lock(&self.pipeline.confirmed).contains(&digest) {
+            return self.uses(digest, ask).await;
+        }
+        let key = spent(&self.owner, &digest);
+        self.database(move |history| history.set_meta(&key, "used")).await
     }
 
     /// Deletes stale entries through the guard, in reverse order of applying.
@@ -72,7 +101,7 @@ impl Run<'_> {
             // One confirmation covers one deletion, also one that is cut short: what is left of
             // the set is asked about again, and so is the same set another time.
             self.going_on()?;
-            self.uses(digest, ask).await?;
+            self.use_up(digest, ask).await?;
         }
         delete_order(&mut free);
         let mut failures: Vec<Failure> = Vec::new();
@@ -153,6 +182,7 @@ impl Run<'_> {
         };
         if let Some(verb) = verb {
             self.changes += 1;
+            let object = self.redactor.mask(&id.to_string());
             if outcome == Pruned::Deleted {
                 let key = self.job.kustomization.key().to_string();
                 tracing::info!(
@@ -160,15 +190,15 @@ impl Run<'_> {
                     gitopsd_kustomization = key,
                     gitopsd_revision = self.job.revision.id,
                     gitopsd_source = %self.job.kustomization.source,
-                    gitopsd_object = %id,
+                    gitopsd_object = object,
                     gitopsd_run = self.run_id(),
                     gitopsd_action = Verb::Deleted.as_str(),
-                    "{key}: {id} deleted, it left Git"
+                    "{key}: {object} deleted, it left Git"
                 );
             }
             let change = Change {
-                object: id.to_string(),
-                id: id.inventory(),
+                object,
+                id: self.redactor.mask(&id.inventory()),
                 verb,
                 diff: why,
                 origin: None,
@@ -195,6 +225,7 @@ impl Run<'_> {
             held.reason,
             held.digest
         );
+        let message = self.redactor.mask(&message);
         tracing::warn!(
             message_id = Message::PruneHeld.id(),
             gitopsd_kustomization = key,
@@ -203,4 +234,9 @@ impl Run<'_> {
         );
         self.held.push(held);
     }
+}
+
+/// Key in the database of a confirmation in Git that was used.
+fn spent(owner: &Owner, digest: &str) -> String {
+    format!("confirmed:{owner}:{digest}")
 }

@@ -147,6 +147,9 @@ impl Pipeline {
             }
         }
         for (key, value) in &post_build.substitute {
+            if post_build.sensitive {
+                redactor.add(value.as_bytes());
+            }
             let inserted = variables.insert(key, value);
             inserted.map_err(|e| wrong(format!("postBuild.substitute: {e}")))?;
         }

@@ -19,6 +19,8 @@ pub(super) struct Written {
     pub(super) answers: BTreeMap<ObjectId, Value>,
     /// Objects that the server refuses; the others were applied.
     pub(super) refusals: Vec<Failure>,
+    /// Objects that are not there and are not made, by a mark in Git.
+    pub(super) left_out: BTreeSet<ObjectId>,
 }
 
 /// Reason of a run that ended because the daemon stops: no failure of anything.
@@ -107,7 +109,10 @@ impl Run<'_> {
                         _ if *why == plan::GOING => self.look_again(&step.manifest.id),
                         (Some(gate), Some(live)) => self.know(&step, &digest, live, gate),
                         _ if *why == plan::VANISHED => self.vanished(&step, &digest),
-                        _ => self.forget_object(&step.manifest.id),
+                        _ => {
+                            self.forget_object(&step.manifest.id);
+                            written.left_out.insert(step.manifest.id.clone());
+                        }
                     }
                     if *why == plan::GOING {
                         written.refusals.push(self.going(&step.manifest));
@@ -212,6 +217,7 @@ impl Run<'_> {
             version: version.unwrap_or_default(),
             notices: step.notices.clone(),
             others: plan::others(live),
+            skipped: matches!(step.action, Action::Skip(_)),
         };
         let mut memory = lock(&self.pipeline.memory);
         let memory = memory.entry(self.owner.clone()).or_default();

@@ -30,7 +30,7 @@ pub fn decide(manifest: Manifest, probe: Probe, force: bool) -> Step {
     let live = probe.live.as_ref();
     let uid = live.and_then(|l| l.pointer("/metadata/uid")).and_then(Value::as_str);
     let uid = uid.map(str::to_owned);
-    let take_over = live.is_some_and(needs_take_over);
+    let take_over = live.is_some_and(|live| needs_take_over(manifest.body(), live));
     let (manifest, notices) = match probe.trimmed {
         Some(Trimmed { manifest, notices }) => (manifest, notices),
         None => (manifest, Vec::new()),
@@ -112,11 +112,14 @@ fn marked(body: &Value, live: Option<&Value>, key: &str, value: &str) -> bool {
 
 /// True when fields are held by managers that Flux takes over, so that removing them from Git
 /// removes them from the cluster. `kubectl rollout restart` is carried along on purpose.
-fn needs_take_over(live: &Value) -> bool {
-    if marked(live, None, "ssa", "merge") {
-        return false;
-    }
-    entries(live).any(is_taken)
+fn needs_take_over(wanted: &Value, live: &Value) -> bool {
+    !merges(wanted) && !merges(live) && entries(live).any(is_taken)
+}
+
+/// True for an object, desired or live, whose other writers keep their fields: nothing is taken
+/// over from them, so nothing of theirs goes when we apply less than they did.
+pub fn merges(object: &Value) -> bool {
+    marked(object, None, "ssa", "merge")
 }
 
 /// True when a field has our value but left our entry: an edit that was taken back, or stripped
@@ -203,6 +206,29 @@ mod tests {
             let some = Some(live(json!({"a": 1})));
             let action = action(manifest(kind), some, immutable());
             assert!(matches!(action, Action::Refuse(_)), "{kind}: {action:?}");
+        }
+    }
+
+    #[test]
+    fn from_what_is_merged_nothing_is_taken_over_whoever_says_so() {
+        let live = json!({"metadata": {"uid": "u", "managedFields":
+            [{"manager": "kubectl-client-side-apply", "operation": "Update"}]}});
+        let merge = json!({"kustomize.toolkit.fluxcd.io/ssa": "Merge"});
+        let step = |mark_wanted: bool, mark_live: bool| {
+            let (mut wanted, mut live) = (manifest("ConfigMap"), live.clone());
+            if mark_wanted {
+                wanted.edit(|body| body["metadata"]["annotations"] = merge.clone());
+            }
+            if mark_live {
+                live["metadata"]["labels"] = merge.clone();
+            }
+            let probe = Probe { live: Some(live.clone()), dry_run: Ok(live), trimmed: None };
+            let step = decide(wanted, probe, false);
+            (step.take_over, step.action)
+        };
+        assert_eq!(step(false, false), (true, Action::Configure));
+        for (wanted, live) in [(true, false), (false, true), (true, true)] {
+            assert_eq!(step(wanted, live), (false, Action::Unchanged), "{wanted} {live}");
         }
     }
 

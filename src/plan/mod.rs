@@ -27,7 +27,7 @@ mod writer;
 pub use claims::{Claim, Claims, Conflict};
 pub use coming::Coming;
 pub use contest::Contest;
-pub use decide::{GOING, VANISHED, decide, finite, unfinished, vanished};
+pub use decide::{GOING, VANISHED, decide, finite, merges, unfinished, vanished};
 pub use desired::{MANAGER, Owner, desired, label};
 pub use diff::{Difference, LAST_APPLIED, differences};
 pub use gate::Gate;

@@ -2,7 +2,9 @@
 //!
 //! Documents are split at `---` lines before they are parsed, as Kubernetes' own reader does, so
 //! that every document knows its first line and one broken document does not hide the others.
-//! Numbers such as `0644` are octal, duplicate keys are refused, merge keys are applied.
+//! Numbers such as `0644` are octal, duplicate keys are refused, merge keys are applied. Of what
+//! kustomize reads and writes as objects, `yes`, `on` and `y` are text; in its own file, and where
+//! Flux reads what it has substituted in, they are booleans, by the rules of two YAML readers.
 //!
 //! Messages name lines and never quote the text: what is read here may have been sealed.
 
@@ -31,10 +33,14 @@ pub struct Malformed {
 /// # Errors
 /// The first document that is not YAML.
 pub fn read(text: &str) -> Result<Vec<Document>, Malformed> {
+    documents(text, true)
+}
+
+fn documents(text: &str, words: bool) -> Result<Vec<Document>, Malformed> {
     let mut documents = Vec::new();
     for (start, chunk) in split(text) {
         let Some(line) = first_line(&chunk) else { continue };
-        let value = parse(&chunk).map_err(|error| Malformed {
+        let value = parse(&chunk, words).map_err(|error| Malformed {
             line: Some(start + error.line.unwrap_or(line + 1) - 1),
             message: error.message,
         })?;
@@ -45,12 +51,12 @@ pub fn read(text: &str) -> Result<Vec<Document>, Malformed> {
     Ok(documents)
 }
 
-/// Reads a text of one document, `Null` when it is empty.
+/// Reads a kustomization file, or another text of one document, `Null` when it is empty.
 ///
 /// # Errors
 /// Broken YAML, or more than one document.
 pub fn read_one(text: &str) -> Result<Value, Malformed> {
-    let mut documents = read(text)?;
+    let mut documents = documents(text, false)?;
     match documents.len() {
         0 => Ok(Value::Null),
         1 => Ok(documents.remove(0).value),
@@ -98,8 +104,8 @@ fn first_line(chunk: &str) -> Option<u32> {
     u32::try_from(at).ok()
 }
 
-fn parse(chunk: &str) -> Result<Value, Malformed> {
-    serde_saphyr::from_str_with_options(chunk, options()).map_err(|error| {
+fn parse(chunk: &str, words: bool) -> Result<Value, Malformed> {
+    serde_saphyr::from_str_with_options(chunk, options(words)).map_err(|error| {
         let line = error.location().and_then(|at| u32::try_from(at.line()).ok());
         let said = error.to_string();
         let message = said.lines().next().unwrap_or_default();
@@ -112,8 +118,10 @@ fn parse(chunk: &str) -> Result<Value, Malformed> {
 
 /// The reader's limits: a file is at most 5 MiB, an engine's output at most 64 MiB, and a
 /// generated CRD of 1 MiB has about 40,000 nodes, hence two million nodes and the events of them.
-pub(super) fn options() -> serde_saphyr::Options {
+/// With `words`, only `true` and `false` are booleans.
+pub(super) fn options(words: bool) -> serde_saphyr::Options {
     serde_saphyr::options! {
+        strict_booleans: words,
         legacy_octal_numbers: true,
         with_snippet: false,
         budget: serde_saphyr::budget! {
@@ -178,6 +186,16 @@ mod tests {
             assert!(!error.message.contains("hunter2"), "{error:?}");
             assert_eq!(error.line, Some(line), "{text:?} {error:?}");
         }
+    }
+
+    #[test]
+    fn words_that_one_yaml_reader_takes_for_booleans_are_text_in_objects_alone() {
+        let text = "metadata: {name: y}\ndata: {a: yes, b: Off, c: true}\n";
+        let objects = read(text).expect("YAML");
+        let (data, name) = (json!({"a": "yes", "b": "Off", "c": true}), json!({"name": "y"}));
+        assert_eq!(objects[0].value, json!({"metadata": name, "data": data}));
+        let own = read_one("generatorOptions: {disableNameSuffixHash: yes}\n");
+        assert_eq!(own, Ok(json!({"generatorOptions": {"disableNameSuffixHash": true}})));
     }
 
     #[test]

@@ -26,7 +26,7 @@ const MAX_FILES: usize = 10_000;
 /// Most bytes of them, which are all held in tmpfs while the build runs.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// Deepest chain of bases and components.
+/// Deepest chain of bases and components, and of directories that are searched for manifests.
 const MAX_DEPTH: usize = 64;
 
 /// What a path of the source is.
@@ -297,6 +297,11 @@ impl Walk<'_> {
     }
 
     fn scan(&mut self, root: &str, dir: &str, found: &mut Vec<String>) -> Result<(), Unreachable> {
+        if dir.split('/').count() > root.split('/').count() + MAX_DEPTH {
+            let message = format!("is more than {MAX_DEPTH} directories below spec.path");
+            self.reach.problems.push(Problem::at(dir, None, message));
+            return Ok(());
+        }
         for (name, node) in (self.view.list)(dir)? {
             let path = join(dir, &name);
             let relative =

@@ -224,7 +224,7 @@ pub fn substitute(
 
 /// Reads one object as Kubernetes reads YAML. The reader's own words are dropped: it may cite.
 fn read(text: &str) -> Result<Value, SubstituteError> {
-    match serde_saphyr::from_str_with_options(text, super::document::options()) {
+    match serde_saphyr::from_str_with_options(text, super::document::options(false)) {
         Ok(body @ Value::Object(_)) => Ok(body),
         Ok(_) | Err(_) => Err(SubstituteError::NotYaml),
     }

@@ -310,3 +310,41 @@ fn objects_made_by_kubectl_and_by_flux_are_taken_over_and_lose_what_leaves_git()
     }
     assert_eq!(makers.map(|(name, _)| world.uid("configmap", name)), uids);
 }
+
+#[test]
+fn what_git_says_to_merge_keeps_the_fields_of_others() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    world.cluster().apply(&crate::world::mk_namespace(&ns));
+    let theirs = mk_config_map(&ns, "a", "0") + "  theirs: \"2\"\n";
+    let done = world.cluster().kubectl_with_input(&["apply", "-f", "-"], &theirs);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let mark = "  name: a\n  annotations: {kustomize.toolkit.fluxcd.io/ssa: Merge}\n";
+    let ours = |value: &str| mk_config_map(&ns, "a", value).replace("  name: a\n", mark);
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &[("a.yaml", ours("1"))] }]);
+    world.start();
+    world.settled();
+    let data = |world: &World| world.get("configmap", "a").unwrap()["data"].clone();
+    assert_eq!(data(&world), json!({"key": "1", "theirs": "2"}), "applied less than they did");
+    let edit = |patch: &str| {
+        world.cluster().kubectl_ok(&[
+            "-n",
+            &ns,
+            "patch",
+            "configmap",
+            "a",
+            "--type=merge",
+            "-p",
+            patch,
+        ]);
+    };
+    edit(r#"{"data":{"more":"3"}}"#);
+    repo.replace("apps/apps/a.yaml", "\"1\"", "\"4\"");
+    repo.commit("another value");
+    repo.push("main");
+    assert!(world.reconcile(), "{}", world.log());
+    assert_eq!(data(&world), json!({"key": "4", "theirs": "2", "more": "3"}));
+    edit(r#"{"data":{"key":"5","more":"6"}}"#);
+    world.eventually("our own field is healed", |world| data(world)["key"] == "4");
+    assert_eq!(data(&world), json!({"key": "4", "theirs": "2", "more": "6"}));
+}

@@ -1,6 +1,6 @@
 //! Health goes on after the run: what breaks an hour later is said, and so is its recovery.
 
-use crate::world::{App, World, mk_deployment};
+use crate::world::{App, World, mk_config_map, mk_deployment, mk_kustomization};
 use serde_json::{Value, json};
 
 fn pods(world: &World) -> Vec<String> {
@@ -116,4 +116,46 @@ fn a_node_that_is_gone_is_said_with_the_schedulers_reason_and_so_is_its_return()
     world.eventually("it is well again", |world| world.is_ready("apps"));
     let runs = world.json(&["history", "apps"]);
     assert_eq!(runs[0]["verdict"], "succeeded", "{runs:#}");
+}
+
+/// Marks a manifest for Flux.
+fn marked(text: &str, mark: &str) -> String {
+    let annotations = format!("metadata:\n  annotations: {{kustomize.toolkit.fluxcd.io/{mark}}}\n");
+    text.replacen("metadata:\n", &annotations, 1)
+}
+
+#[test]
+fn ready_does_not_wait_for_what_git_leaves_alone_nor_is_that_run() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let sick = mk_deployment(&ns, "sick", "broken");
+    let files = [
+        ("a.yaml", mk_config_map(&ns, "a", "1")),
+        ("ignored.yaml", marked(&mk_config_map(&ns, "ignored", "1"), "ssa: Ignore")),
+        ("sick.yaml", marked(&sick, "reconcile: Disabled")),
+    ];
+    let repo =
+        world.apps(&[App { name: "apps", spec: "  wait: true\n  timeout: 5s\n", files: &files }]);
+    world.cluster().apply(&sick);
+    let idle = mk_kustomization("idle", "./apps/idle", "");
+    repo.write("clusters/my-cluster/idle.yaml", &marked(&idle, "reconcile: disabled"));
+    repo.write("apps/idle/i.yaml", &mk_config_map(&ns, "idle", "1"));
+    repo.commit("a Kustomization that Flux would not apply");
+    repo.push("main");
+    world.start();
+    world.settled();
+    // By what is remembered, by what is compared anew, and after a commit.
+    world.ok(&["reconcile", "apps"]);
+    world.kill();
+    world.start();
+    world.settled();
+    repo.replace("apps/apps/a.yaml", "\"1\"", "\"2\"");
+    repo.commit("another value");
+    repo.push("main");
+    assert!(world.reconcile(), "{}", world.log());
+    assert_eq!(world.get("configmap", "a").unwrap()["data"]["key"], "2");
+    assert_eq!(world.get("configmap", "ignored"), None);
+    assert_eq!(world.get("configmap", "idle"), None);
+    let why = world.item("Kustomization/flux-system/idle")["suspended"].clone();
+    assert_eq!(why, "kustomize.toolkit.fluxcd.io/reconcile: disabled in Git");
 }

@@ -10,6 +10,7 @@ mod cluster; // the client of the API server
 mod contested; // another writer in a loop, a mutating webhook
 mod drift; // what others do to our objects
 mod older; // a record or a cluster that is older than the other
+mod entry; // the entry under a name of its own
 mod faults; // every kind of request to the API server, answered with every kind of fault
 mod health; // what breaks after the run
 mod idle; // what nothing costs

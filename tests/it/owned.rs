@@ -233,6 +233,37 @@ fn a_render_that_becomes_empty_is_held_until_its_digest_is_confirmed() {
     assert!(there(&world, "a"), "one confirmation covers one deletion");
 }
 
+#[test]
+fn a_held_deletion_may_be_confirmed_in_git_and_once_only() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files = [
+        ("kustomization.yaml", "resources: [a.yaml]\n".to_owned()),
+        ("a.yaml", mk_config_map(&ns, "a", "1")),
+    ];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    let empty = |message: &str| {
+        repo.write("apps/apps/kustomization.yaml", "resources: []\n");
+        push(&world, &repo, message);
+    };
+    empty("on purpose");
+    assert!(there(&world, "a"), "held");
+    let annotation =
+        format!("  annotations: {{gitopsd.io/confirm: {:?}}}\n", digest(&world, "apps"));
+    let name = "  name: apps\n";
+    repo.replace("clusters/my-cluster/apps.yaml", name, &format!("{name}{annotation}"));
+    assert!(push(&world, &repo, "yes"), "{}", world.log());
+    world.eventually("it is gone", |world| !there(world, "a"));
+    world.settled();
+
+    repo.write("apps/apps/kustomization.yaml", "resources: [a.yaml]\n");
+    assert!(push(&world, &repo, "back"), "{}", world.log());
+    empty("by accident");
+    assert!(there(&world, "a"), "one confirmation covers one deletion");
+}
+
 fn mk_claim(namespace: &str, name: &str) -> String {
     format!(
         "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata:\n  name: {name}\n  \

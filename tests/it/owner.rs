@@ -99,9 +99,9 @@ fn the_cluster_is_marked_once_and_another_machines_is_left_alone_until_a_word() 
 }
 
 #[test]
-fn who_loses_the_cluster_while_running_stops_at_the_next_comparison() {
+fn who_loses_the_cluster_while_running_stops_at_once() {
     let mut world = World::alone();
-    world.drop_in("cluster: {verify: 10s}\n");
+    world.drop_in("cluster: {verify: 24h}\n");
     let files = [("a.yaml", mk_config_map(&world.namespace, "a", "1"))];
     world.apps(&[App { name: "apps", spec: "", files: &files }]);
     world.start();

@@ -193,6 +193,22 @@ async fn a_directory_without_kustomization_yaml_is_every_yaml_below_it() {
     assert_eq!(listed(&empty.render(json!({})).await.unwrap()), [""; 0]);
 }
 
+/// What kustomize itself makes of the words that YAML 1.1 takes for booleans.
+#[tokio::test(flavor = "multi_thread")]
+async fn words_that_look_like_booleans_are_text_with_and_without_a_kustomization_yaml() {
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: y}\ndata: {a: yes, on: off}\n";
+    for own in [None, Some("resources: [m.yaml]\n")] {
+        let bench = Bench::new();
+        bench.write(&[("apps/m.yaml", text)]);
+        if let Some(own) = own {
+            bench.write(&[("apps/kustomization.yaml", own)]);
+        }
+        let rendered = bench.render(json!({})).await.unwrap();
+        assert_eq!(listed(&rendered), ["ConfigMap/y apps/m.yaml:1"], "{own:?}");
+        assert_eq!(body(&rendered, "ConfigMap/y")["data"], json!({"a": "yes", "on": "off"}));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn unchanged_inputs_cost_no_child_and_unrelated_files_change_nothing() {
     let bench = Bench::new();

@@ -1,7 +1,7 @@
 //! Sealed files: who can open them, what a damaged one costs, and where plaintext never is.
 
 use crate::bed::{GitServer, Repo, SECRETS, TEST_KEY, tools};
-use crate::world::{App, World, mk_config_map, mk_namespace};
+use crate::world::{App, World, mk_config_map, mk_kustomization, mk_namespace};
 use age::secrecy::ExposeSecret;
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -397,6 +397,59 @@ fn the_plaintext_is_in_the_cluster_and_nowhere_else() {
     collect(&world.path("run"), &mut files);
     for file in files {
         // The mirror holds what is plaintext in Git, compressed.
+        scan(&file.display().to_string(), &fs::read(&file).unwrap_or_default());
+    }
+}
+
+/// A parent writes a substituted secret into the variables of its child, and into names: what the
+/// child's run tells hides it too.
+#[test]
+fn a_secret_that_a_parent_hands_down_as_a_variable_is_masked_in_the_childs_runs() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let variables = format!("handed-{ns}");
+    let from = format!("  postBuild: {{substituteFrom: [{{kind: Secret, name: {variables}}}]}}\n");
+    let hands = "  postBuild: {substitute: {WORD: \"${password}\"}}\n";
+    let child = mk_kustomization("child", "./apps/child", hands);
+    let repo = world.apps(&[App { name: "parent", spec: &from, files: &[("c.yaml", child)] }]);
+    let map = |word: &str| {
+        let text = mk_config_map(&ns, "used", "1");
+        text.replace("\"1\"", &format!("{word}-${{WORD}}")).replace("used", "used-${WORD:0:4}")
+    };
+    repo.write("apps/child/m.yaml", &map("before"));
+    repo.commit("a child");
+    repo.push("main");
+    world.cluster().apply(&mk_namespace("flux-system"));
+    world.cluster().apply(&secret("flux-system", &variables, VALUE));
+    world.start();
+    world.settled();
+    repo.write("apps/child/m.yaml", &map("after"));
+    repo.commit("another word");
+    repo.push("main");
+    world.ok(&["suspend", "child"]);
+    world.run(&["reconcile", "--with-source"]);
+    for verb in [&["diff"][..], &["status"], &["status", "child", "--json"]] {
+        scan(&format!("{verb:?}"), &world.run(verb).stdout);
+    }
+    world.ok(&["resume", "child"]);
+    let name = format!("used-{}", &VALUE[..4]);
+    world.eventually("it is applied", |world| {
+        world
+            .get("configmap", &name)
+            .is_some_and(|map| map["data"]["key"] == format!("after-{VALUE}"))
+    });
+    world.settled();
+    let mut told = String::new();
+    for run in world.json(&["history", "child"]).as_array().unwrap() {
+        let shown = world.ok(&["history", "show", run["run"].as_str().unwrap()]);
+        scan("history show", shown.as_bytes());
+        told += &shown;
+    }
+    assert!(told.contains("data.key: ***"), "the change is told, but not its values: {told}");
+    assert_eq!(world.stop(), Some(0));
+    let mut files = vec![world.path("log")];
+    collect(&world.path("state"), &mut files);
+    for file in files {
         scan(&file.display().to_string(), &fs::read(&file).unwrap_or_default());
     }
 }

@@ -319,6 +319,9 @@ fn a_suspended_kustomization_is_left_alone_until_it_is_resumed_or_its_time_is_ov
     world.eventually("the other one has run", |world| world.is_ready("b"));
     world.run(&["reconcile"]);
     assert_eq!(value(&world, "a"), "by hand", "it outlasts a restart, and nothing is healed");
+    let plan = world.json(&["diff", "a"])[0]["steps"].clone();
+    let drift = serde_json::json!(["~ data.key: \"by hand\" -> \"2\""]);
+    assert_eq!((&plan[0]["verb"], &plan[0]["lines"]), (&"configure".into(), &drift), "{plan:#}");
     world.ok(&["resume", "a"]);
     world.eventually("Git's value is back", |world| value(world, "a") == "2");
 

@@ -377,3 +377,186 @@ fn what_is_owed_outlasts_a_wait_for_a_dependency() {
     graph.handle(Event::Finished(key("a"), ready("r1")), 9);
     assert_eq!(started(&mut graph, 9), ["run b by prune"]);
 }
+
+#[test]
+fn a_run_of_what_has_left_git_meanwhile_declares_nothing_any_more() {
+    let mut graph = declared(vec![order("a", json!({})), order("z", json!({}))]);
+    started(&mut graph, 3);
+    for name in ["a", "z"] {
+        let children = if name == "a" { vec![order("b", json!({}))] } else { vec![] };
+        graph.handle(Event::Rendered(key(name), orders("r1", children)), 4);
+        graph.handle(Event::Finished(key(name), ready("r1")), 4);
+    }
+    started(&mut graph, 4);
+    graph.handle(Event::Rendered(key("b"), orders("r1", vec![])), 4);
+    graph.handle(Event::Finished(key("b"), ready("r1")), 4);
+    graph.handle(Event::Polled(source_key(), Ok(Some(revision("r2")))), 5);
+    started(&mut graph, 5);
+    // The directory of a is still there, but nobody declares it: its run is at work meanwhile.
+    for name in ["z", "b"] {
+        graph.handle(Event::Rendered(key(name), orders("r2", vec![])), 6);
+    }
+    let root = orders("r2", vec![order("z", json!({}))]);
+    let ends = graph.handle(Event::Rendered(key("flux-system"), root), 7);
+    assert_eq!(ends.len(), 2, "a, and b with it: {ends:?}");
+    assert!(!graph.may_prune(&key("a"), "r2"), "its end deletes, and nothing before");
+    let late = orders("r2", vec![order("b", json!({}))]);
+    let effects = graph.handle(Event::Rendered(key("a"), late), 8);
+    assert!(effects.is_empty(), "{effects:?}");
+    assert!(graph.item(&key("b")).is_none(), "it would be applied again and never end");
+    graph.handle(Event::Finished(key("a"), ready("r2")), 9);
+    let names: Vec<&str> = graph.items().map(|(key, _)| key.name.as_str()).collect();
+    assert_eq!(names, ["flux-system", "flux-system", "z"]);
+}
+
+#[test]
+fn an_entry_that_is_stated_under_another_name_tells_the_root_its_spec() {
+    let stated = json!({"path": "./clusters/x", "wait": true,
+        "postBuild": {"substituteFrom": [{"kind": "Secret", "name": "settings"}]}});
+    let work = || vec![order("cluster", stated.clone())];
+    let mut graph = declared(work());
+    let entry = graph.entry(&key("flux-system")).expect("it differs from the host's stand-in");
+    assert_eq!(
+        (entry.name.as_str(), entry.path.as_str(), entry.wait),
+        ("flux-system", "clusters/x", true)
+    );
+    assert_eq!(entry.post_build.as_ref().unwrap().substitute_from.len(), 1);
+    assert_eq!(graph.entry(&key("a")), None, "it is the root's business alone");
+    graph.handle(Event::Finished(key("flux-system"), report(Outcome::Adopted(entry), "r1")), 3);
+    assert_eq!(started(&mut graph, 3), ["run flux-system by revision"]);
+    graph.handle(Event::Rendered(key("flux-system"), orders("r1", work())), 4);
+    assert_eq!(graph.entry(&key("flux-system")), None, "it runs as it is stated now");
+    // Stated under the host's own name too, that name counts.
+    let mut work = work();
+    work.push(order("flux-system", json!({"path": "./clusters/x"})));
+    graph.handle(Event::Rendered(key("flux-system"), orders("r1", work)), 5);
+    assert_eq!(graph.entry(&key("flux-system")), None);
+}
+
+#[test]
+fn an_interval_of_nothing_is_no_busy_loop() {
+    let mut graph = declared(vec![order("a", json!({"interval": "0s", "retryInterval": "0s"}))]);
+    for (at, report) in [(3, ready("r1")), (9_000, failed(Retry::Interval, "r1"))] {
+        assert_eq!(started(&mut graph, at).len(), 1);
+        graph.handle(Event::Finished(key("a"), report), at);
+        assert_eq!(started(&mut graph, at + 900), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_ready_expression_is_read_again_when_a_dependency_fails() {
+    let failing = "dep.status.conditions.exists(c, c.type == 'Ready' && c.reason == 'BuildFailed')";
+    let depends = json!({"dependsOn": [{"name": "a", "readyExpr": failing}]});
+    let mut graph = declared(vec![order("a", json!({})), order("b", depends)]);
+    assert_eq!(started(&mut graph, 3), ["run a by boot"]);
+    graph.handle(Event::Finished(key("a"), failed(Retry::Interval, "r1")), 4);
+    assert_eq!(started(&mut graph, 4), ["run b by dependency"]);
+}
+
+#[test]
+fn a_token_in_git_asks_for_a_run_once() {
+    let asks = |token: &str| {
+        let mut order = order("a", json!({}));
+        order.manifest["metadata"]["annotations"] =
+            json!({"reconcile.fluxcd.io/requestedAt": token});
+        orders("r1", vec![order])
+    };
+    let mut graph = declared(vec![order("a", json!({}))]);
+    started(&mut graph, 3);
+    graph.handle(Event::Rendered(key("a"), orders("r1", vec![])), 4);
+    graph.handle(Event::Finished(key("a"), ready("r1")), 4);
+    for (token, runs) in [("1", 1), ("1", 0), ("2", 1)] {
+        graph.handle(Event::Rendered(key("flux-system"), asks(token)), 5);
+        let said = started(&mut graph, 5);
+        assert_eq!(said, vec!["run a by request"; runs], "{token}");
+        graph.handle(Event::Finished(key("a"), ready("r1")), 6);
+    }
+}
+
+#[test]
+fn a_held_deletion_may_be_confirmed_in_git() {
+    let confirms = |digest: &str| {
+        let mut entry = order("flux-system", json!({"path": "./clusters/x"}));
+        entry.manifest["metadata"]["annotations"] = json!({"gitopsd.io/confirm": digest});
+        orders("r2", vec![entry])
+    };
+    let mut graph = declared(vec![order("a", json!({})), order("b", json!({}))]);
+    started(&mut graph, 3);
+    graph.handle(Event::Polled(source_key(), Ok(Some(revision("r2")))), 5);
+    assert_eq!(started(&mut graph, 5), ["run flux-system by revision"]);
+    graph.handle(Event::Rendered(key("flux-system"), orders("r2", vec![])), 6);
+    let digest = graph.cascades().next().map(|(_, held)| held.digest.clone()).expect("it is held");
+    let effects = graph.handle(Event::Rendered(key("flux-system"), confirms("other")), 7);
+    assert!(effects.is_empty() && graph.cascades().count() == 1, "{effects:?}");
+    let effects = graph.handle(Event::Rendered(key("flux-system"), confirms(&digest)), 8);
+    assert_eq!((effects.len(), graph.cascades().count()), (2, 0));
+    // Its own run is to look again with that word.
+    graph.handle(Event::Finished(key("flux-system"), ready("r2")), 9);
+    assert_eq!(started(&mut graph, 9), ["run flux-system by retry"]);
+}
+
+#[test]
+fn one_parent_that_takes_most_of_what_there_is_along_is_held_as_a_whole() {
+    let names =
+        |parent: &str| ["b", "c", "d"].map(|name| order(&format!("{parent}{name}"), json!({})));
+    let mut graph = declared(vec![order("a", json!({})), order("z", json!({}))]);
+    started(&mut graph, 3);
+    graph.handle(Event::Rendered(key("a"), orders("r1", names("a").into())), 4);
+    for name in ["a", "z", "ab", "ac", "ad"] {
+        if name != "a" {
+            graph.handle(Event::Rendered(key(name), orders("r1", vec![])), 4);
+        }
+        graph.handle(Event::Finished(key(name), ready("r1")), 4);
+    }
+    graph.handle(Event::Polled(source_key(), Ok(Some(revision("r2")))), 5);
+    started(&mut graph, 5);
+    for name in ["z", "ab", "ac", "ad"] {
+        graph.handle(Event::Rendered(key(name), orders("r2", vec![])), 6);
+    }
+    let root = orders("r2", vec![order("z", json!({}))]);
+    let effects = graph.handle(Event::Rendered(key("flux-system"), root), 7);
+    assert!(effects.is_empty(), "{effects:?}");
+    let (parent, held) = graph.cascades().next().map(|(k, h)| (k.clone(), h.clone())).unwrap();
+    assert_eq!(parent, key("flux-system"));
+    assert_eq!(held.reason, "4 of 6 Kustomizations left Git at once");
+    assert!(graph.item(&key("ab")).is_some(), "nothing of it has ended");
+    let effects = graph.handle(Event::Agree(held.digest), 8);
+    assert_eq!((effects.len(), graph.cascades().count()), (4, 0), "asked once");
+}
+
+#[test]
+fn what_is_removed_together_with_the_source_of_its_children_ends_all_the_same() {
+    let manifest = json!({"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
+        "metadata": {"name": "g", "namespace": "flux-system"},
+        "spec": {"interval": "1m", "url": "https://git.example/g"}});
+    let source = || {
+        let object = Object::read(&manifest).unwrap().unwrap();
+        Order { object, manifest: manifest.clone(), origin: None }
+    };
+    let kept = || ["x", "y", "z"].map(|name| order(name, json!({})));
+    let mut work = vec![source(), order("a", json!({}))];
+    work.extend(kept());
+    let mut graph = declared(work);
+    started(&mut graph, 3);
+    let child = order("c", json!({"sourceRef": {"kind": "GitRepository", "name": "g"}}));
+    graph.handle(Event::Rendered(key("a"), orders("r1", vec![child])), 4);
+    let g = Key::new(Kind::GitRepository, "flux-system", "g");
+    graph.handle(Event::Polled(g, Ok(Some(revision("g1")))), 4);
+    graph.handle(Event::Rendered(key("c"), orders("g1", vec![])), 4);
+    graph.handle(Event::Polled(source_key(), Ok(Some(revision("r2")))), 5);
+    graph.handle(Event::Rendered(key("flux-system"), orders("r2", kept().into())), 6);
+    let root = graph
+        .summary(0)
+        .items
+        .into_iter()
+        .find(|item| item.parent.is_none() && item.kind == "Kustomization");
+    let told = "Kustomization/flux-system/a left Git; what it owns stays until \
+                Kustomization/flux-system/x has rendered";
+    assert_eq!(root.unwrap().warnings, [told]);
+    let mut effects = Vec::new();
+    for name in ["x", "y", "z"] {
+        assert!(effects.is_empty(), "{effects:?}");
+        effects = graph.handle(Event::Rendered(key(name), orders("r2", vec![])), 7);
+    }
+    assert_eq!(effects.len(), 3, "a, c and their source: {effects:?}");
+}

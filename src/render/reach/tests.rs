@@ -223,3 +223,13 @@ fn missing_components_of_the_spec_are_dropped_only_on_request() {
         ]
     );
 }
+
+#[test]
+fn directories_without_end_are_told_and_do_not_overflow_the_stack() {
+    let deep = format!("apps/{}a.yaml", "d/".repeat(20_000));
+    let reach = walked(&[(&deep, "kind: A"), ("apps/b.yaml", "kind: B")], "apps", &[], false);
+    let reach = reach.expect("the path is there");
+    assert_eq!(paths(&reach), ["apps/b.yaml"]);
+    let [problem] = reach.problems.as_slice() else { panic!("{:?}", reach.problems) };
+    assert_eq!(problem.message, "is more than 64 directories below spec.path");
+}
