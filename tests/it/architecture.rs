@@ -17,7 +17,7 @@ const PURE: &[(&str, &str)] = &[
     ("flux", "cel classify duration kustomization root semver source"),
     ("secrets", "age error plaintext sops store"),
     ("source", "credential error ignore select"),
-    ("render", "document error finish kustomization manifest open reach redact substitute"),
+    ("render", "document error finish kustomization manifest open reach redact remote substitute"),
     ("plan", "claims coming contest decide desired diff gate guard inventory order trim writer"),
     ("apply", "managers refusal"),
     ("observe", "cause kstatus"),
