@@ -55,6 +55,8 @@ pub enum Message {
     SealedFailed,
     /// A Secret stands in Git in plain text.
     PlaintextSecret,
+    /// A base outside the source cannot be asked after.
+    OldCopy,
     /// Something in Git is not supported yet.
     Unsupported,
     /// Flux, or another gitopsd, runs on the same cluster.
@@ -85,7 +87,7 @@ pub enum Message {
 type Entry = (Message, &'static str, &'static str, &'static str);
 
 /// The explanations, in the order of the enum. `@FIELD@` is filled in by journalctl.
-const ENTRIES: [Entry; 35] = [
+const ENTRIES: [Entry; 36] = [
     (
         Message::Started,
         "7e93cb33bbc7eb1859404495e9145625",
@@ -251,6 +253,14 @@ const ENTRIES: [Entry; 35] = [
         "A Secret stands in Git in plain text",
         "It was applied, but everybody who can read the repository can read it.\n\
          Seal it with sops, and change the password: the old one stays in Git's past.",
+    ),
+    (
+        Message::OldCopy,
+        "71af0ca567c94bb686468faa7f4f93a8",
+        "A base outside the source is used as it was fetched last",
+        "The server of a remote base does not answer or refuses; the copy on this host stands.\n\
+         Nothing is to be done while the uplink is down. Otherwise correct the entry in the\n\
+         kustomization file that is named above.",
     ),
     (
         Message::Unsupported,

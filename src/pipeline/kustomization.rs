@@ -9,7 +9,7 @@ use super::{
 };
 use crate::apply::ApplyError;
 use crate::flux::{Kustomization, Object};
-use crate::history::{RunId, Trigger};
+use crate::history::{Rank, RunId, Trigger};
 use crate::logging::Message;
 use crate::plan::{Claim, Conflict, Held, Owner, desired, label};
 use crate::render::{
@@ -19,7 +19,7 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// One run under way.
@@ -180,7 +180,17 @@ impl<'a> Run<'a> {
         };
         let keyring = self.pipeline.keyring(&kustomization, &self.job.url, remembered).await?;
         let variables = self.pipeline.variables(&kustomization, &mut self.redactor).await?;
-        Ok(Request { kustomization, source_root, keyring, variables })
+        let copy_age = match self.job.trigger {
+            Trigger::Request { .. } => Duration::ZERO,
+            // What the cluster or time gave cause for waits for nobody's server.
+            _ if self.job.trigger.rank() == Rank::Noticed
+                && self.job.trigger != Trigger::Interval =>
+            {
+                Duration::MAX
+            }
+            _ => kustomization.interval,
+        };
+        Ok(Request { kustomization, source_root, keyring, variables, copy_age })
     }
 
     /// Nothing has to be done on these inputs. A run that is owed is never quiet: deletions or
@@ -441,6 +451,7 @@ impl<'a> Run<'a> {
             let id = match warning.kind {
                 WarningKind::Mac => Message::MacWrong.id(),
                 WarningKind::PlaintextSecret => Message::PlaintextSecret.id(),
+                WarningKind::OldCopy => Message::OldCopy.id(),
             };
             tracing::warn!(
                 message_id = id,

@@ -32,16 +32,18 @@ impl fmt::Display for Problem {
 }
 
 /// What a [`Warning`] is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum WarningKind {
     /// A sealed file's MAC does not match.
     Mac,
     /// A Secret stands in Git in plain text.
     PlaintextSecret,
+    /// What lies outside the source could not be asked after; the last copy stands.
+    OldCopy,
 }
 
 /// Something the operator should know although the render succeeded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Warning {
     /// What kind of thing.
     pub kind: WarningKind,
@@ -92,6 +94,14 @@ pub enum RenderError {
         retry: bool,
         /// What to do about the first of them.
         hint: Option<String>,
+    },
+    /// What lies outside the source could not be fetched.
+    #[error("{}", list(problems))]
+    Remote {
+        /// One for each entry.
+        problems: Vec<Problem>,
+        /// Whether trying again can help.
+        retry: bool,
     },
     /// kustomize refused the files.
     #[error("kustomize: {}", list(problems))]
@@ -164,7 +174,9 @@ impl RenderError {
             | RenderError::Build { .. }
             | RenderError::Substitute { .. }
             | RenderError::Output { .. } => false,
-            RenderError::Sealed { retry, .. } | RenderError::Source { retry, .. } => *retry,
+            RenderError::Sealed { retry, .. }
+            | RenderError::Remote { retry, .. }
+            | RenderError::Source { retry, .. } => *retry,
             RenderError::NoEngine { .. }
             | RenderError::Start { .. }
             | RenderError::Timeout { .. }
@@ -194,11 +206,29 @@ impl RenderError {
         Some(text.to_owned())
     }
 
+    /// The same error with its files and words put differently.
+    pub(crate) fn public(mut self, put: impl Fn(&str) -> String) -> Self {
+        let problems = match &mut self {
+            RenderError::Invalid { problems }
+            | RenderError::Sealed { problems, .. }
+            | RenderError::Remote { problems, .. }
+            | RenderError::Build { problems }
+            | RenderError::Substitute { problems } => problems,
+            _ => return self,
+        };
+        for problem in problems {
+            problem.file = problem.file.as_deref().map(&put);
+            problem.message = put(&problem.message);
+        }
+        self
+    }
+
     /// What is wrong with files of the repository, if that is what failed.
     pub fn problems(&self) -> &[Problem] {
         match self {
             RenderError::Invalid { problems }
             | RenderError::Sealed { problems, .. }
+            | RenderError::Remote { problems, .. }
             | RenderError::Build { problems }
             | RenderError::Substitute { problems } => problems,
             _ => &[],

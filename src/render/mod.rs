@@ -12,20 +12,26 @@
 //! child, and `finish`, `open` again and `substitute` turn the output into manifests.
 //!
 //! Plaintext lives in memory, and for a child process in a private workspace on tmpfs, from
-//! opening to the end of the build; results that hold any are not kept. Charts are not inflated,
-//! and resources outside the source are refused by name for now.
+//! opening to the end of the build; results that hold any are not kept. Charts are not inflated.
+//!
+//! Resources outside the source, files behind https and directories of other repositories, are
+//! fetched by us before the build (`remote`, `fetch`), kept on disk, and mounted beside the
+//! source's own files (`mount`): the child has no network.
 
 mod cache;
 mod child;
 mod document;
 mod engine;
 mod error;
+mod fetch;
 mod finish;
 mod kustomization;
 mod manifest;
+mod mount;
 mod open;
 mod reach;
 mod redact;
+mod remote;
 mod renderer;
 mod sandbox;
 mod substitute;

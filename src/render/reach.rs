@@ -10,6 +10,7 @@
 //! The walk reads kustomization files and transformer configurations, no manifests, and it
 //! collects every problem instead of stopping at the first.
 
+mod copy;
 mod fields;
 
 use super::document;
@@ -54,6 +55,8 @@ pub(crate) struct View<'a> {
     pub list: &'a dyn Fn(&str) -> Result<Listing, String>,
     /// Content of a file.
     pub read: &'a dyn Fn(&str) -> Result<Vec<u8>, String>,
+    /// Where the copy of an entry outside the source lies, once it was fetched.
+    pub copy: &'a dyn Fn(&str) -> Option<String>,
 }
 
 /// What a file is read as; it decides how a sealed one is opened.
@@ -123,8 +126,10 @@ pub(crate) struct Reach {
     pub components: Vec<String>,
     /// Secret generators.
     pub generators: Vec<Generator>,
-    /// Resources outside the source.
+    /// Resources outside the source that were not fetched yet.
     pub remotes: Vec<Remote>,
+    /// Kustomization files that name copies of what lies outside, as they have to be written.
+    pub rewritten: BTreeMap<String, Value>,
     /// Everything that is wrong, in order of files.
     pub problems: Vec<Problem>,
 }
@@ -165,6 +170,7 @@ pub(crate) fn reach(
         reach: Reach { root: root.clone(), ..Reach::default() },
         visited: BTreeSet::new(),
         stack: Vec::new(),
+        copies: BTreeMap::new(),
         bytes: 0,
     };
     match walk.find(&root)? {
@@ -196,6 +202,8 @@ struct Walk<'a> {
     reach: Reach,
     visited: BTreeSet<String>,
     stack: Vec<String>,
+    /// Entries outside the source and what stands for them, by the file that names them.
+    copies: BTreeMap<String, Vec<(String, String)>>,
     bytes: u64,
 }
 
@@ -273,7 +281,7 @@ impl Walk<'_> {
         self.add(&file, Role::Kustomization)?;
         let bytes = (self.view.read)(&file)?;
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        let content = match document::read_one(&text) {
+        let mut content = match document::read_one(&text) {
             Ok(content) => content,
             Err(error) => {
                 self.reach.problems.push(Problem::at(&file, error.line, error.message));
@@ -285,6 +293,10 @@ impl Walk<'_> {
         let outcome = self.fields(&place, &content);
         self.stack.pop();
         outcome?;
+        if let Some(copies) = self.copies.remove(&file) {
+            copy::rewrite(&mut content, &copies);
+            self.reach.rewritten.insert(file.clone(), content.clone());
+        }
         Ok((Some(file), content))
     }
 

@@ -8,20 +8,22 @@
 use super::cache::{Cache, Entry};
 use super::child::{Failure, Limits};
 use super::engine::Engine;
-use super::error::Problem;
+use super::error::{Problem, WarningKind};
+use super::fetch::{Copy, Remotes};
 use super::finish;
 use super::kustomization::{Composed, compose};
+use super::mount::{Files, Mounts};
 use super::open::{MacPolicy, Opening};
-use super::reach::{Node, Reach, Role, Unreachable, View, reach};
+use super::reach::{Reach, Role, Unreachable, View, reach};
 use super::workspace::{Workspace, sweep};
-use super::{Manifest, Redactor, RenderError, Variables, Warning, substitute};
+use super::{Manifest, Origin, Redactor, RenderError, Variables, Warning, substitute};
 use crate::flux::Kustomization;
 use crate::secrets::Keyring;
-use crate::source::{Entry as TreeEntry, Tree};
+use crate::source::Tree;
 use hmac::{Hmac, Mac};
 use serde_json::json;
 use sha2::Sha256;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,6 +34,9 @@ use zeroize::Zeroizing;
 /// Walks that are remembered: several for each Kustomization of a large cluster. One is some
 /// 100 bytes for each file that is read.
 const REMEMBERED: usize = 256;
+
+/// How deep bases outside the source may name others outside theirs.
+const MAX_ROUNDS: usize = 8;
 
 /// What a renderer needs from the configuration. It holds the host's key, so it has no `Debug`.
 #[derive(Clone)]
@@ -54,11 +59,13 @@ pub struct Settings {
     pub mac: MacPolicy,
     /// Most builds at once.
     pub concurrency: usize,
+    /// Where copies of what lies outside the source are kept; `None` fetches nothing.
+    pub remotes: Option<PathBuf>,
 }
 
 impl Settings {
     /// The defaults, for a runtime directory and a host key: 60 s, 512 MiB, a cache of 16 MiB,
-    /// two builds at once.
+    /// two builds at once, nothing fetched.
     pub fn new(runtime_dir: impl Into<PathBuf>, digest_key: [u8; 32]) -> Self {
         Settings {
             runtime_dir: runtime_dir.into(),
@@ -70,6 +77,7 @@ impl Settings {
             digest_key,
             mac: MacPolicy::Warn,
             concurrency: 2,
+            remotes: None,
         }
     }
 }
@@ -97,6 +105,8 @@ pub struct Request {
     pub keyring: Arc<Keyring>,
     /// Variables of `postBuild`, already resolved.
     pub variables: Variables,
+    /// How old copies of what lies outside the source may be before the remote is asked again.
+    pub copy_age: Duration,
 }
 
 /// What came of it.
@@ -127,11 +137,15 @@ struct Inner {
     cache: Cache,
     children: AtomicU64,
     places: Semaphore,
+    remotes: Remotes,
 }
 
 /// A walk and the digest that it leads to.
 struct Known {
     reach: Arc<Reach>,
+    mounts: Mounts,
+    /// Copies that may be old.
+    old: Vec<Warning>,
     engine: Engine,
     digest: String,
 }
@@ -149,6 +163,7 @@ impl Renderer {
             cache: Cache::new(settings.cache_bytes),
             children: AtomicU64::new(0),
             places: Semaphore::new(settings.concurrency.max(1)),
+            remotes: Remotes::new(settings.remotes.clone(), settings.runtime_dir.clone()),
             settings,
         })))
     }
@@ -173,7 +188,7 @@ impl Renderer {
                 manifests: entry.manifests,
                 digest: known.digest,
                 cached: true,
-                warnings: entry.warnings,
+                warnings: [entry.warnings, known.old].concat(),
                 redactor: Redactor::default(),
                 engine: known.engine.name(),
             });
@@ -191,14 +206,18 @@ impl Renderer {
     }
 
     async fn build(&self, request: &Request, known: Known) -> Result<Rendered, RenderError> {
-        let job =
-            Job { settings: self.0.settings.clone(), request: request.clone(), reach: known.reach };
+        let job = Job {
+            settings: self.0.settings.clone(),
+            request: request.clone(),
+            reach: known.reach,
+            mounts: known.mounts,
+        };
         let (job, prepared) = blocking(move || {
             let prepared = job.prepare();
             (job, prepared)
         })
         .await?;
-        let prepared = prepared?;
+        let prepared = prepared.map_err(|error| error.public(|text| job.mounts.public(text)))?;
         let limits = Limits { timeout: job.settings.timeout, memory: job.settings.memory };
         self.0.children.fetch_add(1, Ordering::Relaxed);
         let built = known.engine.build(&prepared.workspace, &job.reach.root, &limits).await;
@@ -214,6 +233,7 @@ impl Renderer {
             text: size,
         });
         let (digest, engine) = (known.digest, known.engine.name());
+        let warnings = [warnings, known.old].concat();
         Ok(Rendered { manifests, digest, cached: false, warnings, redactor, engine })
     }
 
@@ -222,10 +242,9 @@ impl Renderer {
         let request = request.clone();
         blocking(move || {
             let engine = renderer.engine()?;
-            let reach = renderer.walk(&request)?;
-            refuse(&reach)?;
+            let (reach, mounts, old) = renderer.reach(&request)?;
             let digest = renderer.hash(&request, &reach, &engine);
-            Ok(Known { reach, engine, digest })
+            Ok(Known { reach, mounts, old, engine, digest })
         })
         .await?
     }
@@ -240,11 +259,66 @@ impl Renderer {
         Ok(found)
     }
 
-    /// What the Kustomization can read, from memory while the tree is the same.
-    fn walk(&self, request: &Request) -> Result<Arc<Reach>, RenderError> {
+    /// What the Kustomization can read, with what lies outside the source fetched. What was
+    /// fetched may name more of that, so each round may bring another.
+    fn reach(&self, request: &Request) -> Result<(Arc<Reach>, Mounts, Vec<Warning>), RenderError> {
+        let mut mounts = Mounts::default();
+        let mut old = BTreeSet::new();
+        for _ in 0..MAX_ROUNDS {
+            let reach = self.walk(request, &mounts)?;
+            if !reach.problems.is_empty() {
+                let problems = reach.problems.iter().map(|problem| public(problem, &mounts));
+                return Err(RenderError::Invalid { problems: problems.collect() });
+            }
+            if reach.remotes.is_empty() {
+                return Ok((reach, mounts, old.into_iter().collect()));
+            }
+            self.fetch(request, &reach, &mut mounts, &mut old)?;
+        }
+        let message = format!("bases name bases of other repositories more than {MAX_ROUNDS} deep");
+        Err(RenderError::Invalid { problems: vec![problem(&message)] })
+    }
+
+    /// Fetches what one walk has found outside; all that fail are named.
+    fn fetch(
+        &self,
+        request: &Request,
+        reach: &Reach,
+        mounts: &mut Mounts,
+        old: &mut BTreeSet<Warning>,
+    ) -> Result<(), RenderError> {
+        let mut problems = Vec::new();
+        let mut again = false;
+        let mut fetched = Mounts::default();
+        for remote in &reach.remotes {
+            let place = |message| public(&Problem::at(&remote.file, remote.line, message), mounts);
+            match self.0.remotes.get(&remote.entry, request.copy_age) {
+                Ok(Copy { mount, stale }) => {
+                    if let Some(cause) = stale {
+                        let message = format!("{}: the last copy stands; it {cause}", remote.entry);
+                        let Problem { file, line, message } = place(message);
+                        old.insert(Warning { kind: WarningKind::OldCopy, file, line, message });
+                    }
+                    fetched.add(mount);
+                }
+                Err(failed) => {
+                    again |= failed.retry;
+                    problems.push(place(format!("{}: {}", remote.entry, failed.cause)));
+                }
+            }
+        }
+        mounts.extend(fetched);
+        let retry = again;
+        if problems.is_empty() { Ok(()) } else { Err(RenderError::Remote { problems, retry }) }
+    }
+
+    /// One walk, from memory while the tree and the copies are the same.
+    fn walk(&self, request: &Request, mounts: &Mounts) -> Result<Arc<Reach>, RenderError> {
         let (tree, spec) = (&request.source_root, &request.kustomization);
         let missing = spec.ignore_missing_components;
-        let key = json!([tree.id(), tree.rules_digest(), spec.path, spec.components, missing]);
+        let states = mounts.states();
+        let key =
+            json!([tree.id(), tree.rules_digest(), spec.path, spec.components, missing, states]);
         let key = key.to_string();
         {
             let mut walks = self.0.walks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -256,13 +330,12 @@ impl Renderer {
                 return Ok(reach);
             }
         }
+        let files = Files { tree, mounts };
         let view = View {
-            entry: &|path| Ok(tree.entry(path).map_err(|e| e.to_string())?.map(node)),
-            list: &|dir| {
-                let listed = tree.list(dir).map_err(|e| e.to_string())?;
-                Ok(listed.into_iter().map(|(name, entry)| (name, node(entry))).collect())
-            },
-            read: &|path| tree.read(path).map_err(|e| e.to_string()),
+            entry: &|path| files.entry(path).map_err(|e| e.to_string()),
+            list: &|dir| files.list(dir).map_err(|e| e.to_string()),
+            read: &|path| files.read(path).map_err(|e| e.to_string()),
+            copy: &|entry| mounts.target(entry),
         };
         let walked =
             reach(&view, &spec.path, &spec.components, missing).map_err(|error| match error {
@@ -313,24 +386,12 @@ impl Renderer {
     }
 }
 
-/// What the walk found wrong, and what lies outside the source.
-fn refuse(reach: &Reach) -> Result<(), RenderError> {
-    let mut problems = reach.problems.clone();
-    problems.extend(reach.remotes.iter().map(|remote| {
-        let message = format!(
-            "{}: remote bases are not supported yet; copy the files into the repository",
-            remote.entry
-        );
-        Problem::at(&remote.file, remote.line, message)
-    }));
-    problems.sort();
-    if problems.is_empty() { Ok(()) } else { Err(RenderError::Invalid { problems }) }
-}
-
-fn node(entry: TreeEntry) -> Node {
-    match entry {
-        TreeEntry::File { id, size, .. } => Node::File { id, size },
-        TreeEntry::Dir { .. } => Node::Dir,
+/// A problem in terms of what the user wrote, not of the workspace.
+fn public(problem: &Problem, mounts: &Mounts) -> Problem {
+    Problem {
+        file: problem.file.as_deref().map(|file| mounts.public(file)),
+        line: problem.line,
+        message: mounts.public(&problem.message),
     }
 }
 
@@ -349,6 +410,7 @@ struct Job {
     settings: Settings,
     request: Request,
     reach: Arc<Reach>,
+    mounts: Mounts,
 }
 
 /// A workspace ready to build, and what opening its files has taught.
@@ -367,13 +429,18 @@ impl Job {
         let mut opening = Opening::new(keyring, self.settings.mac);
         let workspace = Workspace::create(&self.settings.runtime_dir)?;
         workspace.directory(&self.reach.root)?;
+        let files = Files { tree: &self.request.source_root, mounts: &self.mounts };
         for (path, reached) in &self.reach.files {
-            let bytes = self.request.source_root.read(path);
+            let bytes = files.read(path);
             let bytes = bytes.map_err(|error| RenderError::Source {
                 problem: error.to_string(),
                 retry: error.retry(),
             })?;
-            workspace.write(path, opening.file(path, reached, bytes).expose())?;
+            let content = opening.file(path, reached, bytes);
+            match self.reach.rewritten.get(path) {
+                Some(rewritten) => workspace.write(path, rewritten.to_string().as_bytes())?,
+                None => workspace.write(path, content.expose())?,
+            }
         }
         opening.verdict()?;
         let composed = compose(&self.reach, spec);
@@ -404,12 +471,17 @@ impl Job {
                     &opening.opened,
                 ));
             }
+            let origin = origin
+                .map(|Origin { file, line }| Origin { file: self.mounts.public(&file), line });
             manifests.push(Manifest::new(object.value, origin, sensitive));
         }
         opening.verdict()?;
         let manifests = self.substitute(manifests, &opening.redactor)?;
         let mut warnings = opening.warnings;
         warnings.extend(plaintext);
+        for warning in &mut warnings {
+            warning.file = warning.file.as_deref().map(|file| self.mounts.public(file));
+        }
         Ok((manifests, warnings, opening.redactor))
     }
 
@@ -450,7 +522,8 @@ impl Job {
             Some((file, line)) => (Some(file), Some(line)),
             None => (named.or_else(|| self.reach.file.clone()), None),
         };
-        RenderError::Build { problems: vec![Problem { file, line, message: masked }] }
+        let told = Problem { file, line, message: masked };
+        RenderError::Build { problems: vec![public(&told, &self.mounts)] }
     }
 
     /// Where the field stands that kustomize calls unknown without saying where.
@@ -458,7 +531,8 @@ impl Job {
         let field = said.split("unknown field \"").nth(1)?.split('"').next()?;
         let files = self.reach.files.iter();
         files.filter(|(_, file)| file.roles.contains(&Role::Kustomization)).find_map(|(path, _)| {
-            let bytes = self.request.source_root.read(path).ok()?;
+            let files = Files { tree: &self.request.source_root, mounts: &self.mounts };
+            let bytes = files.read(path).ok()?;
             let text = String::from_utf8_lossy(&bytes);
             let at = text.lines().position(|line| {
                 line.trim_start_matches([' ', '-', '"'])

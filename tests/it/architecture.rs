@@ -19,7 +19,7 @@ const PURE: &[(&str, &str)] = &[
     ("net", "error trust"),
     ("registry", "challenge docker error exclusion mirrors page reference"),
     ("source", "credential error ignore report select target"),
-    ("render", "document error finish kustomization manifest open reach redact substitute"),
+    ("render", "document error finish kustomization manifest open reach redact remote substitute"),
     ("plan", "claims coming contest decide desired diff gate guard inventory order trim writer"),
     ("image", "marker message policy"),
     ("apply", "managers refusal"),

@@ -103,6 +103,7 @@ fn settings() -> anyhow::Result<(TempDir, Settings)> {
     let mut settings = Settings::new(private.path(), key);
     // Each Kustomization is rendered once: there is nothing to keep.
     settings.cache_bytes = 0;
+    settings.remotes = Some(private.path().join("remotes"));
     Ok((private, settings))
 }
 

@@ -20,6 +20,7 @@ use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Kustomizations that are followed; a tree that declares more of them is declaring itself.
 const KUSTOMIZATIONS: usize = 10_000;
@@ -136,6 +137,8 @@ impl Walk {
                 source_root,
                 keyring: self.keyring.clone(),
                 variables,
+                // Each is asked for once in one walk.
+                copy_age: Duration::MAX,
             };
             wave.push(Ready { kustomization, request, substituted });
         }

@@ -169,6 +169,7 @@ async fn engine(config: &Config, given: &Given) -> anyhow::Result<Finding> {
         source_root: Tree::from_dir(files.path())?,
         keyring: Arc::new(Keyring::empty()),
         variables: Variables::default(),
+        copy_age: Duration::MAX,
     };
     let rendered = match Renderer::new(settings.clone()) {
         Ok(renderer) => renderer.render(&request).await,

@@ -1,6 +1,6 @@
 //! Pure: the fields of a kustomization file that name files.
 
-use super::{Generator, Node, Place, Remote, Role, Unreachable, Walk, join, resolve};
+use super::{Generator, Node, Place, Remote, Role, Unreachable, Walk, copy, join, resolve};
 use crate::render::document;
 use crate::render::error::Problem;
 use serde_json::Value;
@@ -209,12 +209,23 @@ impl Walk<'_> {
         if !entry.contains("://")
             && let Some(path) = resolve(place.dir, entry)
         {
+            if copy::leaves(place.dir, &path) {
+                let message = format!("{entry} leaves the repository that it stands in");
+                self.reach.problems.push(place.problem(entry, message));
+                return Ok(Found::Told);
+            }
             if path.is_empty() {
                 return Ok(Found::Local(path, Node::Dir));
             }
             if let Some(node) = (self.view.entry)(&path)? {
                 return Ok(Found::Local(path, node));
             }
+        }
+        if is_remote(entry)
+            && let Some(path) = (self.view.copy)(entry)
+            && let Some(node) = self.copied(place, entry, &path)?
+        {
+            return Ok(Found::Local(path, node));
         }
         if is_remote(entry) {
             self.reach.remotes.push(Remote {
@@ -234,6 +245,7 @@ impl Walk<'_> {
 }
 
 enum Found {
+    /// In the source, or in the copy of what lies outside.
     Local(String, Node),
     /// Not here: recorded as a remote or a problem.
     Told,

@@ -31,6 +31,7 @@ fn walked(
                 .collect())
         },
         read: &|path| tree.get(path).map(|t| t.clone().into_bytes()).ok_or(format!("no {path}")),
+        copy: &|_| None,
     };
     let components: Vec<String> = components.iter().map(|&entry| entry.to_owned()).collect();
     reach(&view, path, &components, ignore)
