@@ -4,6 +4,7 @@
 //! collected; a value that is wrong is replaced by its default so that reading can go on, and the
 //! whole is thrown away when there was any problem.
 
+use super::edge::EdgeSettings;
 use super::fragment::{Node, Value};
 use super::problem::{Place, Problem};
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::time::Duration;
 ///
 /// A key in the file wins; an id that is missing or empty counts as not given. Where systemd hands
 /// none over, a file of that name in `credentials/` beside the main file counts.
-pub const CREDENTIALS: [(&str, &str); 7] = [
+pub const CREDENTIALS: [(&str, &str); 8] = [
     ("kubeconfig", "kubeconfig"),
     ("age-key", "decryption.ageKeyFile"),
     ("git-password", "root.credentials.passwordFile"),
@@ -21,6 +22,7 @@ pub const CREDENTIALS: [(&str, &str); 7] = [
     ("git-identity", "root.credentials.identityFile"),
     ("git-known-hosts", "root.credentials.knownHostsFile"),
     ("git-ca", "root.credentials.caFile"),
+    ("cloudflare-token", "edge.cloudflare.tokenFile"),
 ];
 
 /// The whole configuration of one host.
@@ -40,6 +42,11 @@ pub struct Config {
     pub work: WorkSettings,
     /// How much of the past is kept.
     pub history: HistorySettings,
+    /// How the box is reached from outside; nothing is done about it when absent.
+    pub edge: Option<EdgeSettings>,
+    /// Holds the token of the edge's provider. It is named though there is no `edge`, because
+    /// what was made before is withdrawn with it.
+    pub edge_token_file: Option<PathBuf>,
     /// The files that were read, in the order of merging.
     pub files: Vec<PathBuf>,
 }
@@ -238,6 +245,8 @@ pub(super) fn settings(tree: &Node, main: &str, handed: &Handed) -> (Option<Conf
         public.then(|| Some(said.to_owned()))
     });
     let decryption = DecryptionSettings { age_key_file, mac: policy, recovery };
+    let edge = reader.edge();
+    let edge_token_file = reader.secret_file("edge.cloudflare.tokenFile");
     let config = root.map(|root| Config {
         root,
         cluster,
@@ -246,6 +255,8 @@ pub(super) fn settings(tree: &Node, main: &str, handed: &Handed) -> (Option<Conf
         render,
         work,
         history,
+        edge,
+        edge_token_file,
         files: Vec::new(),
     });
     (config, reader.problems)
@@ -287,7 +298,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A value or its default; what `parse` refuses is a problem that says what is taken.
-    fn one<T>(
+    pub(super) fn one<T>(
         &mut self,
         path: &str,
         default: T,
@@ -301,7 +312,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn number(&mut self, path: &str, default: u32, least: u32, most: u32) -> u32 {
+    pub(super) fn number(&mut self, path: &str, default: u32, least: u32, most: u32) -> u32 {
         self.one(path, default, &format!("a number from {least} to {most}"), |said| {
             said.parse().ok().filter(|number| (least..=most).contains(number))
         })
