@@ -37,6 +37,7 @@
 //! * [`render`]: files in, manifests out
 //! * [`cluster`]: the API server, every call bounded
 //! * [`plan`]: what to create, change, leave, hold and delete
+//! * [`edge`]: tunnel, routes and names towards the outside, and where requests go
 //! * [`apply`]: probes for a plan, and carries it out
 //! * [`observe`]: health, its causes, drift
 //! * [`history`]: runs, changes, inventory
@@ -81,6 +82,7 @@ pub mod source;
 pub mod render;
 pub mod cluster;
 pub mod plan;
+pub mod edge;
 pub mod apply;
 pub mod observe;
 pub mod history;

@@ -21,7 +21,8 @@ mod serve;
 
 pub use client::{ApiError, Client};
 pub use document::{
-    Accepted, ChangeView, ClusterView, ConfirmAsk, DaemonView, Document, Fault, Handed, HeldView,
-    ReconcileAsk, ReloadAsk, ResumeAsk, RunDetail, RunView, SuspendAsk, SuspendView, VERSION,
+    Accepted, ChangeView, ClusterView, ConfirmAsk, DaemonView, Document, EdgeAsk, Fault, Handed,
+    HeldView, ReconcileAsk, ReloadAsk, ResumeAsk, RunDetail, RunView, SuspendAsk, SuspendView,
+    VERSION,
 };
 pub use serve::{Command, Handle, Refused, serve};

@@ -18,6 +18,7 @@ mod check;
 mod completions;
 mod confirm;
 mod diff;
+mod edge;
 mod history;
 mod init;
 mod key;
@@ -127,6 +128,7 @@ enum Verb {
     Diff(diff::Args),
     Confirm(confirm::Args),
     History(history::Args),
+    Edge(edge::Args),
     Suspend(suspend::Args),
     Resume(resume::Args),
     Reload(reload::Args),
@@ -181,6 +183,7 @@ impl Cli {
             Verb::Diff(args) => block_on(diff::run(&context, &args)),
             Verb::Confirm(args) => block_on(confirm::run(&context, args)),
             Verb::History(args) => block_on(history::run(&context, &args)),
+            Verb::Edge(args) => block_on(edge::run(&context, args)),
             Verb::Suspend(args) => block_on(suspend::run(&context, args)),
             Verb::Resume(args) => block_on(resume::run(&context, args)),
             Verb::Reload(args) => block_on(reload::run(&context, &args)),

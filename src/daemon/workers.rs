@@ -2,9 +2,11 @@
 
 use super::sweep::{Swept, look};
 use crate::flux::{GitRepository, Key, Kustomization};
+use crate::history::Trigger;
 use crate::observe::Status;
 use crate::pipeline::{
-    Ask, Ended, Failure, Job, Outcome, Pipeline, Report, Retry, Revision, Standing, Step,
+    Ask, EdgeReport, EdgeTask, Ended, Failure, Job, Outcome, Pipeline, Report, Retry, Revision,
+    Standing, Step,
 };
 use crate::plan::{Entry, Owner};
 use crate::render::ObjectId;
@@ -31,6 +33,8 @@ pub enum Done {
     Looked(Key, Vec<(ObjectId, Option<Status>)>),
     /// A source that left Git was let go of.
     Forgotten,
+    /// The edge was run.
+    Edge(Box<EdgeReport>),
 }
 
 /// What a task is for, so that a panic can be put down to an item.
@@ -41,6 +45,7 @@ enum Purpose {
     End(Box<Kustomization>),
     Sweep,
     Look(Key),
+    Edge,
     Other,
 }
 
@@ -175,6 +180,14 @@ impl Workers {
         });
     }
 
+    /// Runs the edge.
+    pub fn edge(&mut self, task: EdgeTask, trigger: Trigger) {
+        let (pipeline, ask) = (self.pipeline.clone(), self.ask.clone());
+        self.spawn(Purpose::Edge, async move {
+            Done::Edge(Box::new(pipeline.edge(task, trigger, &ask).await))
+        });
+    }
+
     /// Stops a run's wait for health.
     pub fn cancel(&mut self, key: &Key) {
         if let Some(cancel) = self.cancels.get(key) {
@@ -210,7 +223,11 @@ impl Workers {
             Purpose::End(kustomization) => {
                 self.ending.remove(&kustomization.key());
             }
-            Purpose::Poll(_) | Purpose::Sweep | Purpose::Look(_) | Purpose::Other => {}
+            Purpose::Poll(_)
+            | Purpose::Sweep
+            | Purpose::Look(_)
+            | Purpose::Edge
+            | Purpose::Other => {}
         }
         done.unwrap_or_else(|| panicked(purpose))
     }
@@ -243,6 +260,7 @@ fn panicked(purpose: Purpose) -> Done {
         Purpose::End(kustomization) => Done::Ended(kustomization, Err(failure(Step::Prune))),
         Purpose::Sweep => Done::Swept(Err(failure(Step::Prune))),
         Purpose::Look(key) => Done::Looked(key, Vec::new()),
+        Purpose::Edge => Done::Edge(Box::new(EdgeReport::failed(failure(Step::Apply)))),
         Purpose::Other => Done::Forgotten,
     }
 }

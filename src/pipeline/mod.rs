@@ -8,13 +8,15 @@
 //! writes nothing: it is what `gitopsd diff` prints. Between runs, [`Pipeline::seen`] and
 //! [`Pipeline::values_seen`] judge what a watch saw, [`Pipeline::look`] asks after health,
 //! [`Pipeline::departed`] and [`Pipeline::survey`] find what left Git unseen or stands in no
-//! inventory, and [`Pipeline::finalize`] ends what left.
+//! inventory, and [`Pipeline::finalize`] ends what left. [`Pipeline::edge`] keeps the way to the box
+//! from outside.
 //!
 //! No step calls the next; what one learns for another is carried across here. Deciding is done by
 //! the pure files of `plan`, waiting and retrying by `graph`.
 
 mod connection;
 mod departed;
+mod edge;
 mod family;
 mod finalize;
 mod health;
@@ -37,6 +39,7 @@ mod write;
 
 pub use connection::Connection;
 pub use departed::{Departed, Together, Verdict};
+pub use edge::{EdgeHost, EdgeParts, EdgeReport, EdgeTask, EdgeView, edge_kustomization};
 pub use family::Standing;
 pub use inputs::HostSecrets;
 pub use orders::{Order, Problem, SetAsideEntry, Sorted, WorkOrders, deletes, keeps, sort};
@@ -228,6 +231,7 @@ pub struct Pipeline {
     keyrings: Mutex<HashMap<Key, (String, Arc<Keyring>)>>,
     /// What is stored of the end of each Kustomization, by its key in the database.
     policies: Mutex<HashMap<String, String>>,
+    edge: edge::Edge,
     stopping: watch::Sender<bool>,
     since: std::time::Instant,
 }
@@ -263,6 +267,7 @@ impl Pipeline {
             values: Mutex::default(),
             keyrings: Mutex::default(),
             policies: Mutex::default(),
+            edge: edge::Edge::default(),
             stopping: watch::channel(false).0,
             since: std::time::Instant::now(),
         })

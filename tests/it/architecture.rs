@@ -12,17 +12,18 @@ use tree::{Reached, Tree};
 
 /// The pure files of each module. What lies in the folder of a pure file is pure as well.
 const PURE: &[(&str, &str)] = &[
-    ("config", "fragment problem root settings"),
+    ("config", "edge fragment problem root settings"),
     ("logging", "message"),
     ("flux", "cel classify duration kustomization root semver source"),
     ("secrets", "age error plaintext sops store"),
     ("source", "credential error ignore select"),
     ("render", "document error finish kustomization manifest open reach redact substitute"),
     ("plan", "claims coming contest decide desired diff gate guard inventory order trim writer"),
+    ("edge", "connector deed error ingress records routes state tunnel wire"),
     ("apply", "managers refusal"),
     ("observe", "cause kstatus"),
     ("history", "word"),
-    ("pipeline", "departed family memory orders outcome"),
+    ("pipeline", "departed edge/view family memory orders outcome"),
     ("graph", "depends item orders schedule summary vigil"),
     ("api", "document"),
     (

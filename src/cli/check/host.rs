@@ -1,7 +1,7 @@
 //! This host: everything that the daemon will need, in the order in which it will need it.
 
 use super::finding::{Finding, Level};
-use super::sealed;
+use super::{edge, sealed};
 use crate::api::{ApiError, Client};
 use crate::cli::build::{Given, private};
 use crate::cli::init::open_all;
@@ -27,7 +27,7 @@ pub type Tell<'a> = &'a dyn Fn(&Finding) -> std::io::Result<()>;
 /// Checks the host; true when the configuration itself is wrong.
 pub fn check(
     context: &Context,
-    given: &Given,
+    (given, online): (&Given, bool),
     tell: Tell<'_>,
 ) -> anyhow::Result<(Vec<Finding>, bool)> {
     let mut findings = Vec::new();
@@ -78,6 +78,9 @@ pub fn check(
     } else {
         let found = "not asked: the host credentials cannot be read";
         add(Finding::warn("root repository", found, None))?;
+    }
+    for finding in runtime.block_on(edge::check(&config, online)) {
+        add(finding)?;
     }
     add(runtime.block_on(running(&context.client())))?;
     runtime.shutdown_background();
