@@ -155,6 +155,7 @@ impl Run<'_> {
             self.changes += 1;
             if outcome == Pruned::Deleted {
                 let key = self.job.kustomization.key().to_string();
+                let left = if self.owner == Owner::edge() { "the configuration" } else { "Git" };
                 tracing::info!(
                     message_id = Message::Pruned.id(),
                     gitopsd_kustomization = key,
@@ -163,7 +164,7 @@ impl Run<'_> {
                     gitopsd_object = %id,
                     gitopsd_run = self.run_id(),
                     gitopsd_action = Verb::Deleted.as_str(),
-                    "{key}: {id} deleted, it left Git"
+                    "{key}: {id} deleted, it left {left}"
                 );
             }
             let change = Change {

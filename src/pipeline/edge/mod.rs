@@ -164,7 +164,6 @@ impl Pipeline {
         let job = edge_job(trigger);
         let mut run = Run::new(self, &job);
         let mut course = Course { view: lock(&self.edge.memory).view.clone(), ..Course::default() };
-        course.view.warnings.clear();
         let noted = match &task {
             EdgeTask::Down(by) => self.note_down(Some(by.clone())).await,
             EdgeTask::Up => self.note_down(None).await,
@@ -262,7 +261,11 @@ impl Run<'_> {
     async fn edge_close(mut self, course: Course, result: Result<(), Failure>) -> EdgeReport {
         self.enter(Step::Record);
         let Course { mut view, waits, pause, withdrawn } = course;
-        view.warnings.append(&mut self.warnings);
+        for warning in std::mem::take(&mut self.warnings) {
+            if !view.warnings.contains(&warning) {
+                view.warnings.push(warning);
+            }
+        }
         view.message = self.redactor.mask(&view.message);
         let stopping = matches!(&result, Err(failure) if failure.reason == super::write::STOPPING);
         let failure = result.err().filter(|_| !stopping).map(|mut failure| {

@@ -121,6 +121,7 @@ impl Run<'_> {
         course: &mut Course,
     ) -> Result<Ground, Failure> {
         self.enter(Step::Plan);
+        course.view.warnings.clear();
         let connection = self.connected()?;
         if connection.stranger {
             let cause = "this is not the cluster that the history was made on";
