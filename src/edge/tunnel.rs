@@ -137,12 +137,15 @@ mod tests {
         }
     }
 
+    /// Wish, what is known, the tunnel of that id, tunnels of the name, and what is chosen.
+    type Case<'a> = (Wish<'a>, Option<&'a Stored>, Option<Tunnel>, Vec<Tunnel>, &'a str);
+
     #[test]
     fn every_row_of_the_table() {
         let mine = known("home-3fa9", false);
         let theirs = known("home", true);
         let one = |name| Some(tunnel("1", name));
-        let cases: [(Wish<'_>, Option<&Stored>, Option<Tunnel>, Vec<Tunnel>, &str); 13] = [
+        let cases: [Case<'_>; 13] = [
             (OURS, Some(&mine), one("home-3fa9"), vec![], "use 1"),
             (OURS, Some(&mine), one("lab-3fa9"), vec![], "rename 1 to home-3fa9"),
             (

@@ -5,10 +5,11 @@
 //! it, so a test says how many connections there are. Each scenario has a control plane of its own,
 //! since the edge's namespace has one name, and they run one after the other for the memory of it.
 //!
-//! `made` brings an edge up from nothing and undoes what others do to it, `foreign` has tunnels,
+//! `client` needs no cluster. `made` brings an edge up from nothing and undoes what others do to it, `foreign` has tunnels,
 //! rules and records of somebody else, `faulty` is about tokens, outages and kills between any two
 //! calls, `ingresses` about who brings the controller and the connector, `gone` about withdrawal.
 
+mod client;
 mod faulty;
 mod foreign;
 mod gone;

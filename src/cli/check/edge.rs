@@ -5,15 +5,20 @@
 
 use super::finding::Finding;
 use crate::config::{Config, EdgeSettings};
-use crate::daemon::edge_token;
+use crate::daemon::DaemonError;
 use crate::edge::{Cloudflare, CloudflareError, Need, Zone};
+use crate::secrets::Plaintext;
 
 const WHAT: &str = "edge";
 
 /// Checks it; nothing where none is configured.
-pub async fn check(config: &Config, online: bool) -> Vec<Finding> {
+pub async fn check(
+    config: &Config,
+    token: Result<Option<Plaintext>, DaemonError>,
+    online: bool,
+) -> Vec<Finding> {
     let Some(settings) = &config.edge else { return Vec::new() };
-    let token = match edge_token(config) {
+    let token = match token {
         Ok(Some(token)) => token,
         Ok(None) => {
             let fix = "put it into edge.cloudflare.tokenFile or the credential cloudflare-token";

@@ -8,7 +8,7 @@ use crate::cli::init::open_all;
 use crate::cli::{Context, terminal};
 use crate::cluster::{Cluster, ClusterError, Limits};
 use crate::config::{self, Config};
-use crate::daemon::{entry, host_secrets};
+use crate::daemon::{edge_token, entry, host_secrets};
 use crate::flux::{GitReference, root};
 use crate::pipeline::HostSecrets;
 use crate::render::{Renderer, Request, Settings, Variables};
@@ -59,6 +59,7 @@ pub fn check(
         add(Finding::fail("host credentials", format!("{error:#}"), fix))?;
     }
     let secrets = host_secrets(&config);
+    let token = edge_token(&config);
     // At once: a Ctrl-C later must not leave them behind.
     drop(opened);
     add(match &secrets {
@@ -79,7 +80,7 @@ pub fn check(
         let found = "not asked: the host credentials cannot be read";
         add(Finding::warn("root repository", found, None))?;
     }
-    for finding in runtime.block_on(edge::check(&config, online)) {
+    for finding in runtime.block_on(edge::check(&config, token, online)) {
         add(finding)?;
     }
     add(runtime.block_on(running(&context.client())))?;

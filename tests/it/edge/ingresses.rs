@@ -28,8 +28,7 @@ fn nothing_is_routed_before_there_is_a_controller_and_nginx_is_used_with_a_warni
     edge.world.start();
     edge.says("ingress: there is no ingress controller yet");
     assert_eq!(edge.cloud.records(), []);
-    let cluster = edge.world.cluster();
-    cluster.apply(&(nginx() + "---\n" + &mk_ingress(HOST, "")));
+    edge.world.cluster().apply(&(nginx() + "---\n" + &mk_ingress(HOST, "")));
     edge.says("reachable through 4");
     assert_eq!(
         edge.cloud.rules(&edge.tunnel())[0],
@@ -39,8 +38,8 @@ fn nothing_is_routed_before_there_is_a_controller_and_nginx_is_used_with_a_warni
     assert!(warnings.contains("ingress-nginx is retired upstream"), "{warnings}");
 
     // A second one makes the choice unclear; naming the class makes it clear.
-    cluster.apply(&traefik());
-    cluster.kubectl_ok(&[
+    edge.world.cluster().apply(&traefik());
+    edge.world.cluster().kubectl_ok(&[
         "annotate",
         "ingressclass",
         "traefik",
@@ -57,7 +56,8 @@ fn nothing_is_routed_before_there_is_a_controller_and_nginx_is_used_with_a_warni
     assert!(edge.cloud.rules(&edge.tunnel())[0].contains("traefik.kube-system"));
 
     // Its pods are a link of the chain too.
-    cluster.kubectl_ok(&["-n", "kube-system", "scale", "deployment", "traefik", "--replicas=0"]);
+    let scale = ["-n", "kube-system", "scale", "deployment", "traefik", "--replicas=0"];
+    edge.world.cluster().kubectl_ok(&scale);
     edge.world.eventually("the edge says so", |world| {
         world.run(&["edge", "reconcile"]);
         edge.message() == "service: Service kube-system/traefik has no pod that is ready"
@@ -77,16 +77,16 @@ fn traefik_is_tuned_through_its_helm_chart_config_unless_somebody_else_does() {
     edge.cloud.connect(4);
     edge.world.start();
     edge.says("reachable through 4");
-    let config = || {
+    let config = |edge: &Edge| {
         let found = edge.world.cluster().get("kube-system", "helmchartconfig", "traefik");
         found.map(|found| found["spec"]["valuesContent"].as_str().unwrap_or_default().to_owned())
     };
-    assert!(config().expect("it was applied").contains("isDefaultClass: true"));
+    assert!(config(&edge).expect("it was applied").contains("isDefaultClass: true"));
     edge.world.stop();
     edge.configure(&format!("  tunnel: home\n  hosts: [{HOST}]\n"));
     edge.world.start();
     edge.says("reachable through 4");
-    assert_eq!(config(), None, "what is not wanted any more is taken away");
+    assert_eq!(config(&edge), None, "what is not wanted any more is taken away");
 
     edge.world.stop();
     edge.world.cluster().apply(
@@ -104,9 +104,8 @@ fn traefik_is_tuned_through_its_helm_chart_config_unless_somebody_else_does() {
 fn the_repositorys_connector_is_looked_at_and_beside_ours_it_is_an_error_that_names_both() {
     let mut edge = Edge::new("");
     edge.cloud.tunnel("lab", json!([{"service": "http_status:404"}]));
-    let cluster = edge.world.cluster();
     let theirs = mk_deployment("tunnels", "cloudflared", "1").replace("/app:", "/cloudflared:");
-    cluster.apply(&(mk_namespace("tunnels") + "---\n" + &theirs));
+    edge.world.cluster().apply(&(mk_namespace("tunnels") + "---\n" + &theirs));
     edge.world.start();
     edge.says("connector: the repository brings a connector, Deployment/tunnels/cloudflared");
     let message = edge.message();

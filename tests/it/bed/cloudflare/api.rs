@@ -90,8 +90,11 @@ impl Answer {
 
 type Refusal = Answer;
 
+/// A field, and whether a value is of its type.
+type Field = (&'static str, fn(&Value) -> bool);
+
 /// Refuses fields that the description does not have, and values of another type.
-fn fields(body: &Value, known: &[(&str, fn(&Value) -> bool)]) -> Result<(), Refusal> {
+fn fields(body: &Value, known: &[Field]) -> Result<(), Refusal> {
     let refuse = |what: String| Answer::fault(400, 10001, &what);
     let Some(object) = body.as_object() else { return Err(refuse("not an object".into())) };
     for (key, value) in object {
@@ -398,7 +401,7 @@ impl Api {
         let ttl = |value: &Value| {
             value.as_u64().is_some_and(|ttl| ttl == 1 || (60..=86_400).contains(&ttl))
         };
-        let known: [(&str, fn(&Value) -> bool); 8] = [
+        let known: [Field; 8] = [
             ("type", Value::is_string),
             ("name", Value::is_string),
             ("content", Value::is_string),
