@@ -65,6 +65,8 @@ impl Run<'_> {
             _ => link,
         };
         course.pause = course.pause.max(error.pause());
+        // What it called account and zones may be another by now: the next run looks again.
+        lock(&self.pipeline.edge.memory).zones = None;
         let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
         Err(broken(course, link, error.to_string(), error.hint()).retry(retry))
     }
