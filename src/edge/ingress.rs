@@ -8,19 +8,14 @@
 use crate::config::{Discover, EdgeSettings, IngressBy, Scheme, ServiceRef};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// What identifies a controller, and the labels of its Service.
-const KNOWN: [(&str, &[(&str, &str)]); 2] = [
-    ("traefik.io/ingress-controller", &[("app.kubernetes.io/name", "traefik")]),
-    (
-        NGINX,
-        &[
-            ("app.kubernetes.io/name", "ingress-nginx"),
-            ("app.kubernetes.io/component", "controller"),
-        ],
-    ),
-];
+/// What identifies a controller, and the name that its Service has as a label or selects by.
+const KNOWN: [(&str, &str); 2] =
+    [("traefik.io/ingress-controller", "traefik"), (NGINX, "ingress-nginx")];
 
 const NGINX: &str = "k8s.io/ingress-nginx";
+
+/// The label with that name.
+const NAME: &str = "app.kubernetes.io/name";
 
 /// Label of the Service that a Gateway gets from its controller.
 const GATEWAY: &str = "gateway.networking.k8s.io/gateway-name";
@@ -66,7 +61,7 @@ pub struct Service {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its labels.
+    /// Its labels, and what it selects its pods by.
     pub labels: BTreeMap<String, String>,
     /// Its TCP ports.
     pub ports: Vec<Port>,
@@ -267,16 +262,19 @@ fn of_class<'a>(facts: &'a Facts, class: &Class) -> Result<&'a Service, Trouble>
     let gateway = facts.gateways.contains(class);
     let known = KNOWN.iter().find(|(controller, _)| *controller == class.controller);
     let last = class.controller.rsplit('/').next().unwrap_or_default();
+    let called =
+        |service: &Service, name: &str| service.labels.get(NAME).is_some_and(|n| n == name);
     let fits = |service: &&Service| match known {
-        Some((_, labels)) => has(service, labels),
+        Some((_, name)) => called(service, name),
         None if gateway => service.labels.contains_key(GATEWAY),
-        None => {
-            has(service, &[("app.kubernetes.io/name", last)])
-                || has(service, &[("app.kubernetes.io/name", &class.name)])
-        }
+        None => called(service, last) || called(service, &class.name),
     };
-    let serves = |service: &&Service| service.ports.iter().any(|port| web(port) || secure(port));
-    let found: Vec<&Service> = facts.services.iter().filter(fits).filter(serves).collect();
+    // A Service for the controller's own webhook has port 443 too.
+    let by = |port: fn(&Port) -> bool| -> Vec<&Service> {
+        let serves = |service: &&Service| service.ports.iter().any(port);
+        facts.services.iter().filter(fits).filter(serves).collect()
+    };
+    let found = Some(by(web)).filter(|found| !found.is_empty()).unwrap_or_else(|| by(secure));
     match found.as_slice() {
         [only] => Ok(only),
         [] => Err(Trouble::new(
@@ -296,16 +294,13 @@ fn of_class<'a>(facts: &'a Facts, class: &Class) -> Result<&'a Service, Trouble>
     }
 }
 
-fn has(service: &Service, labels: &[(&str, &str)]) -> bool {
-    labels.iter().all(|(key, value)| service.labels.get(*key).is_some_and(|v| v == value))
-}
-
 fn web(port: &Port) -> bool {
     port.number == 80 || matches!(port.name.as_str(), "web" | "http")
 }
 
 fn secure(port: &Port) -> bool {
-    port.number == 443 || matches!(port.name.as_str(), "websecure" | "https")
+    let webhook = port.name.contains("webhook");
+    !webhook && (port.number == 443 || matches!(port.name.as_str(), "websecure" | "https"))
 }
 
 /// The port, and whether it speaks TLS.

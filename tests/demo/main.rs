@@ -9,6 +9,7 @@
 
 #[path = "../it/bed/mod.rs"]
 mod bed;
+mod edge;
 mod page;
 #[path = "../bench/proc.rs"]
 #[allow(dead_code, reason = "the bench asks more of it")]
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         story.kill(&mut page);
         story.guard(&mut page);
         story.rest(&mut page);
+        edge::outside(&mut story.world, &mut page);
         drop(story);
         page.end()
     });

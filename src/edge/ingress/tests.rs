@@ -58,15 +58,12 @@ fn k3s() -> Facts {
 }
 
 fn nginx() -> Facts {
-    let labels = [
-        ("app.kubernetes.io/name", "ingress-nginx"),
-        ("app.kubernetes.io/component", "controller"),
-    ];
+    let labels = [("app.kubernetes.io/name", "ingress-nginx")];
     Facts {
         classes: vec![class("nginx", NGINX, false)],
         services: vec![
             service("ingress-nginx", "controller", &labels, &[("http", 80), ("https", 443)]),
-            service("ingress-nginx", "admission", &labels, &[("webhook", 8443)]),
+            service("ingress-nginx", "admission", &labels, &[("https-webhook", 443)]),
         ],
         ..Facts::default()
     }

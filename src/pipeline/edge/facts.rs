@@ -120,6 +120,16 @@ fn labels(object: &Value) -> BTreeMap<String, String> {
     labels.into_iter().flatten().filter_map(pair).collect()
 }
 
+/// Labels of a Service, and what it selects by where no label says otherwise.
+fn named(service: &Value) -> BTreeMap<String, String> {
+    let selector = service.pointer("/spec/selector").and_then(Value::as_object);
+    let pair = |(key, value): (&String, &Value)| Some((key.clone(), value.as_str()?.to_owned()));
+    let mut all: BTreeMap<String, String> =
+        selector.into_iter().flatten().filter_map(pair).collect();
+    all.extend(labels(service));
+    all
+}
+
 fn class(object: &Value) -> Class {
     let controller = match text(object, "/spec/controller") {
         "" => text(object, "/spec/controllerName"),
@@ -142,7 +152,7 @@ fn service(object: &Value) -> Service {
     Service {
         namespace: text(object, "/metadata/namespace").to_owned(),
         name: text(object, "/metadata/name").to_owned(),
-        labels: labels(object),
+        labels: named(object),
         ports: ports.filter_map(port).collect(),
     }
 }

@@ -52,6 +52,10 @@ impl Run<'_> {
     async fn plan_up(&mut self, preview: &mut Preview, course: &mut Course) -> Result<(), Failure> {
         let Some(settings) = self.pipeline.edge.parts.settings.clone() else { return Ok(()) };
         let mut state = self.pipeline.edge_state().await?;
+        if state.down.is_some() {
+            // As somebody wants it.
+            return Ok(());
+        }
         let ground = self.ground(settings, course).await?;
         let cloud = self.look_zones(&ground.settings, course).await?;
         let choice = self.look_tunnel(&ground.settings, &mut state, &cloud, course).await?;
