@@ -42,6 +42,7 @@
 //! * [`render`]: files in, manifests out
 //! * [`cluster`]: the API server, every call bounded
 //! * [`plan`]: what to create, change, leave, hold and delete
+//! * [`edge`]: tunnel, routes and names towards the outside, and where requests go
 //! * [`image`]: which tag is the latest, where it is written, what the commit says
 //! * [`apply`]: probes for a plan, and carries it out
 //! * [`observe`]: health, its causes, drift
@@ -88,6 +89,7 @@ pub mod source;
 pub mod render;
 pub mod cluster;
 pub mod plan;
+pub mod edge;
 pub mod image;
 pub mod apply;
 pub mod observe;

@@ -1,8 +1,8 @@
 //! The verbs' side: one request for each connection, bounded in time and size.
 
 use super::document::{
-    Accepted, ConfirmAsk, Document, Fault, ReconcileAsk, ReloadAsk, ResumeAsk, RunDetail, RunView,
-    SuspendAsk, VERSION,
+    Accepted, ConfirmAsk, Document, EdgeAsk, Fault, ReconcileAsk, ReloadAsk, ResumeAsk, RunDetail,
+    RunView, SuspendAsk, VERSION,
 };
 use crate::pipeline::{ImageView, Preview};
 use http::{Method, Request, StatusCode, header};
@@ -184,6 +184,16 @@ impl Client {
     /// Lets held deletions go ahead.
     pub async fn confirm(&self, ask: &ConfirmAsk) -> Result<Accepted, ApiError> {
         self.post("/v1/confirm", ask).await
+    }
+
+    /// Asks something of the edge.
+    pub async fn edge(&self, ask: EdgeAsk) -> Result<Accepted, ApiError> {
+        self.post("/v1/edge", &ask).await
+    }
+
+    /// What a run of the edge would do, or with `down` its withdrawal.
+    pub async fn edge_plan(&self, down: bool) -> Result<Preview, ApiError> {
+        self.get(&format!("/v1/edge/plan?down={down}")).await
     }
 
     /// Hands over credentials, and has the configuration read again. The answer names no key when

@@ -4,6 +4,7 @@
 //! new [`VERSION`] and a new path.
 
 use crate::graph::Summary;
+use crate::pipeline::EdgeView;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use zeroize::Zeroize;
@@ -20,7 +21,8 @@ pub struct Document {
     pub daemon: DaemonView,
     /// Its connection to the API server.
     pub cluster: ClusterView,
-    /// True when every item is ready or suspended, and the API server answers.
+    /// True when every item is ready or suspended, the API server answers, and the edge, where
+    /// there is one, is reachable.
     pub ready: bool,
     /// The STATUS line of systemd.
     pub line: String,
@@ -37,6 +39,9 @@ pub struct Document {
     /// What the host has stopped, beside `spec.suspend`.
     #[serde(default)]
     pub suspended: Vec<SuspendView>,
+    /// The way to the box from outside, where one is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<EdgeView>,
 }
 
 impl Document {
@@ -58,6 +63,7 @@ impl Document {
             held: Vec::new(),
             ending: Vec::new(),
             suspended: Vec::new(),
+            edge: None,
         }
     }
 }
@@ -176,6 +182,20 @@ pub struct ResumeAsk {
 pub struct ConfirmAsk {
     /// Digest of a delete set, as `status` names it.
     pub digest: String,
+}
+
+/// Body of `POST /v1/edge`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EdgeAsk {
+    /// Compare and put right now.
+    Reconcile,
+    /// Take it away, until it is asked for again.
+    Down,
+    /// Bring it up again.
+    Up,
+    /// Give the tunnel another secret, and its connectors another token.
+    Rotate,
 }
 
 /// Body of `POST /v1/reload`.

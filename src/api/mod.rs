@@ -21,8 +21,9 @@ mod serve;
 
 pub use client::{ApiError, Client};
 pub use document::{
-    Accepted, ChangeView, ClusterView, ConfirmAsk, DaemonView, Document, Fault, Handed, HeldView,
-    ReconcileAsk, ReloadAsk, ReplacedView, ResumeAsk, RunDetail, RunView, SuspendAsk, SuspendView,
+    Accepted, ChangeView, ClusterView, ConfirmAsk, DaemonView, Document, EdgeAsk, Fault, Handed,
+    HeldView, ReconcileAsk, ReloadAsk, ReplacedView, ResumeAsk, RunDetail, RunView, SuspendAsk,
+    SuspendView,
     VERSION,
 };
 pub use serve::{Command, Handle, Refused, serve};

@@ -5,7 +5,7 @@
 //! within [`ANSWER`], long polls within [`POLL`].
 
 use super::document::{
-    Accepted, ConfirmAsk, Document, Fault, ReconcileAsk, ReloadAsk, ResumeAsk, SuspendAsk,
+    Accepted, ConfirmAsk, Document, EdgeAsk, Fault, ReconcileAsk, ReloadAsk, ResumeAsk, SuspendAsk,
 };
 use super::past;
 use super::peer::{Peer, Right};
@@ -128,6 +128,22 @@ pub enum Command {
         /// Where the answer goes.
         reply: oneshot::Sender<Result<Accepted, Refused>>,
     },
+    /// Do something about the edge.
+    Edge {
+        /// What.
+        ask: EdgeAsk,
+        /// Who asks.
+        by: String,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Accepted, Refused>>,
+    },
+    /// Plan the edge without writing.
+    EdgePlan {
+        /// Its withdrawal.
+        down: bool,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Preview, Refused>>,
+    },
     /// Let held deletions go ahead.
     Confirm {
         /// Digest of the delete set.
@@ -243,6 +259,8 @@ fn router(shared: Shared) -> Router {
         .route("/v1/suspend", post(suspend))
         .route("/v1/resume", post(resume))
         .route("/v1/confirm", post(confirm))
+        .route("/v1/edge", post(edge))
+        .route("/v1/edge/plan", get(edge_plan))
         .route("/v1/reload", post(reload).layer(DefaultBodyLimit::max(CREDENTIALS)))
         .fallback(|| async { Refused::new(404, "no such path", None) })
         .method_not_allowed_fallback(|| async { Refused::new(405, "no such method", None) })
@@ -386,6 +404,28 @@ async fn confirm(
 ) -> Answer<Accepted> {
     let (digest, by) = (ask.digest, peer.name);
     put(&shared, |reply| Command::Confirm { digest, by, reply }).await
+}
+
+async fn edge(
+    State(shared): State<Shared>,
+    Extension(peer): Extension<Peer>,
+    Body(ask): Body<EdgeAsk>,
+) -> Answer<Accepted> {
+    let by = peer.name;
+    put(&shared, |reply| Command::Edge { ask, by, reply }).await
+}
+
+#[derive(Deserialize)]
+struct Direction {
+    #[serde(default)]
+    down: bool,
+}
+
+async fn edge_plan(
+    State(shared): State<Shared>,
+    Query(Direction { down }): Query<Direction>,
+) -> Answer<Preview> {
+    put(&shared, |reply| Command::EdgePlan { down, reply }).await
 }
 
 async fn reload(

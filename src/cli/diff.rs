@@ -9,6 +9,7 @@ use crate::pipeline::{Preview, PreviewStep};
 const EXAMPLES: &str = "EXAMPLES
   gitopsd diff                 everything
   gitopsd diff apps            one Kustomization
+  gitopsd diff edge            the tunnel, its routes and names
   gitopsd diff --json | jq '.[].steps[].object'
 
 EXIT CODES
@@ -97,7 +98,7 @@ fn is_change(step: &PreviewStep) -> bool {
     step.verb != "skip"
 }
 
-fn text(previews: &[Preview], terminal: &Terminal) -> String {
+pub(super) fn text(previews: &[Preview], terminal: &Terminal) -> String {
     let mut text = String::new();
     for preview in previews {
         let revision = words::revision(&preview.revision);

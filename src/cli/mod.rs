@@ -18,6 +18,7 @@ mod check;
 mod completions;
 mod confirm;
 mod diff;
+mod edge;
 mod history;
 mod images;
 mod init;
@@ -129,6 +130,7 @@ enum Verb {
     Confirm(confirm::Args),
     History(history::Args),
     Images(images::Args),
+    Edge(edge::Args),
     Suspend(suspend::Args),
     Resume(resume::Args),
     Reload(reload::Args),
@@ -184,6 +186,7 @@ impl Cli {
             Verb::Confirm(args) => block_on(confirm::run(&context, args)),
             Verb::History(args) => block_on(history::run(&context, &args)),
             Verb::Images(args) => block_on(images::run(&context, &args)),
+            Verb::Edge(args) => block_on(edge::run(&context, args)),
             Verb::Suspend(args) => block_on(suspend::run(&context, args)),
             Verb::Resume(args) => block_on(resume::run(&context, args)),
             Verb::Reload(args) => block_on(reload::run(&context, &args)),

@@ -32,10 +32,14 @@ pub(super) enum Value {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Shape {
     One,
+    /// A list of single values.
+    Many,
     Map(&'static [(&'static str, Shape)]),
+    /// A map, or a single value that stands for the first of its keys.
+    Short(&'static [(&'static str, Shape)]),
 }
 
-use Shape::{Map, One};
+use Shape::{Many, Map, One, Short};
 
 /// Every key of the file. The order is the order in which `init` and the example write them.
 pub(super) const FILE: Shape = Map(&[
@@ -81,6 +85,32 @@ pub(super) const FILE: Shape = Map(&[
     (
         "limits",
         Map(&[("workers", One), ("apiRequests", One), ("historyDays", One), ("historyRuns", One)]),
+    ),
+    (
+        "edge",
+        Map(&[
+            (
+                "cloudflare",
+                Map(&[("tokenFile", One), ("account", One), ("zones", Many), ("url", One)]),
+            ),
+            ("tunnel", Short(&[("name", One), ("adopt", One)])),
+            ("hosts", Many),
+            ("discover", Map(&[("label", One), ("pattern", One)])),
+            (
+                "ingress",
+                Short(&[
+                    ("controller", One),
+                    ("class", One),
+                    ("service", One),
+                    ("scheme", One),
+                    ("verify", One),
+                ]),
+            ),
+            ("connector", Short(&[("by", One), ("replicas", One), ("image", One)])),
+            ("routes", One),
+            ("dns", One),
+            ("interval", One),
+        ]),
     ),
 ]);
 
@@ -237,13 +267,21 @@ fn check(node: &Node, shape: Shape, path: &str, problems: &mut Vec<Problem>) {
         fix,
     };
     match (&node.value, shape) {
-        (Value::Null, _) | (Value::Scalar(_), One) => {}
+        (Value::Null, _) | (Value::Scalar(_), One | Short(_)) => {}
         (Value::List(_), One) => problems.push(wrong("a list", "write one value".to_owned())),
         (Value::Map(_), One) => problems.push(wrong("a map", "write one value".to_owned())),
-        (Value::Scalar(_) | Value::List(_), Map(keys)) => {
+        (Value::Scalar(_) | Value::Map(_), Many) => {
+            problems.push(wrong("not a list", "write the values as [a, b]".to_owned()));
+        }
+        (Value::List(items), Many) => {
+            for item in items {
+                check(item, One, path, problems);
+            }
+        }
+        (Value::Scalar(_) | Value::List(_), Map(keys)) | (Value::List(_), Short(keys)) => {
             problems.push(wrong("not a map", format!("write keys below it: {}", names(keys))));
         }
-        (Value::Map(entries), Map(keys)) => {
+        (Value::Map(entries), Map(keys) | Short(keys)) => {
             for (key, below) in entries {
                 let path = dotted(path, key);
                 match keys.iter().find(|(known, _)| known == key) {
@@ -290,7 +328,7 @@ fn remedy(said: &str, keys: &[(&'static str, Shape)]) -> String {
 
 /// The dotted path of a key of this very name anywhere in the file.
 fn elsewhere(said: &str, shape: Shape, path: &str) -> Option<String> {
-    let Map(keys) = shape else { return None };
+    let (Map(keys) | Short(keys)) = shape else { return None };
     keys.iter().find_map(|(key, below)| {
         let path = dotted(path, key);
         if *key == said { Some(path) } else { elsewhere(said, *below, &path) }
@@ -328,8 +366,8 @@ mod tests {
     /// Every dotted key that takes a value.
     fn keys(shape: Shape, above: &str) -> Vec<String> {
         match shape {
-            One => vec![above.to_owned()],
-            Map(below) => {
+            One | Many => vec![above.to_owned()],
+            Map(below) | Short(below) => {
                 below.iter().flat_map(|(key, shape)| keys(*shape, &dotted(above, key))).collect()
             }
         }
@@ -341,7 +379,7 @@ mod tests {
         let bold =
             manual.lines().filter(|line| line.starts_with(".B ") || line.starts_with(".BR "));
         let words = bold.flat_map(|line| line.split([' ', '"', ','])).map(|w| w.replace('\\', ""));
-        let sections = ["root.", "cluster.", "decryption.", "render.", "limits."];
+        let sections = ["root.", "cluster.", "decryption.", "render.", "limits.", "edge."];
         let mut named: Vec<String> = words
             .filter(|word| sections.iter().any(|section| word.starts_with(section)))
             .chain(
@@ -373,7 +411,7 @@ mod tests {
                 "c.yaml:3: root.branch: unknown key, it belongs at root.ref.branch",
                 "c.yaml:5: root.credentials.password: unknown key, did you mean passwordFile?",
                 "c.yaml:6: workerz: unknown key, known here: root, kubeconfig, registries, \
-                 cluster, decryption, stateDirectory, runtimeDirectory, render, limits",
+                 cluster, decryption, stateDirectory, runtimeDirectory, render, limits, edge",
                 "c.yaml:7: limits.api_requests: unknown key, did you mean apiRequests?",
             ]
         );

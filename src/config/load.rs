@@ -267,7 +267,7 @@ mod tests {
             shown(load_with(&main, &Handed::default(), None), dir.path()),
             "config.d/b.yml: cannot be read: only *.yaml is read, rename it to end in .yaml\n\
              config.yaml:3: foo: unknown key, known here: root, kubeconfig, registries, \
-             cluster, decryption, stateDirectory, runtimeDirectory, render, limits\n\
+             cluster, decryption, stateDirectory, runtimeDirectory, render, limits, edge\n\
              config.d/c.yaml:1: not YAML: unclosed bracket '[', correct the line or the one above it\n\
              config.yaml:2: root.url: no scheme, write https://… or ssh://…\n\
              config.yaml:1: root.path: missing, write path: clusters/my-cluster\n\

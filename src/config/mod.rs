@@ -8,8 +8,8 @@
 //! installed unit can say `name the repository as root.url, root.ref and root.path` instead of failing.
 //!
 //! In order: `load` finds and reads the files, `fragment` makes a tree in which every value knows
-//! its line and refuses unknown keys, `settings` (for the root section `root`) turns the
-//! merged tree into types.
+//! its line and refuses unknown keys, `settings` (with `root` and `edge` for the sections of these
+//! names) turns the merged tree into types.
 //!
 //! Three defaults come from systemd: `$STATE_DIRECTORY`, `$RUNTIME_DIRECTORY`, and for each secret
 //! file that the configuration does not name, the credential of that purpose in
@@ -21,12 +21,17 @@
 //! This folder builds nothing and reads no secret: credential and key files are named here and
 //! opened by whoever needs them. A secret itself has no key in the file.
 
+mod edge;
 mod fragment;
 mod load;
 mod problem;
 mod root;
 mod settings;
 
+pub use edge::{
+    ConnectorBy, ConnectorSettings, Discover, EdgeSettings, IngressBy, IngressSettings, Scheme,
+    ServiceRef,
+};
 pub use load::{Proposal, credentials_directory, load, propose};
 pub use problem::{Place, Problem, Problems};
 pub use settings::{

@@ -4,6 +4,7 @@
 //! collected; a value that is wrong is replaced by its default so that reading can go on, and the
 //! whole is thrown away when there was any problem.
 
+use super::edge::EdgeSettings;
 use super::fragment::{Node, Value};
 use super::problem::{Place, Problem};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub const CREDENTIALS: [(&str, &str); 8] = [
     ("git-identity", "root.credentials.identityFile"),
     ("git-known-hosts", "root.credentials.knownHostsFile"),
     ("git-ca", "root.credentials.caFile"),
+    ("cloudflare-token", "edge.cloudflare.tokenFile"),
 ];
 
 /// The whole configuration of one host.
@@ -43,6 +45,11 @@ pub struct Config {
     pub work: WorkSettings,
     /// How much of the past is kept.
     pub history: HistorySettings,
+    /// How the box is reached from outside; nothing is done about it when absent.
+    pub edge: Option<EdgeSettings>,
+    /// Holds the token of the edge's provider. It is named though there is no `edge`, because
+    /// what was made before is withdrawn with it.
+    pub edge_token_file: Option<PathBuf>,
     /// The files that were read, in the order of merging.
     pub files: Vec<PathBuf>,
 }
@@ -242,6 +249,8 @@ pub(super) fn settings(tree: &Node, main: &str, handed: &Handed) -> (Option<Conf
     });
     let decryption = DecryptionSettings { age_key_file, mac: policy, recovery };
     let registries = reader.secret_file("registries");
+    let edge = reader.edge();
+    let edge_token_file = reader.secret_file("edge.cloudflare.tokenFile");
     let config = root.map(|root| Config {
         root,
         cluster,
@@ -251,6 +260,8 @@ pub(super) fn settings(tree: &Node, main: &str, handed: &Handed) -> (Option<Conf
         render,
         work,
         history,
+        edge,
+        edge_token_file,
         files: Vec::new(),
     });
     (config, reader.problems)
@@ -292,7 +303,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A value or its default; what `parse` refuses is a problem that says what is taken.
-    fn one<T>(
+    pub(super) fn one<T>(
         &mut self,
         path: &str,
         default: T,
@@ -306,7 +317,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn number(&mut self, path: &str, default: u32, least: u32, most: u32) -> u32 {
+    pub(super) fn number(&mut self, path: &str, default: u32, least: u32, most: u32) -> u32 {
         self.one(path, default, &format!("a number from {least} to {most}"), |said| {
             said.parse().ok().filter(|number| (least..=most).contains(number))
         })

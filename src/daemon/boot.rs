@@ -3,6 +3,7 @@
 //! Everything that can be wrong with the host is found here, before READY.
 
 use super::connect::Target;
+use super::edge::Edge;
 use super::host::HostState;
 use super::owner::Machine;
 use crate::api::DaemonView;
@@ -11,10 +12,10 @@ use crate::config::{Config, MacPolicy, RootCredentials, RootRef};
 use crate::flux::{GitReference, Root, root};
 use crate::history::{History, HistoryError, host_key};
 use crate::logging::Message;
-use crate::pipeline::{HostSecrets, Pipeline, Settings};
+use crate::pipeline::{EdgeParts, HostSecrets, Pipeline, Settings};
 use crate::registry::Mirrors;
 use crate::render::{self, RenderError, Renderer};
-use crate::secrets::{Keyring, SecretsError, credential};
+use crate::secrets::{Keyring, Plaintext, SecretsError, credential};
 use crate::source::{Credential, SourceError};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -98,6 +99,7 @@ pub struct Parts {
     pub(super) state: HostState,
     pub(super) about: DaemonView,
     pub(super) verify: Duration,
+    pub(super) edge: Edge,
 }
 
 /// Opens everything. Must be called inside the runtime.
@@ -152,24 +154,33 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
         workers: config.work.workers,
         root_url: config.root.url.clone(),
     };
+    let machine = Machine::here(&digest_key, &config.root.url);
+    let edge = EdgeParts {
+        settings: config.edge.clone(),
+        token: edge_token(config)?,
+        suffix: machine.suffix().to_owned(),
+    };
     let (agreed, agreement) = watch::channel(None);
     let target = Target {
         kubeconfig: config.cluster.kubeconfig.clone(),
         limits: Limits { requests: config.work.api_requests, ..Limits::default() },
         known,
         shared: config.cluster.shared,
-        machine: Machine::here(&digest_key, &config.root.url),
+        machine,
         agreed: agreement,
     };
-    let pipeline = Arc::new(Pipeline::new(settings, renderer, history, host)?);
+    let pipeline = Pipeline::new(settings, renderer, history, host)?.with_edge(edge);
+    let pipeline = Arc::new(pipeline);
+    let left = pipeline.edge_left()?;
     Ok(Parts {
         root: entry(config),
         state: HostState::load(pipeline.history())?,
-        pipeline,
         listener,
         target,
         agreed,
         verify: config.cluster.verify,
+        edge: Edge::new(pipeline.edge_wanted(), left, pipeline.edge_interval()),
+        pipeline,
         about: DaemonView {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -205,7 +216,19 @@ pub(super) fn secret_files(config: &Config) -> impl Iterator<Item = &Path> {
     ];
     let age = config.decryption.age_key_file.as_deref();
     let registries = config.registries.as_deref();
-    git.into_iter().filter_map(|path| path.as_deref()).chain(age).chain(registries)
+    let edge = config.edge_token_file.as_deref();
+    let git = git.into_iter().filter_map(|path| path.as_deref());
+    git.chain(age).chain(registries).chain(edge)
+}
+
+/// The token of the edge's provider. It is read though no edge is configured: what an earlier
+/// configuration has made is withdrawn with it.
+pub fn edge_token(config: &Config) -> Result<Option<Plaintext>, DaemonError> {
+    let found = credential("cloudflare-token", config.edge_token_file.as_deref())?;
+    Ok(found.map(|found| {
+        found.warning.iter().for_each(|warning| tracing::warn!("{warning}"));
+        found.content
+    }))
 }
 
 /// Reads what the host holds, from systemd's credentials or the configured files.

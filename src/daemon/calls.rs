@@ -9,7 +9,7 @@ use crate::graph::Event;
 use crate::history::{Suspend, Trigger};
 use crate::logging::Message;
 use crate::pipeline::{Job, Pipeline, Preview};
-use crate::plan::Held;
+use crate::plan::{Held, Owner};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -52,6 +52,14 @@ impl Daemon {
                 once_stored(decided, reply);
             }
             Command::Hear { within, reply } => self.hear(within, reply),
+            Command::Edge { ask, by, reply } => {
+                let answer = self.ask_edge(ask, by);
+                // What is published says that a run is under way before anybody follows it.
+                self.run_edge();
+                self.publish();
+                let _ = reply.send(answer);
+            }
+            Command::EdgePlan { down, reply } => self.plan_edge(down, reply),
             Command::Reload { ask, by, reply } => self.reload(ask, by, reply),
             Command::Confirm { digest, by, reply } => {
                 once_stored(self.confirm(&digest, &by), reply);
@@ -93,6 +101,14 @@ impl Daemon {
 
     fn diff(&mut self, name: Option<&str>, reply: Reply<Vec<Preview>>) {
         let keys: Vec<Key> = match name.map(|name| self.one(name)) {
+            Some(Err(_)) if self.is_edge(name) => {
+                let pipeline = self.pipeline.clone();
+                tokio::spawn(async move {
+                    // A caller that has gone away needs no answer.
+                    let _ = reply.send(Ok(vec![pipeline.edge_plan(false).await]));
+                });
+                return;
+            }
             Some(Ok(key)) => vec![key],
             Some(Err(refused)) => {
                 let _ = reply.send(Err(refused));
@@ -136,6 +152,13 @@ impl Daemon {
             tracing::info!("the end of several children of {key} confirmed by {by}");
             self.handle(Event::Agree(digest.to_owned()));
             return Ok((vec![key], None));
+        }
+        if self.edge.held().any(|(_, held)| held.iter().any(|held| held.digest == digest)) {
+            tracing::info!("deletions {digest} of the edge confirmed by {by}");
+            let stored = self.state.confirm(digest);
+            self.pipeline.confirm(self.state.confirmed());
+            self.edge.again();
+            return Ok((vec![Owner::edge().key()], Some(stored)));
         }
         let names = |held: &[Held]| held.iter().any(|held| held.digest == digest);
         let items = self.graph.items().filter(|(_, item)| names(&item.held));

@@ -77,6 +77,9 @@ impl Daemon {
                     follow(&connection.observer);
                 }
                 self.pipeline.connect(Some(connection));
+                // Before the root, and without anybody waiting for it.
+                self.edge.begin();
+                self.run_edge();
                 self.handle(Event::ClusterBack);
                 if self.connections > 1 {
                     self.verify();
@@ -219,6 +222,7 @@ impl Daemon {
         self.pipeline.verify();
         self.sweep.again();
         self.verify.1 = Instant::now() + self.verify.0;
+        self.edge.verify();
         self.handle(Event::Verify);
     }
 }

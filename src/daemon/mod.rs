@@ -5,7 +5,8 @@
 //! * the loop: ended tasks, questions of runs, links to the API server, watch sightings, calls of
 //!   the socket, the graph's next due time, the watchdog, signals. It never blocks: databases, Git
 //!   and children are on threads and tasks of their own.
-//! * a worker (`workers`): one poll, run, end, look or sweep; a run asks the loop one question.
+//! * a worker (`workers`): one poll, run, end, look or sweep, or one run of the edge; a run asks the
+//!   loop one question.
 //! * the connection (`connect`): tries until the API server answers, then ends.
 //! * the sightings: forwards what the observer's watches see.
 //! * the socket: answers from the published status and hands calls to the loop.
@@ -17,6 +18,7 @@ mod calls;
 mod cluster;
 mod connect;
 mod doubt;
+mod edge;
 mod hear;
 mod host;
 mod image;
@@ -32,7 +34,7 @@ mod vigil;
 mod wait;
 mod workers;
 
-pub use boot::{DaemonError, entry, host_secrets, prepare};
+pub use boot::{DaemonError, edge_token, entry, host_secrets, prepare};
 pub use connect::live_flux;
 pub use reload::restart;
 pub use wait::wait;
@@ -44,7 +46,7 @@ use crate::graph::{Effect, Event, Graph, Item, Phase, Time, Vigil};
 use crate::history::Trigger;
 use crate::logging::Message;
 use crate::observe::{Event as Watched, Notice, Seen};
-use crate::pipeline::{Answer, Ask, Job, Pipeline, Question, Revision, confirmed};
+use crate::pipeline::{Answer, Ask, EdgeTask, Job, Pipeline, Question, Revision, confirmed};
 use crate::plan::Owner;
 use boot::Parts;
 use connect::Link;
@@ -167,6 +169,8 @@ struct Daemon {
     cascades: BTreeSet<String>,
     /// Kustomizations that left Git while deletions of theirs are held.
     parted: BTreeMap<Key, Parted>,
+    /// When the edge is run, and what came of it.
+    edge: edge::Edge,
 }
 
 impl Daemon {
@@ -228,6 +232,7 @@ impl Daemon {
             moved: BTreeSet::new(),
             cascades: BTreeSet::new(),
             parted: BTreeMap::new(),
+            edge: parts.edge,
         })
     }
 
@@ -251,6 +256,7 @@ impl Daemon {
             self.make_room();
             self.sweep();
             self.watch_over();
+            self.run_edge();
             let now = self.now();
             let effects = self.graph.due(now);
             self.carry_out(effects);
@@ -317,7 +323,15 @@ impl Daemon {
             Some(_) => self.verify.1.min(self.asked_room + ROOM),
             None => self.verify.1,
         };
-        let others = [due, resume, look, self.sweep.at(), self.patrol.next(), self.doubt.wake()];
+        let others = [
+            due,
+            resume,
+            look,
+            self.sweep.at(),
+            self.patrol.next(),
+            self.doubt.wake(),
+            self.edge.wake(),
+        ];
         others.into_iter().flatten().fold(latest, Instant::min)
     }
 
@@ -396,6 +410,10 @@ impl Daemon {
     fn done(&mut self, done: Done) {
         self.take_in(done);
         for owner in self.pipeline.heirs() {
+            if owner == Owner::edge() {
+                self.edge.ask(EdgeTask::Keep, Trigger::Prune, Duration::ZERO);
+                continue;
+            }
             let key = owner.key();
             self.handle(Event::Request(key, Trigger::Prune, 0));
         }
@@ -448,6 +466,7 @@ impl Daemon {
             Done::Swept(swept) => self.swept(swept),
             Done::Looked(key, seen) => self.looked(&key, &seen),
             Done::Entered(kustomization, entered) => self.entered(*kustomization, entered),
+            Done::Edge(report) => self.edge_ran(*report),
             Done::Forgotten => {}
             image => self.image_done(image),
         }
@@ -482,6 +501,10 @@ impl Daemon {
             self.handle(Event::Request(key, Trigger::Values, 0));
         }
         for (owner, patience) in self.pipeline.seen(seen) {
+            if owner == Owner::edge() {
+                self.edge.moved(patience);
+                continue;
+            }
             let key = owner.key();
             let running = |item: &Item| matches!(item.phase, Phase::Running { .. });
             if self.graph.item(&key).is_some_and(running) {
@@ -515,10 +538,16 @@ impl Daemon {
         self.parted.retain(|key, _| self.graph.item(key).is_none());
         let beside = Beside {
             children: self.pipeline.render_children(),
-            parted: self.parted.iter().flat_map(|(key, parted)| parted.held(key)).collect(),
+            parted: self
+                .parted
+                .iter()
+                .flat_map(|(key, parted)| parted.held(key))
+                .chain(self.edge.held())
+                .collect(),
             ending: self.workers.ends().cloned().collect(),
             suspended: self.state.suspended(),
             trouble: self.pipeline.history().trouble(),
+            edge: self.edge.view(),
         };
         let line = self.publisher.publish(&self.graph, beside);
         self.hearing.published();

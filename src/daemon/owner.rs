@@ -46,6 +46,11 @@ impl Machine {
         Machine { id: identity(&read("/etc/machine-id"), host_key), host, repository }
     }
 
+    /// What stands for this machine in names at a provider: the first 8 digits of its hash.
+    pub(super) fn suffix(&self) -> &str {
+        self.id.get(..8).unwrap_or(&self.id)
+    }
+
     fn data(&self) -> Value {
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         json!({"machine": self.id, "host": self.host, "since": now, "repository": self.repository})

@@ -8,7 +8,7 @@
 use super::Daemon;
 use crate::flux::{Key, Kustomization};
 use crate::logging::Message;
-use crate::pipeline::{Together, former};
+use crate::pipeline::{Together, edge_kustomization, former};
 use crate::plan::{Entry, Held, Owner, delete_set};
 use crate::render::ObjectId;
 use std::collections::BTreeMap;
@@ -171,6 +171,11 @@ impl Daemon {
         for (owner, entries) in found {
             let key = owner.key();
             let count = entries.len();
+            if owner == Owner::edge() {
+                self.workers.enter(edge_kustomization(), entries, false);
+                self.edge.found();
+                continue;
+            }
             if let Some(kustomization) = self.graph.kustomization(&key) {
                 tracing::warn!(
                     message_id = Message::InventoryRegained.id(),

@@ -11,6 +11,7 @@ use super::Daemon;
 use super::sweep::PAUSE;
 use crate::graph::{Event, Item, Phase, Ready};
 use crate::history::Trigger;
+use crate::pipeline::EdgeTask;
 use crate::plan::Owner;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -82,6 +83,13 @@ impl Daemon {
     }
 
     fn batch(&mut self, owner: Owner, now: Instant) {
+        if owner == Owner::edge() {
+            // Four objects at most.
+            if self.pipeline.compare_some(&owner, BATCH) > 0 {
+                self.edge.ask(EdgeTask::Heal, Trigger::Verify, Duration::ZERO);
+            }
+            return;
+        }
         let key = owner.key();
         let ready = |item: &&Item| item.active() && item.condition.status == Ready::True;
         // What is not ready is compared by each of its retries.

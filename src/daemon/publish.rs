@@ -4,7 +4,7 @@ use crate::api::{ClusterView, DaemonView, Document, HeldView, SuspendView};
 use crate::flux::Key;
 use crate::graph::{Graph, Item, Phase, Ready, UnsupportedView};
 use crate::logging::Message;
-use crate::pipeline::{Connection, Failure, FluxHealth};
+use crate::pipeline::{Connection, EdgeView, Failure, FluxHealth};
 use crate::plan::Held;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub struct Beside {
     pub suspended: Vec<SuspendView>,
     /// What is wrong with the place of the record.
     pub trouble: Option<&'static str>,
+    /// The edge, if there is one.
+    pub edge: Option<EdgeView>,
 }
 
 /// Deletions that wait, of items in the graph and of those that left it. What several wait for
@@ -165,6 +167,9 @@ impl Publisher {
         if let Some(trouble) = beside.trouble {
             line = format!("{line}; {trouble}");
         }
+        if let Some(edge) = &beside.edge {
+            line = format!("{line}; {}", edge.line());
+        }
         let held = held(graph, &beside.parted);
         let deletions: usize = held.iter().map(|held| held.objects.len()).sum();
         if deletions > 0 {
@@ -177,12 +182,15 @@ impl Publisher {
             version: before.version,
             serial: before.serial,
             daemon: DaemonView { render_children: beside.children, ..before.daemon.clone() },
-            ready: summary.fine() && self.cluster.connected,
+            ready: summary.fine()
+                && self.cluster.connected
+                && beside.edge.as_ref().is_none_or(|edge| edge.ready),
             cluster: self.cluster.clone(),
             line: line.clone(),
             held,
             ending: ending.collect(),
             suspended: beside.suspended,
+            edge: beside.edge,
             summary,
         };
         let unknown =

@@ -9,7 +9,7 @@ use super::parted::Parted;
 use crate::flux::{Key, Kind, Kustomization};
 use crate::graph::{Effect, Event};
 use crate::history::Trigger;
-use crate::pipeline::{Departed, Failure, Pipeline, Standing, Survey, Verdict};
+use crate::pipeline::{Departed, EdgeTask, Failure, Pipeline, Standing, Survey, Verdict};
 use crate::plan::Owner;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,6 +85,8 @@ impl Daemon {
         let declared = in_force.filter(|key| key.kind == Kind::Kustomization).map(Owner::at);
         let waiting = self.parted.iter().filter(|(_, parted)| parted.ends()).map(|(key, _)| key);
         self.silent = self.graph.silent().cloned().collect();
+        // It is no Kustomization: nobody looks for its declaration in Git.
+        let declared = declared.chain([Owner::edge()]);
         self.workers.sweep(Standing {
             declared: declared.collect(),
             silent: self.silent.iter().map(Owner::at).collect(),
@@ -155,6 +157,8 @@ impl Daemon {
         if let Err(failure) = entered {
             tracing::warn!("{key}: {failure}");
             self.sweep_later();
+        } else if Owner::at(&key) == Owner::edge() {
+            self.edge.ask(EdgeTask::Keep, Trigger::Prune, Duration::ZERO);
         } else if self.graph.item(&key).is_some() {
             self.handle(Event::Request(key, Trigger::Prune, 0));
         } else {

@@ -13,6 +13,10 @@ impl Daemon {
     pub(super) fn touched(&mut self, id: &ObjectId) {
         let now = self.now();
         for owner in self.pipeline.depends(id) {
+            if owner == Owner::edge() {
+                self.edge.touched();
+                continue;
+            }
             let key = owner.key();
             if self.graph.item(&key).is_some_and(Item::active) {
                 self.vigil.touch(&key, id, now);

@@ -5,8 +5,8 @@ use crate::flux::{GitRepository, ImagePolicy, ImageRepository, Key, Kind, Kustom
 use crate::history::Trigger;
 use crate::observe::Status;
 use crate::pipeline::{
-    Ask, Automated, Automation, Chosen, Ended, Failure, Job, Outcome, Pipeline, Report, Retry,
-    Revision, Scanned, Standing, Step,
+    Ask, Automated, Automation, Chosen, EdgeReport, EdgeTask, Ended, Failure, Job, Outcome,
+    Pipeline, Report, Retry, Revision, Scanned, Standing, Step,
 };
 use crate::plan::{Entry, Owner};
 use crate::render::ObjectId;
@@ -39,6 +39,8 @@ pub enum Done {
     Chose(Key, Box<Chosen>),
     /// An automation has replaced values.
     Automated(Key, Result<Automated, Failure>),
+    /// The edge was run.
+    Edge(Box<EdgeReport>),
 }
 
 /// What a task is for, so that a panic can be put down to an item.
@@ -50,6 +52,7 @@ enum Purpose {
     Sweep,
     Look(Key),
     Image(Key),
+    Edge,
     Other,
 }
 
@@ -213,6 +216,14 @@ impl Workers {
         });
     }
 
+    /// Runs the edge.
+    pub fn edge(&mut self, task: EdgeTask, trigger: Trigger) {
+        let (pipeline, ask) = (self.pipeline.clone(), self.ask.clone());
+        self.spawn(Purpose::Edge, async move {
+            Done::Edge(Box::new(pipeline.edge(task, trigger, &ask).await))
+        });
+    }
+
     /// Stops a run's wait for health.
     pub fn cancel(&mut self, key: &Key) {
         if let Some(cancel) = self.cancels.get(key) {
@@ -252,6 +263,7 @@ impl Workers {
             | Purpose::Sweep
             | Purpose::Look(_)
             | Purpose::Image(_)
+            | Purpose::Edge
             | Purpose::Other => {}
         }
         done.unwrap_or_else(|| panicked(purpose))
@@ -290,6 +302,7 @@ fn panicked(purpose: Purpose) -> Done {
             Kind::ImagePolicy => Done::Chose(key, Box::new(Chosen::failed(failure(Step::Choose)))),
             _ => Done::Automated(key, Err(failure(Step::Push))),
         },
+        Purpose::Edge => Done::Edge(Box::new(EdgeReport::failed(failure(Step::Apply)))),
         Purpose::Other => Done::Forgotten,
     }
 }

@@ -385,7 +385,7 @@ impl<'a> Run<'a> {
         self.keyed(&manifest.body().to_string())
     }
 
-    fn keyed(&self, text: &str) -> String {
+    pub(super) fn keyed(&self, text: &str) -> String {
         // Invariant: HMAC takes keys of any length.
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.pipeline.settings.digest_key)
             .expect("any key length");
@@ -413,7 +413,7 @@ impl<'a> Run<'a> {
     }
 
     /// What was refused ends the run as failed, after everything else was applied.
-    fn refused(&self, wanted: &Wanted, written: &Written) -> Result<(), Failure> {
+    pub(super) fn refused(&self, wanted: &Wanted, written: &Written) -> Result<(), Failure> {
         if let Some(problem) = wanted.orders.problems.first() {
             let mut failure = Failure::new(Step::Plan, "BuildFailed", problem.message.clone())
                 .object(&problem.object)
@@ -465,7 +465,7 @@ impl<'a> Run<'a> {
         self.warnings.push(text);
     }
 
-    fn remember_ready(&self, wanted: &Wanted) {
+    pub(super) fn remember_ready(&self, wanted: &Wanted) {
         let mut memory = lock(&self.pipeline.memory);
         let memory = memory.entry(self.owner.clone()).or_default();
         memory.input.clone_from(&wanted.input);

@@ -9,13 +9,15 @@
 //! [`Pipeline::values_seen`] judge what a watch saw, [`Pipeline::look`] asks after health,
 //! [`Pipeline::scan`], [`Pipeline::choose`] and [`Pipeline::automate`] bring a new tag of an image
 //! into Git; [`Pipeline::departed`] and [`Pipeline::survey`] find what left Git unseen or stands in no
-//! inventory, and [`Pipeline::finalize`] ends what left.
+//! inventory, and [`Pipeline::finalize`] ends what left. [`Pipeline::edge`] keeps the way to the box
+//! from outside.
 //!
 //! No step calls the next; what one learns for another is carried across here. Deciding is done by
 //! the pure files of `plan`, waiting and retrying by `graph`.
 
 mod connection;
 mod departed;
+mod edge;
 mod family;
 mod finalize;
 mod health;
@@ -39,6 +41,7 @@ mod write;
 
 pub use connection::Connection;
 pub use departed::{Departed, Together, Verdict};
+pub use edge::{EdgeHost, EdgeParts, EdgeReport, EdgeTask, EdgeView, edge_kustomization};
 pub use family::Standing;
 pub use image::{
     Automated, Automation, Candidate, Chosen, ImageAsk, ImageView, Pushed, RunningView, Scanned,
@@ -246,6 +249,7 @@ pub struct Pipeline {
     registry: Registry,
     /// Tags, choices and what is known of files, from one image step to the next.
     images: Mutex<image::Images>,
+    edge: edge::Edge,
     stopping: watch::Sender<bool>,
     since: std::time::Instant,
 }
@@ -285,6 +289,7 @@ impl Pipeline {
             policies: Mutex::default(),
             registry,
             images,
+            edge: edge::Edge::default(),
             stopping: watch::channel(false).0,
             since: std::time::Instant::now(),
         })

@@ -115,8 +115,9 @@ impl Pipeline {
     pub async fn departed(&self, standing: Standing) -> Result<Departed, Failure> {
         self.database(move |history| {
             let owners = history.owners()?;
-            let known: BTreeSet<Owner> =
-                owners.iter().filter_map(|owner| Owner::parse(owner)).collect();
+            let known = owners.iter().filter_map(|owner| Owner::parse(owner));
+            // It never was in Git.
+            let known: BTreeSet<Owner> = known.filter(|owner| *owner != Owner::edge()).collect();
             let family = Family::new(&history.parents()?);
             let mut gone = Vec::new();
             for owner in &known {

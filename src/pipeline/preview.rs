@@ -4,9 +4,9 @@ use super::kustomization::Run;
 use super::note::foreseen;
 use super::orders::Sorted;
 use super::write::{explain, outage};
-use super::{Failure, Job, Pipeline, lock};
-use crate::plan::{Action, Claim, Coming, Guard, Judged, desired, label, stages, stale};
-use crate::render::ObjectId;
+use super::{Connection, Failure, Job, Pipeline, lock};
+use crate::plan::{Action, Claim, Coming, Guard, Judged, Owner, desired, label, stages, stale};
+use crate::render::{Manifest, ObjectId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -61,7 +61,18 @@ impl Run<'_> {
     async fn preview(&mut self, preview: &mut Preview) -> Result<(), Failure> {
         let connection = self.connected()?;
         let request = self.request(false).await?;
-        let (Sorted { plain: mut manifests, kept, .. }, _) = self.build(&request).await?;
+        let (Sorted { plain, kept, .. }, _) = self.build(&request).await?;
+        self.preview_objects(preview, &connection, plain, &kept).await
+    }
+
+    /// The same for objects that are there already.
+    pub(super) async fn preview_objects(
+        &mut self,
+        preview: &mut Preview,
+        connection: &Connection,
+        mut manifests: Vec<Manifest>,
+        kept: &BTreeSet<String>,
+    ) -> Result<(), Failure> {
         if let Err(error) = connection.applier.normalise(&mut manifests).await {
             return Err(self.unsorted(&manifests, &error));
         }
@@ -121,7 +132,7 @@ impl Run<'_> {
                 });
             }
         }
-        self.preview_deletions(preview, &rendered, &kept).await
+        self.preview_deletions(preview, &rendered, kept).await
     }
 
     async fn preview_deletions(
@@ -147,7 +158,8 @@ impl Run<'_> {
         let guard = Guard {
             before: inventory.len(),
             rendered: rendered.len(),
-            removed: false,
+            // What leaves the edge left the configuration: no accident of a render.
+            removed: self.owner == Owner::edge(),
             confirmed: self.confirmed().await?,
             occupied,
         };

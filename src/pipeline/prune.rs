@@ -185,6 +185,7 @@ impl Run<'_> {
             let object = self.redactor.mask(&id.to_string());
             if outcome == Pruned::Deleted {
                 let key = self.job.kustomization.key().to_string();
+                let left = if self.owner == Owner::edge() { "the configuration" } else { "Git" };
                 tracing::info!(
                     message_id = Message::Pruned.id(),
                     gitopsd_kustomization = key,
@@ -193,7 +194,7 @@ impl Run<'_> {
                     gitopsd_object = object,
                     gitopsd_run = self.run_id(),
                     gitopsd_action = Verb::Deleted.as_str(),
-                    "{key}: {object} deleted, it left Git"
+                    "{key}: {object} deleted, it left {left}"
                 );
             }
             let change = Change {

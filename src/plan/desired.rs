@@ -45,6 +45,11 @@ impl Owner {
         Some(Owner { namespace: namespace.to_owned(), name: name.to_owned() })
     }
 
+    /// The edge, which no Kustomization can be called: neither namespaces nor names have capitals.
+    pub fn edge() -> Self {
+        Owner { namespace: "Host".to_owned(), name: "edge".to_owned() }
+    }
+
     /// Its key.
     pub fn key(&self) -> Key {
         Key::new(Kind::Kustomization, &self.namespace, &self.name)

@@ -9,6 +9,7 @@
 
 #[path = "../it/bed/mod.rs"]
 mod bed;
+mod edge;
 mod page;
 #[path = "../bench/proc.rs"]
 #[allow(dead_code, reason = "the bench asks more of it")]
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         story.guard(&mut page);
         story.images(&mut page);
         story.rest(&mut page);
+        edge::outside(&mut story.world, &mut page);
         drop(story);
         page.end()
     });

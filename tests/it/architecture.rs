@@ -12,7 +12,7 @@ use tree::{Reached, Tree};
 
 /// The pure files of each module. What lies in the folder of a pure file is pure as well.
 const PURE: &[(&str, &str)] = &[
-    ("config", "fragment problem root settings"),
+    ("config", "edge fragment problem root settings"),
     ("logging", "message"),
     ("flux", "cel classify duration image kustomization pattern root semver source"),
     ("secrets", "age error plaintext sops store"),
@@ -21,11 +21,15 @@ const PURE: &[(&str, &str)] = &[
     ("source", "credential error ignore report select target"),
     ("render", "document error finish kustomization manifest open reach redact remote substitute"),
     ("plan", "claims coming contest decide desired diff gate guard inventory order trim writer"),
+    ("edge", "connector deed error ingress records routes state tunnel wire"),
     ("image", "marker message policy"),
     ("apply", "managers refusal"),
     ("observe", "cause kstatus"),
     ("history", "word"),
-    ("pipeline", "departed family image/edit image/hold image/running memory orders outcome"),
+    (
+        "pipeline",
+        "departed edge/view family image/edit image/hold image/running memory orders outcome",
+    ),
     ("graph", "depends image item orders schedule summary vigil"),
     ("api", "document"),
     (

@@ -9,6 +9,7 @@ mod cli; // the program as a person calls it: help, exit codes, build, check
 mod cluster; // the client of the API server
 mod contested; // another writer in a loop, a mutating webhook
 mod drift; // what others do to our objects
+mod edge; // the way from outside: tunnel, routes, names, connectors
 mod older; // a record or a cluster that is older than the other
 mod entry; // the entry under a name of its own
 mod faults; // every kind of request to the API server, answered with every kind of fault

@@ -1,14 +1,14 @@
 //! This host: everything that the daemon will need, in the order in which it will need it.
 
 use super::finding::{Finding, Level};
-use super::sealed;
+use super::{edge, sealed};
 use crate::api::{ApiError, Client};
 use crate::cli::build::{Given, private};
 use crate::cli::init::open_all;
 use crate::cli::{Context, terminal};
 use crate::cluster::{Cluster, ClusterError, Limits};
 use crate::config::{self, Config};
-use crate::daemon::{entry, host_secrets};
+use crate::daemon::{edge_token, entry, host_secrets};
 use crate::flux::{GitReference, root};
 use crate::pipeline::HostSecrets;
 use crate::registry::Mirrors;
@@ -28,7 +28,7 @@ pub type Tell<'a> = &'a dyn Fn(&Finding) -> std::io::Result<()>;
 /// Checks the host; true when the configuration itself is wrong.
 pub fn check(
     context: &Context,
-    given: &Given,
+    (given, online): (&Given, bool),
     tell: Tell<'_>,
 ) -> anyhow::Result<(Vec<Finding>, bool)> {
     let mut findings = Vec::new();
@@ -60,6 +60,7 @@ pub fn check(
         add(Finding::fail("host credentials", format!("{error:#}"), fix))?;
     }
     let secrets = host_secrets(&config);
+    let token = edge_token(&config);
     // At once: a Ctrl-C later must not leave them behind.
     drop(opened);
     add(match &secrets {
@@ -82,6 +83,9 @@ pub fn check(
     } else {
         let found = "not asked: the host credentials cannot be read";
         add(Finding::warn("root repository", found, None))?;
+    }
+    for finding in runtime.block_on(edge::check(&config, token, online)) {
+        add(finding)?;
     }
     add(runtime.block_on(running(&context.client())))?;
     runtime.shutdown_background();

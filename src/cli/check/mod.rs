@@ -8,6 +8,7 @@
 //! Nothing is changed on the host, in the cluster or in Git: the repository is fetched into a
 //! temporary directory, and the renderer is tried on an object of its own.
 
+mod edge;
 mod finding;
 mod host;
 mod sealed;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "EXAMPLES
   sudo gitopsd check                           this host
+  sudo gitopsd check --online                  and whether Cloudflare's token may do all it should
   gitopsd check .                              the flux-config repository here
   gitopsd check . --entry clusters/prod --identity age.key
   gitopsd check ../blaster --entry k8s/dev     any directory of manifests
@@ -40,6 +42,9 @@ pub struct Args {
     /// directory below clusters/]
     #[arg(long, value_name = "PATH", requires = "path")]
     entry: Option<String>,
+    /// Ask the provider of the edge too: whether the token is one, and which permission is missing
+    #[arg(long, conflicts_with = "path")]
+    online: bool,
     #[command(flatten)]
     given: Given,
 }
@@ -53,7 +58,7 @@ pub fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
     };
     let (findings, bad_config) = match &args.path {
         Some(path) => (tree::check(path, args.entry.as_deref(), &args.given, &told)?, false),
-        None => host::check(context, &args.given, &told)?,
+        None => host::check(context, (&args.given, args.online), &told)?,
     };
     if terminal.is_json() {
         terminal.json(&findings)?;

@@ -56,6 +56,7 @@ pub async fn open_all(config: &mut Config, private: &Path) -> anyhow::Result<()>
         &mut files.identity_file,
         &mut files.known_hosts_file,
         &mut files.ca_file,
+        &mut config.edge_token_file,
     ] {
         let Some(sealed) = path.as_ref().filter(|path| path.extension() == Some("cred".as_ref()))
         else {

@@ -33,6 +33,7 @@ pub fn text(document: &Document, terminal: &Terminal) -> String {
         ("cannot be read", Style::Bad, problems(document)),
         ("deletions held", Style::Warn, held(document)),
         ("warnings", Style::Warn, warnings(document)),
+        ("edge", Style::Warn, edge(document)),
         ("suspended on this host", Style::Warn, suspends(document, now_ms())),
         ("not supported yet, and left out", Style::Warn, unsupported(document)),
     ] {
@@ -119,6 +120,20 @@ fn warnings(document: &Document) -> Vec<String> {
         item.warnings.iter().map(move |warning| format!("{}: {warning}", key(item)))
     });
     told.collect()
+}
+
+/// What wants attention of the edge; its line stands at the top.
+fn edge(document: &Document) -> Vec<String> {
+    let Some(edge) = &document.edge else { return Vec::new() };
+    let mut lines = Vec::new();
+    if !edge.ready {
+        let hint = edge.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        lines.push(format!("{}{hint}", edge.message));
+    }
+    let hosts = edge.hosts.iter().filter(|host| !host.problem.is_empty());
+    lines.extend(hosts.map(|host| format!("{}: {}", host.host, host.problem)));
+    lines.extend(edge.warnings.iter().cloned());
+    lines
 }
 
 fn suspends(document: &Document, now: i64) -> Vec<String> {

@@ -51,6 +51,8 @@ fn two_keys_are_enough_and_the_rest_has_defaults() {
         },
         work: WorkSettings { workers: 4, api_requests: 16 },
         history: HistorySettings { days: 90, runs: 10_000 },
+        edge: None,
+        edge_token_file: None,
         files: Vec::new(),
     };
     assert_eq!(read(&root("")), Ok(expected));
@@ -108,6 +110,8 @@ limits: {workers: 1, apiRequests: 2, historyDays: 3, historyRuns: 40}
         },
         work: WorkSettings { workers: 1, api_requests: 2 },
         history: HistorySettings { days: 3, runs: 40 },
+        edge: None,
+        edge_token_file: None,
         files: Vec::new(),
     };
     assert_eq!(read(text), Ok(expected));

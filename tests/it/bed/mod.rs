@@ -7,8 +7,8 @@
 //! OpenSSH. [`RegistryServer`] is a container registry that tags are pushed to, [`StandIn`] a
 //! server that answers as it is told, for faults. [`Repo`] is a work tree that pushes to one of them, by hand or from
 //! `tests/examples/`. [`effects`] runs a program up to one of its effects, [`proxy`] answers requests
-//! to the API server with faults. [`tools`] finds the
-//! programs.
+//! to the API server with faults, [`cloudflare`] stands in for the provider of tunnels and names.
+//! [`tools`] finds the programs.
 //!
 //! Everything listens on loopback at a free port, lives in temporary directories, and dies with the
 //! test process even when that is killed: testcluster watches its stdin, other children have a
@@ -24,6 +24,7 @@
 mod ca;
 mod cgi;
 mod children;
+pub mod cloudflare;
 mod cluster;
 pub mod effects;
 mod git;

@@ -1,0 +1,324 @@
+//! Pure: what a tunnel's configuration must be, given the one that is there.
+//!
+//! Rules are tried in their order. First stand others' rules for a path of one of our hosts, then
+//! ours, then all other rules of others in their order, and a rule for everything else at the end:
+//! theirs if they have one, else 404. What stands beside the rules is kept.
+//!
+//! A rule is ours when it has no path and its host is one that we have written, or, in a tunnel that
+//! is ours, one that is wanted. In a tunnel that was adopted, others' rules stay; in one that is ours
+//! there should be none, and any is named and nothing is written until somebody has decided: they are
+//! never dropped silently.
+
+use super::deed::Deed;
+use super::wire::Configuration;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What answers when no rule fits.
+const NOBODY: &str = "http_status:404";
+
+/// One public host and where its requests go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The host.
+    pub host: String,
+    /// URL of the ingress controller's Service.
+    pub service: String,
+    /// How it is spoken to.
+    pub origin: Value,
+}
+
+/// What is to be written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Routes {
+    /// The whole configuration; `None` when it is as it should be.
+    pub body: Option<Value>,
+    /// What changes.
+    pub deeds: Vec<Deed>,
+}
+
+/// Plans. `ours` are the hosts that we have written before.
+///
+/// # Errors
+/// Rules of others that stand in the way, a sentence each.
+pub fn route(
+    found: &Configuration,
+    wanted: &[Route],
+    ours: &BTreeSet<String>,
+    adopted: bool,
+) -> Result<Routes, Vec<String>> {
+    let rules = rules(found);
+    let by_host: BTreeMap<&str, &Route> = wanted.iter().map(|r| (r.host.as_str(), r)).collect();
+    let (mut own, mut paths, mut others, mut rest) = (BTreeMap::new(), vec![], vec![], None);
+    let mut refused = Vec::new();
+    for rule in rules {
+        let host = text(rule, "hostname");
+        if host.is_empty() && text(rule, "path").is_empty() {
+            rest = Some(rule);
+        } else if mine(rule, ours, &by_host, adopted) {
+            own.insert(host, rule);
+        } else if !adopted {
+            refused.push(format!("a rule for {} that gitopsd has not written", describe(rule)));
+        } else if by_host.contains_key(host) && text(rule, "path").is_empty() {
+            refused.push(format!("a rule of somebody else's for {}", describe(rule)));
+        } else if by_host.contains_key(host) {
+            paths.push(rule);
+        } else {
+            others.push(rule);
+        }
+    }
+    if let Some(rule) = rest
+        && !adopted
+        && text(rule, "service") != NOBODY
+    {
+        refused.push(format!("a rule for everything to {}", text(rule, "service")));
+    }
+    if !refused.is_empty() {
+        return Err(refused);
+    }
+    let written = by_host.values().map(|route| rule_of(route));
+    let rest = rest.cloned().unwrap_or_else(|| json!({"service": NOBODY}));
+    let after: Vec<Value> = paths
+        .into_iter()
+        .cloned()
+        .chain(written)
+        .chain(others.into_iter().cloned())
+        .chain([rest])
+        .collect();
+    if same(found, &after) {
+        return Ok(Routes::default());
+    }
+    Ok(Routes { deeds: deeds(&own, &by_host), body: Some(with(found, after)) })
+}
+
+/// Plans the removal of all of ours.
+///
+/// # Errors
+/// Rules in our own tunnel that we have not written, a sentence each: it goes only without them.
+pub fn withdraw_routes(
+    found: &Configuration,
+    ours: &BTreeSet<String>,
+    adopted: bool,
+) -> Result<Routes, Vec<String>> {
+    let mine =
+        |rule: &&Value| text(rule, "path").is_empty() && ours.contains(text(rule, "hostname"));
+    let (gone, mut after): (Vec<&Value>, Vec<&Value>) = rules(found).partition(mine);
+    let last = |rule: &Value| text(rule, "hostname").is_empty() && text(rule, "path").is_empty();
+    let strange = |rule: &&&Value| !last(rule) || text(rule, "service") != NOBODY;
+    let others = after.iter().filter(strange).filter(|_| !adopted);
+    let others: Vec<String> = others
+        .map(|rule| format!("a rule for {} that gitopsd has not written", describe(rule)))
+        .collect();
+    if !others.is_empty() {
+        return Err(others);
+    }
+    if gone.is_empty() {
+        return Ok(Routes::default());
+    }
+    let nobody = json!({"service": NOBODY});
+    if !after.last().is_some_and(|rule| last(rule)) {
+        after.push(&nobody);
+    }
+    let deed =
+        |rule: &Value| Deed::new("delete", "Route", text(rule, "hostname"), text(rule, "service"));
+    let deeds = gone.into_iter().map(deed).collect();
+    Ok(Routes { deeds, body: Some(with(found, after.into_iter().cloned().collect())) })
+}
+
+fn rules(found: &Configuration) -> impl Iterator<Item = &Value> {
+    let rules = found.config.as_ref().and_then(|config| config.get("ingress"));
+    rules.and_then(Value::as_array).into_iter().flatten()
+}
+
+fn mine(
+    rule: &Value,
+    ours: &BTreeSet<String>,
+    wanted: &BTreeMap<&str, &Route>,
+    adopted: bool,
+) -> bool {
+    let host = text(rule, "hostname");
+    if !text(rule, "path").is_empty() || host.is_empty() {
+        return false;
+    }
+    let exact = wanted.get(host).is_some_and(|route| text(rule, "service") == route.service);
+    ours.contains(host) || exact || (!adopted && wanted.contains_key(host))
+}
+
+fn text<'a>(rule: &'a Value, key: &str) -> &'a str {
+    rule.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn describe(rule: &Value) -> String {
+    let host = Some(text(rule, "hostname")).filter(|host| !host.is_empty()).unwrap_or("*");
+    format!("{host}{} to {}", text(rule, "path"), text(rule, "service"))
+}
+
+fn rule_of(route: &Route) -> Value {
+    let mut rule = json!({"hostname": route.host, "service": route.service});
+    if route.origin.as_object().is_some_and(|origin| !origin.is_empty()) {
+        rule["originRequest"] = route.origin.clone();
+    }
+    rule
+}
+
+fn with(found: &Configuration, rules: Vec<Value>) -> Value {
+    let mut config = match &found.config {
+        Some(Value::Object(config)) => config.clone(),
+        _ => Map::new(),
+    };
+    config.insert("ingress".to_owned(), Value::Array(rules));
+    Value::Object(config)
+}
+
+/// Whether the rules that are there mean the same as these: what is absent is as good as empty.
+fn same(found: &Configuration, after: &[Value]) -> bool {
+    let plain = |rule: &Value| {
+        let origin = rule.get("originRequest").and_then(Value::as_object).cloned();
+        let fields = ["hostname", "path", "service"].map(|key| text(rule, key).to_owned());
+        // The order of an object's keys means nothing.
+        (fields, origin.unwrap_or_default().into_iter().collect::<BTreeMap<_, _>>())
+    };
+    rules(found).map(plain).collect::<Vec<_>>() == after.iter().map(plain).collect::<Vec<_>>()
+}
+
+fn deeds(own: &BTreeMap<&str, &Value>, wanted: &BTreeMap<&str, &Route>) -> Vec<Deed> {
+    let mut deeds: Vec<Deed> = Vec::new();
+    for (host, rule) in own.iter().filter(|(host, _)| !wanted.contains_key(*host)) {
+        deeds.push(Deed::new("delete", "Route", host, text(rule, "service")));
+    }
+    for (host, route) in wanted {
+        match own.get(host) {
+            None => {
+                deeds.push(Deed::new("create", "Route", host, &format!("to {}", route.service)))
+            }
+            Some(rule) if text(rule, "service") != route.service => {
+                let line = format!("{} -> {}", text(rule, "service"), route.service);
+                deeds.push(Deed::new("configure", "Route", host, &line));
+            }
+            Some(rule) => {
+                let empty = json!({});
+                let before = rule.get("originRequest").unwrap_or(&empty);
+                if *before != route.origin {
+                    let line = format!("originRequest: {before} -> {}", route.origin);
+                    deeds.push(Deed::new("configure", "Route", host, &line));
+                }
+            }
+        }
+    }
+    if deeds.is_empty() {
+        deeds.push(Deed::new("configure", "Route", "*", "the order of the rules"));
+    }
+    deeds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRAEFIK: &str = "http://traefik.kube-system.svc.cluster.local:80";
+
+    fn wanted(hosts: &[&str]) -> Vec<Route> {
+        let route = |host: &&str| Route {
+            host: (*host).to_owned(),
+            service: TRAEFIK.to_owned(),
+            origin: json!({"httpHostHeader": host}),
+        };
+        hosts.iter().map(route).collect()
+    }
+
+    fn found(rules: Value) -> Configuration {
+        let config = Some(json!({"ingress": rules, "warp-routing": {"enabled": true}}));
+        Configuration { version: 3, config }
+    }
+
+    fn ours(hosts: &[&str]) -> BTreeSet<String> {
+        hosts.iter().map(|host| (*host).to_owned()).collect()
+    }
+
+    fn hosts(routes: &Routes) -> Vec<String> {
+        let rules = routes.body.as_ref().and_then(|body| body["ingress"].as_array().cloned());
+        rules.unwrap_or_default().iter().map(describe).collect()
+    }
+
+    #[test]
+    fn an_empty_configuration_gets_all_hosts_and_a_404_at_its_end() {
+        let routes = route(&Configuration::default(), &wanted(&["b.x", "a.x"]), &ours(&[]), false);
+        let routes = routes.expect("nothing stands in the way");
+        assert_eq!(
+            routes.body,
+            Some(json!({"ingress": [
+                {"hostname": "a.x", "service": TRAEFIK, "originRequest": {"httpHostHeader": "a.x"}},
+                {"hostname": "b.x", "service": TRAEFIK, "originRequest": {"httpHostHeader": "b.x"}},
+                {"service": "http_status:404"},
+            ]}))
+        );
+        assert_eq!(routes.deeds.len(), 2);
+        let again = Configuration { version: 1, config: routes.body };
+        let again = route(&again, &wanted(&["a.x", "b.x"]), &ours(&[]), false);
+        assert_eq!(again, Ok(Routes::default()), "written once, it is as it should be");
+    }
+
+    #[test]
+    fn a_host_that_left_goes_and_what_stands_beside_the_rules_stays() {
+        let before = found(json!([{"hostname": "old.x", "service": TRAEFIK, "originRequest": {}},
+            {"service": "http_status:404"}]));
+        let routes = route(&before, &wanted(&["a.x"]), &ours(&["old.x"]), false).expect("ours");
+        assert_eq!(hosts(&routes), [&format!("a.x to {TRAEFIK}"), "* to http_status:404"]);
+        assert_eq!(routes.body.expect("a change")["warp-routing"], json!({"enabled": true}));
+        let deeds: Vec<String> =
+            routes.deeds.iter().map(|d| format!("{} {}", d.verb, d.object())).collect();
+        assert_eq!(deeds, ["delete Route/old.x", "create Route/a.x"]);
+    }
+
+    #[test]
+    fn in_our_tunnel_a_rule_by_hand_is_named_and_nothing_is_written() {
+        let by_hand = found(json!([{"hostname": "grafana.x", "service": "http://10.0.0.2:3000"},
+            {"hostname": "a.x", "path": "/api", "service": "http://b"}, {"service": "http://c"}]));
+        assert_eq!(
+            route(&by_hand, &wanted(&["a.x"]), &ours(&["a.x"]), false),
+            Err(vec![
+                "a rule for grafana.x to http://10.0.0.2:3000 that gitopsd has not written".into(),
+                "a rule for a.x/api to http://b that gitopsd has not written".into(),
+                "a rule for everything to http://c".into(),
+            ])
+        );
+    }
+
+    #[test]
+    fn in_an_adopted_tunnel_others_rules_stay_in_their_order_and_keep_their_meaning() {
+        let before = found(json!([{"hostname": "*.x", "service": "http://wild"},
+            {"hostname": "a.x", "path": "/api", "service": "http://b"},
+            {"hostname": "old.x", "service": TRAEFIK}, {"service": "http://c"}]));
+        let routes = route(&before, &wanted(&["a.x"]), &ours(&["old.x"]), true).expect("beside");
+        assert_eq!(
+            hosts(&routes),
+            [
+                "a.x/api to http://b",
+                &format!("a.x to {TRAEFIK}"),
+                "*.x to http://wild",
+                "* to http://c"
+            ]
+        );
+        let taken = found(json!([{"hostname": "a.x", "service": "http://theirs"}]));
+        assert_eq!(
+            route(&taken, &wanted(&["a.x"]), &ours(&[]), true),
+            Err(vec!["a rule of somebody else's for a.x to http://theirs".into()])
+        );
+    }
+
+    #[test]
+    fn a_withdrawal_leaves_others_rules_and_a_last_one() {
+        let before = found(json!([{"hostname": "a.x", "service": TRAEFIK},
+            {"hostname": "b.x", "service": "http://theirs"}, {"service": "http_status:404"}]));
+        let routes = withdraw_routes(&before, &ours(&["a.x"]), true).expect("adopted");
+        assert_eq!(hosts(&routes), ["b.x to http://theirs", "* to http_status:404"]);
+        assert_eq!(
+            withdraw_routes(&before, &ours(&["a.x"]), false),
+            Err(vec!["a rule for b.x to http://theirs that gitopsd has not written".into()])
+        );
+        let routes = withdraw_routes(&before, &ours(&["a.x", "b.x"]), false).expect("all ours");
+        assert_eq!(hosts(&routes), ["* to http_status:404"]);
+        let empty = withdraw_routes(&Configuration::default(), &ours(&[]), false);
+        assert_eq!(empty, Ok(Routes::default()));
+    }
+}

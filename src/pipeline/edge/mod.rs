@@ -1,0 +1,309 @@
+//! The edge's runs: step calls that bring it up, keep it right and withdraw it.
+//!
+//! The edge is one more owner of objects, `Host/edge`, which no Kustomization can be called, since
+//! neither a namespace nor a name has capitals. Its objects go through the same plan, apply, observe
+//! and record as any other's, and what is done at the provider is recorded in the same run.
+//!
+//! [`Pipeline::edge`] makes one run: `facts` of the cluster are gathered, `up` brings everything to
+//! where it should be or `down` takes it away, both through `provider`, which carries errors of the
+//! API across and records each change; `view` is what came of it. [`Pipeline::edge_plan`] goes the
+//! same way and writes nothing. A run never waits: what is not there yet, such as a connector's
+//! connection, is looked for by the next.
+//!
+//! After a kill between any two calls the next run goes on: a tunnel is found by its name, records
+//! by comment and target, and hosts are noted before their rules are written. Without the provider
+//! the objects in the cluster are kept right with the token that is known.
+
+mod down;
+mod facts;
+mod plan;
+mod provider;
+mod up;
+mod view;
+
+pub use view::{EdgeHost, EdgeView};
+
+use super::kustomization::{Run, Wanted};
+use super::{
+    Ask, Failure, Job, Outcome, Pipeline, Retry, Revision, Step, WorkOrders, former, lock,
+};
+use crate::config::EdgeSettings;
+use crate::edge::{Cloudflare, State, Zoned};
+use crate::flux::Kustomization;
+use crate::history::{HistoryError, Trigger};
+use crate::plan::{Held, Owner};
+use crate::render::Manifest;
+use crate::secrets::Plaintext;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Key of the edge's note in the database.
+const NOTE: &str = "edge";
+
+/// What the edge is made from.
+#[derive(Default)]
+pub struct EdgeParts {
+    /// As configured; `None` when there is to be none.
+    pub settings: Option<EdgeSettings>,
+    /// The provider's token.
+    pub token: Option<Plaintext>,
+    /// What stands for this machine in names at the provider.
+    pub suffix: String,
+}
+
+/// What of the edge lives from one run to the next.
+#[derive(Default)]
+pub(super) struct Edge {
+    parts: EdgeParts,
+    memory: Mutex<Memory>,
+}
+
+/// What the last run learned.
+#[derive(Default)]
+struct Memory {
+    client: Option<Arc<Cloudflare>>,
+    /// Account and zones by what the configuration calls them; looked up once.
+    zones: Option<(String, Vec<Zoned>)>,
+    /// What the connectors run with, and the tunnel that it belongs to.
+    token: Option<(String, Plaintext)>,
+    /// The objects that were applied last.
+    objects: Vec<Manifest>,
+    /// What was seen last.
+    view: EdgeView,
+}
+
+/// What a run is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EdgeTask {
+    /// Bring everything to where it should be.
+    Keep,
+    /// Only what is in the cluster, if it is known what that is.
+    Heal,
+    /// The same as `Keep`, after the tunnel got a new secret.
+    Rotate,
+    /// Take everything away, as it is not configured any more.
+    Withdraw,
+    /// The same, as somebody has asked for, until it is asked for again.
+    Down(String),
+    /// The end of that.
+    Up,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct EdgeReport {
+    /// The edge now.
+    pub view: EdgeView,
+    /// Why the run failed.
+    pub failure: Option<Failure>,
+    /// Something is not there yet: another run should come soon.
+    pub waits: bool,
+    /// The least time before the next run.
+    pub pause: Duration,
+    /// Deletions that wait for a confirmation.
+    pub held: Vec<Held>,
+    /// Changes made.
+    pub changes: usize,
+    /// Everything has been taken away.
+    pub withdrawn: bool,
+}
+
+impl EdgeReport {
+    /// Of a run that ended before it could say anything.
+    pub fn failed(failure: Failure) -> Self {
+        EdgeReport {
+            view: EdgeView { message: failure.to_string(), ..EdgeView::default() },
+            failure: Some(failure),
+            waits: false,
+            pause: Duration::ZERO,
+            held: Vec::new(),
+            changes: 0,
+            withdrawn: false,
+        }
+    }
+}
+
+/// What a run leaves for its report.
+#[derive(Default)]
+struct Course {
+    view: EdgeView,
+    waits: bool,
+    pause: Duration,
+    withdrawn: bool,
+}
+
+impl Pipeline {
+    /// Adds the edge.
+    pub fn with_edge(mut self, parts: EdgeParts) -> Self {
+        self.edge = Edge { parts, memory: Mutex::default() };
+        self
+    }
+
+    /// Whether an edge is configured.
+    pub fn edge_wanted(&self) -> bool {
+        self.edge.parts.settings.is_some()
+    }
+
+    /// How often the provider is asked.
+    pub fn edge_interval(&self) -> Duration {
+        self.edge.parts.settings.as_ref().map_or(Duration::from_secs(600), |s| s.interval)
+    }
+
+    /// Whether something of an edge is left that is not configured any more. Reads the database.
+    pub fn edge_left(&self) -> Result<bool, HistoryError> {
+        if self.edge_wanted() {
+            return Ok(false);
+        }
+        let owned = !self.history.inventory(&Owner::edge().to_string())?.is_empty();
+        Ok(owned || self.history.meta(NOTE)?.is_some())
+    }
+
+    /// Makes one run.
+    pub async fn edge(&self, task: EdgeTask, trigger: Trigger, ask: &Ask) -> EdgeReport {
+        let job = edge_job(trigger);
+        let mut run = Run::new(self, &job);
+        let mut course = Course { view: lock(&self.edge.memory).view.clone(), ..Course::default() };
+        let noted = match &task {
+            EdgeTask::Down(by) => self.note_down(Some(by.clone())).await,
+            EdgeTask::Up => self.note_down(None).await,
+            _ => Ok(()),
+        };
+        let result = match (noted, &task) {
+            (Err(failure), _) => Err(failure),
+            (Ok(()), EdgeTask::Withdraw | EdgeTask::Down(_)) => run.down(&mut course, ask).await,
+            (Ok(()), _) => run.up(&task, &mut course, ask).await,
+        };
+        run.edge_close(course, result).await
+    }
+
+    /// Notes who has taken the edge down, or that it is to be up again.
+    async fn note_down(&self, by: Option<String>) -> Result<(), Failure> {
+        let state = self.edge_state().await?;
+        self.keep_edge_state(&State { down: by, ..state }).await
+    }
+
+    async fn edge_state(&self) -> Result<State, Failure> {
+        let note = self.database(|history| history.meta(NOTE)).await?;
+        let Some(note) = note else { return Ok(State::default()) };
+        // What cannot be read is as good as lost: everything is found again by its marks.
+        Ok(serde_json::from_str(&note).unwrap_or_default())
+    }
+
+    async fn keep_edge_state(&self, state: &State) -> Result<(), Failure> {
+        let text = serde_json::to_string(state)
+            .map_err(|error| Failure::new(Step::Record, "RecordFailed", error.to_string()))?;
+        self.database(move |history| history.set_meta(NOTE, &text)).await
+    }
+
+    async fn drop_edge_state(&self) -> Result<(), Failure> {
+        self.database(|history| history.drop_meta(NOTE)).await
+    }
+
+    /// The client, made once.
+    fn edge_client(&self, url: &str) -> Result<Arc<Cloudflare>, Failure> {
+        let mut memory = lock(&self.edge.memory);
+        if let Some(client) = &memory.client {
+            return Ok(client.clone());
+        }
+        let failed = |cause: &str, hint: &str| {
+            Failure::new(Step::Plan, "EdgeFailed", cause)
+                .object("token")
+                .hint(Some(hint.to_owned()))
+        };
+        let Some(token) = self.edge.parts.token.clone() else {
+            let hint = "put one into edge.cloudflare.tokenFile or the credential cloudflare-token, \
+                        then: systemctl reload gitopsd";
+            return Err(failed("there is no API token of Cloudflare", hint));
+        };
+        let client = Cloudflare::new(url, token);
+        let client = Arc::new(client.map_err(|error| failed(&error.to_string(), "see the log"))?);
+        memory.client = Some(client.clone());
+        Ok(client)
+    }
+}
+
+/// A run of the edge in the words of the steps.
+fn edge_job(trigger: Trigger) -> Job {
+    Job {
+        kustomization: edge_kustomization(),
+        trigger,
+        revision: Revision { id: "configuration".to_owned(), ..Revision::unknown() },
+        tree: None,
+        url: String::new(),
+        root: false,
+        cancel: watch::channel(false).1,
+    }
+}
+
+/// The edge as an owner.
+pub fn edge_kustomization() -> Kustomization {
+    let readable = Owner { namespace: "host".to_owned(), name: "edge".to_owned() };
+    // Invariant: both are valid names, and `former` writes the rest.
+    let mut kustomization = former(&readable, true).expect("a valid Kustomization");
+    let Owner { namespace, name } = Owner::edge();
+    (kustomization.namespace, kustomization.name) = (namespace, name);
+    kustomization
+}
+
+impl Run<'_> {
+    /// What the steps take: the objects, and that what left them may go.
+    fn edge_objects_wanted(&self, manifests: Vec<Manifest>) -> Wanted {
+        Wanted {
+            manifests,
+            kept: Default::default(),
+            orders: WorkOrders::default(),
+            answer: super::Answer { may_prune: true, ..super::Answer::default() },
+            input: "edge".to_owned(),
+        }
+    }
+
+    async fn edge_close(mut self, course: Course, result: Result<(), Failure>) -> EdgeReport {
+        self.enter(Step::Record);
+        let Course { mut view, waits, pause, withdrawn } = course;
+        for warning in std::mem::take(&mut self.warnings) {
+            if !view.warnings.contains(&warning) {
+                view.warnings.push(warning);
+            }
+        }
+        view.message = self.redactor.mask(&view.message);
+        let stopping = matches!(&result, Err(failure) if failure.reason == super::write::STOPPING);
+        let failure = result.err().filter(|_| !stopping).map(|mut failure| {
+            failure.cause = self.redactor.mask(&failure.cause);
+            failure.hint = failure.hint.map(|hint| self.redactor.mask(&hint));
+            failure
+        });
+        let outcome = match &failure {
+            _ if stopping => Outcome::Cancelled,
+            Some(failure) => Outcome::Failed(failure.clone()),
+            None => Outcome::Ready(view.message.clone()),
+        };
+        let recorded = self.finish_record(&outcome).await;
+        let failure = failure.or(recorded.err());
+        if let (Some(failure), true) = (&failure, view.message.is_empty()) {
+            view.ready = false;
+            view.message = failure.to_string();
+        }
+        lock(&self.pipeline.edge.memory).view = view.clone();
+        if self.changes > 0 && failure.is_none() {
+            tracing::info!(
+                message_id = crate::logging::Message::RunSucceeded.id(),
+                gitopsd_kustomization = self.owner.to_string(),
+                gitopsd_run = self.run_id(),
+                "edge: {}, {} changes",
+                view.message,
+                self.changes
+            );
+        }
+        let waits = waits || failure.as_ref().is_some_and(|f| f.retry == Retry::Soon);
+        EdgeReport {
+            view,
+            failure,
+            waits,
+            pause,
+            held: self.held,
+            changes: self.changes,
+            withdrawn,
+        }
+    }
+}

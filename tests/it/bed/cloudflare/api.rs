@@ -1,0 +1,553 @@
+//! The state behind the stand-in, and what it takes and refuses.
+//!
+//! Field names, types and limits are those of the API's published description. Codes are those that
+//! the real one is known to answer with; where none is known, it is 10001.
+
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grant {
+    ZoneRead,
+    TunnelRead,
+    TunnelEdit,
+    DnsRead,
+    DnsEdit,
+}
+
+/// A DNS record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Record {
+    pub id: String,
+    pub kind: String,
+    pub name: String,
+    pub content: String,
+    pub proxied: bool,
+    pub comment: Option<String>,
+}
+
+pub struct Tunnel {
+    pub id: String,
+    pub name: String,
+    pub deleted_at: Option<String>,
+    secret: String,
+    config: Value,
+    version: i64,
+}
+
+pub struct Request {
+    pub method: String,
+    pub path: String,
+    pub query: Vec<(String, String)>,
+    pub token: String,
+    pub body: Option<Value>,
+}
+
+pub struct Answer {
+    pub status: u16,
+    pub body: Value,
+}
+
+pub const ACCOUNT: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+pub const ZONE: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+const DOMAIN: &str = "muppit.au";
+
+pub struct Api {
+    tokens: BTreeMap<String, BTreeSet<Grant>>,
+    pub tunnels: Vec<Tunnel>,
+    pub records: Vec<Record>,
+    pub connections: usize,
+    made: u64,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        use Grant::*;
+        let all = [ZoneRead, TunnelRead, TunnelEdit, DnsRead, DnsEdit];
+        Api {
+            tokens: [("good-token".to_owned(), all.into())].into(),
+            tunnels: Vec::new(),
+            records: Vec::new(),
+            connections: 0,
+            made: 0,
+        }
+    }
+}
+
+impl Answer {
+    pub fn fault(status: u16, code: i64, message: &str) -> Answer {
+        let errors = json!([{"code": code, "message": message}]);
+        let body = json!({"success": false, "errors": errors, "messages": [], "result": null});
+        Answer { status, body }
+    }
+
+    fn ok(result: Value) -> Answer {
+        let body = json!({"success": true, "errors": [], "messages": [], "result": result});
+        Answer { status: 200, body }
+    }
+}
+
+type Refusal = Answer;
+
+/// A field, and whether a value is of its type.
+type Field = (&'static str, fn(&Value) -> bool);
+
+/// Refuses fields that the description does not have, and values of another type.
+fn fields(body: &Value, known: &[Field]) -> Result<(), Refusal> {
+    let refuse = |what: String| Answer::fault(400, 10001, &what);
+    let Some(object) = body.as_object() else { return Err(refuse("not an object".into())) };
+    for (key, value) in object {
+        match known.iter().find(|(name, _)| name == key) {
+            None => return Err(refuse(format!("unknown field {key}"))),
+            Some((_, fits)) if !fits(value) => return Err(refuse(format!("type of {key}"))),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn text<'a>(body: &'a Value, key: &str) -> &'a str {
+    body.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+impl Api {
+    pub fn grant(&mut self, token: &str, grants: &[Grant]) {
+        self.tokens.insert(token.to_owned(), grants.iter().copied().collect());
+    }
+
+    pub fn revoke(&mut self, token: &str) {
+        self.tokens.remove(token);
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.made += 1;
+        self.made
+    }
+
+    fn uuid(&mut self) -> String {
+        format!("00000000-0000-4000-8000-{:012}", self.fresh())
+    }
+
+    pub fn add_tunnel(&mut self, name: &str, rules: Value) -> String {
+        let id = self.uuid();
+        let secret = "dGhlaXJz".to_owned();
+        let (name, config) = (name.to_owned(), json!({"ingress": rules}));
+        let tunnel = Tunnel { id: id.clone(), name, deleted_at: None, secret, config, version: 1 };
+        self.tunnels.push(tunnel);
+        id
+    }
+
+    fn living(&mut self, name: &str) -> &mut Tunnel {
+        let living = self.tunnels.iter_mut().find(|t| t.name == name && t.deleted_at.is_none());
+        living.unwrap_or_else(|| panic!("there is no tunnel {name}"))
+    }
+
+    pub fn delete_tunnel(&mut self, name: &str) {
+        self.living(name).deleted_at = Some("2026-11-29T00:00:00Z".to_owned());
+    }
+
+    pub fn set_rules(&mut self, name: &str, rules: Value) {
+        let tunnel = self.living(name);
+        tunnel.config["ingress"] = rules;
+        tunnel.version += 1;
+    }
+
+    pub fn rules(&mut self, name: &str) -> Vec<String> {
+        let rules = self.living(name).config["ingress"].as_array().cloned().unwrap_or_default();
+        let shown = |rule: &Value| {
+            format!("{}{} -> {}", text(rule, "hostname"), text(rule, "path"), text(rule, "service"))
+        };
+        rules.iter().map(shown).collect()
+    }
+
+    pub fn connector_token(&mut self, name: &str) -> String {
+        let Tunnel { id, secret, .. } = self.living(name);
+        format!("token-of-{id}-{secret}")
+    }
+
+    pub fn add_record(&mut self, kind: &str, name: &str, content: &str, comment: Option<&str>) {
+        let id = format!("{:032}", self.fresh());
+        self.records.push(Record {
+            id,
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            content: content.to_owned(),
+            proxied: false,
+            comment: comment.map(str::to_owned),
+        });
+    }
+
+    pub fn answer(&mut self, request: &Request) -> Answer {
+        self.judge(request).unwrap_or_else(|refusal| refusal)
+    }
+
+    fn judge(&mut self, request: &Request) -> Result<Answer, Refusal> {
+        let Some(grants) = self.tokens.get(&request.token).cloned() else {
+            return Err(match request.path.as_str() {
+                "/user/tokens/verify" => Answer::fault(401, 1000, "Invalid API Token"),
+                _ => Answer::fault(403, 9109, "Invalid access token"),
+            });
+        };
+        let may = |grant: Grant| match grants.contains(&grant) {
+            true => Ok(()),
+            false => Err(Answer::fault(403, 10000, "Authentication error")),
+        };
+        let parts: Vec<&str> = request.path.split('/').skip(1).collect();
+        let method = request.method.as_str();
+        let tunnels = |edit: bool| match edit {
+            true => may(Grant::TunnelEdit),
+            false => may(Grant::TunnelRead).or_else(|_| may(Grant::TunnelEdit)),
+        };
+        match (method, parts.as_slice()) {
+            ("GET", ["user", "tokens", "verify"]) => {
+                Ok(Answer::ok(json!({"id": "t", "status": "active"})))
+            }
+            ("GET", ["zones"]) => {
+                may(Grant::ZoneRead)?;
+                let asked = query(request, &["name"], 50)?;
+                let zones = if asked.get("name").is_none_or(|name| name == DOMAIN) {
+                    vec![zone(&grants)]
+                } else {
+                    Vec::new()
+                };
+                Ok(page(request, zones))
+            }
+            ("GET", ["zones", id]) => {
+                may(Grant::ZoneRead)?;
+                match *id == ZONE {
+                    true => Ok(Answer::ok(zone(&grants))),
+                    false => Err(Answer::fault(404, 1001, "Invalid zone identifier")),
+                }
+            }
+            (_, ["zones", ZONE, "dns_records", rest @ ..]) => {
+                match method {
+                    "GET" => may(Grant::DnsRead).or_else(|_| may(Grant::DnsEdit))?,
+                    _ => may(Grant::DnsEdit)?,
+                }
+                self.dns(request, rest)
+            }
+            (_, ["accounts", ACCOUNT, "cfd_tunnel", rest @ ..]) => {
+                tunnels(method != "GET" || rest.last() == Some(&"token"))?;
+                self.tunnel(request, rest)
+            }
+            _ => Err(Answer::fault(404, 7003, "Could not route to this path")),
+        }
+    }
+
+    fn tunnel(&mut self, request: &Request, rest: &[&str]) -> Result<Answer, Refusal> {
+        let connections = self.connections;
+        match (request.method.as_str(), rest) {
+            ("GET", []) => {
+                let asked = query(request, &["name", "is_deleted"], 1000)?;
+                let named = |tunnel: &&Tunnel| {
+                    asked.get("name").is_none_or(|name| *name == tunnel.name)
+                        && asked.get("is_deleted").is_none_or(|deleted| {
+                            (deleted == "true") == tunnel.deleted_at.is_some()
+                        })
+                };
+                let found = self.tunnels.iter().filter(named);
+                let found = found.map(|tunnel| shown(tunnel, connections)).collect();
+                return Ok(page(request, found));
+            }
+            ("POST", []) => return self.create_tunnel(request),
+            _ => {}
+        }
+        let at = self.tunnels.iter().position(|tunnel| Some(&tunnel.id.as_str()) == rest.first());
+        let Some(at) = at else { return Err(Answer::fault(404, 1003, "Tunnel not found")) };
+        let taken = |name: &str, all: &[Tunnel]| {
+            all.iter().any(|other| other.name == name && other.deleted_at.is_none())
+        };
+        let body = request.body.clone().unwrap_or(Value::Null);
+        match (request.method.as_str(), &rest[1..]) {
+            ("GET", []) => Ok(Answer::ok(shown(&self.tunnels[at], connections))),
+            ("PATCH", []) => {
+                fields(&body, &[("name", Value::is_string), ("tunnel_secret", secret)])?;
+                if taken(text(&body, "name"), &self.tunnels) {
+                    return Err(Answer::fault(
+                        409,
+                        1013,
+                        "You already have a tunnel with this name",
+                    ));
+                }
+                let tunnel = &mut self.tunnels[at];
+                if let Some(name) = body["name"].as_str() {
+                    name.clone_into(&mut tunnel.name);
+                }
+                if let Some(secret) = body["tunnel_secret"].as_str() {
+                    secret.clone_into(&mut tunnel.secret);
+                }
+                Ok(Answer::ok(shown(&self.tunnels[at], connections)))
+            }
+            ("DELETE", []) => {
+                let tunnel = &mut self.tunnels[at];
+                if tunnel.deleted_at.is_some() {
+                    return Err(Answer::fault(404, 1003, "Tunnel not found"));
+                }
+                if connections > 0 {
+                    let message = "cannot delete a tunnel with active connections";
+                    return Err(Answer::fault(400, 1022, message));
+                }
+                tunnel.deleted_at = Some("2026-11-29T00:00:00Z".to_owned());
+                Ok(Answer::ok(shown(&self.tunnels[at], 0)))
+            }
+            ("GET", ["token"]) => {
+                let name = self.tunnels[at].name.clone();
+                Ok(Answer::ok(json!(self.connector_token(&name))))
+            }
+            ("GET", ["connections"]) => {
+                let conns: Vec<Value> = (0..connections).map(connection).collect();
+                let client = json!({"id": "c", "arch": "linux_amd64", "conns": conns});
+                let clients = if connections > 0 { vec![client] } else { Vec::new() };
+                Ok(Answer::ok(json!(clients)))
+            }
+            ("DELETE", ["connections"]) => {
+                self.connections = 0;
+                Ok(Answer::ok(Value::Null))
+            }
+            ("GET", ["configurations"]) => {
+                let Tunnel { id, config, version, .. } = &self.tunnels[at];
+                Ok(Answer::ok(json!({"account_id": ACCOUNT, "tunnel_id": id, "version": version,
+                    "source": "cloudflare", "config": config})))
+            }
+            ("PUT", ["configurations"]) => {
+                fields(&body, &[("config", Value::is_object)])?;
+                configuration(&body["config"])?;
+                let tunnel = &mut self.tunnels[at];
+                tunnel.config = body["config"].clone();
+                tunnel.version += 1;
+                Ok(Answer::ok(json!({"tunnel_id": tunnel.id, "version": tunnel.version,
+                    "config": tunnel.config})))
+            }
+            _ => Err(Answer::fault(404, 7003, "Could not route to this path")),
+        }
+    }
+
+    fn create_tunnel(&mut self, request: &Request) -> Result<Answer, Refusal> {
+        let body = request.body.clone().unwrap_or(Value::Null);
+        fields(
+            &body,
+            &[
+                ("name", Value::is_string),
+                ("tunnel_secret", secret),
+                ("config_src", |value| value == "local" || value == "cloudflare"),
+            ],
+        )?;
+        let name = text(&body, "name").to_owned();
+        if name.is_empty() {
+            return Err(Answer::fault(400, 10001, "name is required"));
+        }
+        if self.tunnels.iter().any(|t| t.name == name && t.deleted_at.is_none()) {
+            return Err(Answer::fault(409, 1013, "You already have a tunnel with this name"));
+        }
+        let id = self.uuid();
+        let secret = text(&body, "tunnel_secret").to_owned();
+        let config = Value::Null;
+        self.tunnels.push(Tunnel { id, name, deleted_at: None, secret, config, version: 0 });
+        Ok(Answer::ok(shown(self.tunnels.last().expect("just pushed"), 0)))
+    }
+
+    fn dns(&mut self, request: &Request, rest: &[&str]) -> Result<Answer, Refusal> {
+        let at = self.records.iter().position(|record| Some(&record.id.as_str()) == rest.first());
+        let missing = || Answer::fault(404, 81044, "Record does not exist.");
+        match (request.method.as_str(), rest) {
+            ("GET", []) => {
+                let asked = query(request, &["comment.exact", "name.exact", "type"], 5000)?;
+                let fits = |record: &&Record| {
+                    let is = |key: &str, value: Option<&str>| {
+                        asked.get(key).is_none_or(|wanted| Some(wanted.as_str()) == value)
+                    };
+                    is("comment.exact", record.comment.as_deref())
+                        && is("name.exact", Some(&record.name))
+                        && is("type", Some(&record.kind))
+                };
+                let found = self.records.iter().filter(fits).map(record).collect();
+                Ok(page(request, found))
+            }
+            ("POST", []) => {
+                let id = format!("{:032}", self.fresh());
+                let made = self.wanted(request, id)?;
+                let answer = record(&made);
+                self.records.push(made);
+                Ok(Answer::ok(answer))
+            }
+            ("PUT", [id]) => {
+                let at = at.ok_or_else(missing)?;
+                let before = self.records.remove(at);
+                match self.wanted(request, (*id).to_owned()) {
+                    Ok(after) => {
+                        let answer = record(&after);
+                        self.records.insert(at, after);
+                        Ok(Answer::ok(answer))
+                    }
+                    Err(refusal) => {
+                        self.records.insert(at, before);
+                        Err(refusal)
+                    }
+                }
+            }
+            ("DELETE", [id]) => {
+                self.records.remove(at.ok_or_else(missing)?);
+                Ok(Answer::ok(json!({"id": id})))
+            }
+            _ => Err(Answer::fault(404, 7003, "Could not route to this path")),
+        }
+    }
+
+    fn wanted(&self, request: &Request, id: String) -> Result<Record, Refusal> {
+        let body = request.body.clone().unwrap_or(Value::Null);
+        let comment =
+            |value: &Value| value.as_str().is_some_and(|text| text.chars().count() <= 100);
+        let ttl = |value: &Value| {
+            value.as_u64().is_some_and(|ttl| ttl == 1 || (60..=86_400).contains(&ttl))
+        };
+        let known: [Field; 8] = [
+            ("type", Value::is_string),
+            ("name", Value::is_string),
+            ("content", Value::is_string),
+            ("proxied", Value::is_boolean),
+            ("ttl", ttl),
+            ("comment", comment),
+            ("tags", Value::is_array),
+            ("settings", Value::is_object),
+        ];
+        fields(&body, &known)?;
+        if text(&body, "type") != "CNAME" || body.get("ttl").is_none() {
+            return Err(Answer::fault(400, 1004, "DNS Validation Error"));
+        }
+        let name = text(&body, "name").to_owned();
+        if name != DOMAIN && !name.ends_with(&format!(".{DOMAIN}")) {
+            return Err(Answer::fault(400, 9000, "DNS name is invalid."));
+        }
+        if self
+            .records
+            .iter()
+            .any(|r| r.name == name && ["A", "AAAA", "CNAME"].contains(&r.kind.as_str()))
+        {
+            let message = "An A, AAAA, or CNAME record with that host already exists.";
+            return Err(Answer::fault(400, 81053, message));
+        }
+        Ok(Record {
+            id,
+            kind: "CNAME".to_owned(),
+            name,
+            content: text(&body, "content").to_owned(),
+            proxied: body["proxied"] == true,
+            comment: body["comment"].as_str().map(str::to_owned),
+        })
+    }
+}
+
+/// A secret of 32 bytes in base64 has 44 characters.
+fn secret(value: &Value) -> bool {
+    value.as_str().is_some_and(|text| text.len() >= 44 && text.is_ascii())
+}
+
+fn connection(number: usize) -> Value {
+    json!({"id": format!("conn-{number}"), "colo_name": "bne01", "is_pending_reconnect": false})
+}
+
+fn shown(tunnel: &Tunnel, connections: usize) -> Value {
+    let connections = if tunnel.deleted_at.is_some() { 0 } else { connections };
+    let connections: Vec<Value> = (0..connections).map(connection).collect();
+    json!({"id": tunnel.id, "name": tunnel.name, "account_tag": ACCOUNT, "config_src": "cloudflare",
+        "remote_config": true, "tun_type": "cfd_tunnel", "created_at": "2026-11-29T00:00:00Z",
+        "deleted_at": tunnel.deleted_at, "connections": connections,
+        "status": if connections.is_empty() { "down" } else { "healthy" }})
+}
+
+fn zone(grants: &BTreeSet<Grant>) -> Value {
+    let mut permissions = vec!["#zone:read"];
+    if grants.contains(&Grant::DnsEdit) {
+        permissions.extend(["#dns_records:read", "#dns_records:edit"]);
+    }
+    json!({"id": ZONE, "name": DOMAIN, "account": {"id": ACCOUNT, "name": "Home"},
+        "status": "active", "permissions": permissions})
+}
+
+fn record(record: &Record) -> Value {
+    json!({"id": record.id, "type": record.kind, "name": record.name, "content": record.content,
+        "proxied": record.proxied, "ttl": 1, "comment": record.comment, "tags": [], "meta": {}})
+}
+
+/// The parameters of a request; unknown ones are refused.
+fn query(
+    request: &Request,
+    known: &[&str],
+    most: usize,
+) -> Result<BTreeMap<String, String>, Refusal> {
+    let mut asked = BTreeMap::new();
+    for (key, value) in &request.query {
+        if !known.contains(&key.as_str()) && !["page", "per_page"].contains(&key.as_str()) {
+            return Err(Answer::fault(400, 10001, &format!("unknown parameter {key}")));
+        }
+        asked.insert(key.clone(), value.clone());
+    }
+    let per_page = asked.get("per_page").map_or(Ok(20), |text| text.parse::<usize>());
+    match per_page {
+        Ok(per_page) if (5..=most).contains(&per_page) => Ok(asked),
+        _ => Err(Answer::fault(400, 10001, "per_page")),
+    }
+}
+
+fn page(request: &Request, all: Vec<Value>) -> Answer {
+    let number = |key: &str, default: usize| {
+        let said = request.query.iter().find(|(known, _)| known == key);
+        said.and_then(|(_, value)| value.parse().ok()).unwrap_or(default)
+    };
+    let (page, per_page) = (number("page", 1), number("per_page", 20));
+    let some: Vec<Value> = all.iter().skip((page - 1) * per_page).take(per_page).cloned().collect();
+    let mut answer = Answer::ok(json!(some));
+    answer.body["result_info"] = json!({"page": page, "per_page": per_page, "count": some.len(),
+        "total_count": all.len(), "total_pages": all.len().div_ceil(per_page)});
+    answer
+}
+
+/// Refuses a configuration that no connector could run with.
+fn configuration(config: &Value) -> Result<(), Refusal> {
+    let refuse = |what: &str| Err(Answer::fault(400, 1056, &format!("Bad Configuration: {what}")));
+    fields(
+        config,
+        &[
+            ("ingress", Value::is_array),
+            ("originRequest", Value::is_object),
+            ("warp-routing", Value::is_object),
+        ],
+    )?;
+    let rules = config["ingress"].as_array().cloned().unwrap_or_default();
+    let Some((last, before)) = rules.split_last() else { return refuse("no rules") };
+    for rule in &rules {
+        fields(
+            rule,
+            &[
+                ("hostname", Value::is_string),
+                ("path", Value::is_string),
+                ("service", Value::is_string),
+                ("originRequest", Value::is_object),
+            ],
+        )?;
+        let service = text(rule, "service");
+        let known = ["http://", "https://", "http_status:", "tcp://", "ssh://", "unix:"];
+        if !known.iter().any(|scheme| service.starts_with(scheme)) {
+            return refuse("service");
+        }
+        fields(
+            rule.get("originRequest").unwrap_or(&json!({})),
+            &[
+                ("httpHostHeader", Value::is_string),
+                ("originServerName", Value::is_string),
+                ("noTLSVerify", Value::is_boolean),
+                ("matchSNItoHost", Value::is_boolean),
+                ("connectTimeout", Value::is_u64),
+                ("caPool", Value::is_string),
+                ("http2Origin", Value::is_boolean),
+            ],
+        )?;
+    }
+    let everything =
+        |rule: &Value| text(rule, "hostname").is_empty() && text(rule, "path").is_empty();
+    if !everything(last) || before.iter().any(everything) {
+        return refuse("the last rule, and no other, must match everything");
+    }
+    Ok(())
+}

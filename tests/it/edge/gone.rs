@@ -1,0 +1,118 @@
+//! Withdrawal: by the verb, by taking the section away, in the safe order.
+
+use super::{Edge, HOST};
+
+/// Writes of a withdrawal, by what they are about.
+fn order(calls: &[String]) -> Vec<&'static str> {
+    let writes = calls.iter().filter(|call| !call.starts_with("GET "));
+    writes
+        .map(|call| match call.as_str() {
+            call if call.contains("dns_records") => "record",
+            call if call.ends_with("/configurations") => "routes",
+            call if call.ends_with("/connections") => "connections",
+            call if call.contains("cfd_tunnel") => "tunnel",
+            _ => "other",
+        })
+        .collect()
+}
+
+#[test]
+fn down_shows_its_plan_takes_everything_away_and_stays_down_until_up() {
+    let mut edge = Edge::new("");
+    edge.cloud.connect(4);
+    edge.cloud.record("CNAME", "mail.muppit.au", "mail.example", None);
+    edge.world.start();
+    edge.says("reachable through 4");
+    let tunnel = edge.tunnel();
+    // Nobody is there to be asked: nothing is done.
+    let calls = edge.cloud.calls().len();
+    let asked = edge.world.run(&["edge", "down"]);
+    assert_eq!(asked.status.code(), Some(1));
+    let plan = String::from_utf8_lossy(&asked.stdout).into_owned();
+    let at = |what: &str| plan.find(what).unwrap_or_else(|| panic!("no {what} in {plan}"));
+    let places = [
+        at(&format!("Record/{HOST}")),
+        at(&format!("Route/{HOST}")),
+        at("Deployment/gitopsd-edge/cloudflared"),
+        at(&format!("Tunnel/{tunnel}")),
+    ];
+    assert!(places.is_sorted(), "{plan}");
+    assert!(edge.cloud.calls()[calls..].iter().all(|call| call.starts_with("GET ")));
+
+    let calls = edge.cloud.calls().len();
+    edge.world.ok(&["edge", "down", "--yes"]);
+    edge.says("taken down by");
+    let done = edge.cloud.calls().split_off(calls);
+    assert_eq!(order(&done), ["record", "routes", "connections", "tunnel"]);
+    assert_eq!(edge.cloud.tunnels(), []);
+    let left: Vec<String> = edge.cloud.records().into_iter().map(|r| r.name).collect();
+    assert_eq!(left, ["mail.muppit.au"], "theirs");
+    edge.world.eventually("the namespace is gone", |world| {
+        world.cluster().get("", "namespace", "gitopsd-edge").is_none()
+    });
+    assert_eq!(edge.world.run(&["edge"]).status.code(), Some(0), "it is as somebody wants it");
+
+    // It stays so over a restart, which asks nobody.
+    edge.world.stop();
+    let calls = edge.cloud.calls().len();
+    edge.world.start();
+    edge.says("taken down by");
+    edge.world.settled();
+    assert_eq!(edge.cloud.calls().len(), calls);
+    edge.cloud.connect(4);
+    edge.world.ok(&["edge", "up"]);
+    edge.says("reachable through 4");
+    assert_eq!(edge.tunnel(), tunnel);
+}
+
+#[test]
+fn taking_the_section_away_withdraws_with_the_token_that_is_still_there() {
+    let mut edge = Edge::new("");
+    edge.cloud.connect(4);
+    edge.world.start();
+    edge.says("reachable through 4");
+    edge.world.stop();
+    // The file was named in the section: now nobody knows it.
+    edge.world.drop_in("");
+    edge.world.start();
+    edge.says("there is no API token of Cloudflare, and the edge is to be withdrawn");
+    edge.world.eventually("the workloads are reconciled", |world| world.is_ready("flux-system"));
+    assert_eq!(edge.cloud.records().len(), 1, "nothing was half withdrawn");
+    edge.world.stop();
+    std::fs::create_dir_all(edge.world.path("credentials")).expect("ours");
+    std::fs::copy(
+        edge.world.path("cloudflare-token"),
+        edge.world.path("credentials/cloudflare-token"),
+    )
+    .expect("ours");
+    edge.world.start();
+    edge.world.eventually("everything is withdrawn", |world| world.status()["edge"].is_null());
+    assert_eq!((edge.cloud.tunnels(), edge.cloud.records()), (vec![], vec![]));
+    edge.world
+        .eventually("the connectors are gone", |_| edge.get("deployment", "cloudflared").is_none());
+    // And it is over: nothing is asked any more.
+    edge.world.settled();
+    edge.world.stop();
+    let calls = edge.cloud.calls().len();
+    edge.world.start();
+    edge.world.settled();
+    assert!(edge.world.status()["edge"].is_null());
+    assert_eq!(edge.cloud.calls().len(), calls);
+}
+
+#[test]
+fn a_host_that_leaves_loses_its_record_before_its_route() {
+    let mut edge = Edge::new("");
+    edge.configure(&format!("  tunnel: home\n  hosts: [{HOST}, www.muppit.au]\n"));
+    edge.cloud.connect(4);
+    edge.world.start();
+    edge.says("reachable through 4");
+    edge.world.stop();
+    edge.configure(&format!("  tunnel: home\n  hosts: [{HOST}]\n"));
+    let calls = edge.cloud.calls().len();
+    edge.world.start();
+    edge.world.eventually("its record is gone", |_| edge.cloud.records().len() == 1);
+    edge.says("reachable through 4");
+    assert_eq!(order(&edge.cloud.calls().split_off(calls)), ["record", "routes"]);
+    assert_eq!(edge.cloud.rules(&edge.tunnel()).len(), 2);
+}

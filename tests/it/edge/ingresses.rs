@@ -1,0 +1,163 @@
+//! Who brings the ingress controller, who brings the connector, and which hosts are public.
+
+use super::{Edge, HOST, mk_ingress, nginx, traefik};
+use crate::world::{mk_deployment, mk_namespace};
+use serde_json::json;
+
+/// The kinds of k3s's Helm controller, with no more than is read here.
+fn helm_kinds() -> String {
+    ["HelmChart", "HelmChartConfig"]
+        .map(|kind| {
+            let plural = format!("{}s", kind.to_lowercase());
+            format!(
+                "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata:\n  \
+                 name: {plural}.helm.cattle.io\nspec:\n  group: helm.cattle.io\n  names: {{kind: \
+                 {kind}, plural: {plural}, singular: {}}}\n  scope: Namespaced\n  versions:\n  - name: v1\n    \
+                 served: true\n    storage: true\n    schema:\n      openAPIV3Schema: {{type: object, \
+                 x-kubernetes-preserve-unknown-fields: true}}\n",
+                kind.to_lowercase()
+            )
+        })
+        .join("---\n")
+}
+
+#[test]
+fn nothing_is_routed_before_there_is_a_controller_and_nginx_is_used_with_a_warning() {
+    let mut edge = Edge::bare("");
+    edge.cloud.connect(4);
+    edge.world.start();
+    edge.says("ingress: there is no ingress controller yet");
+    assert_eq!(edge.cloud.records(), []);
+    edge.world.cluster().apply(&(nginx() + "---\n" + &mk_ingress(HOST, "")));
+    edge.says("reachable through 4");
+    assert_eq!(
+        edge.cloud.rules(&edge.tunnel())[0],
+        format!("{HOST} -> http://controller.ingress-nginx.svc.cluster.local:80")
+    );
+    let warnings = edge.view()["warnings"].to_string();
+    assert!(warnings.contains("ingress-nginx is retired upstream"), "{warnings}");
+
+    // A second one makes the choice unclear; naming the class makes it clear.
+    edge.world.cluster().apply(&traefik());
+    edge.world.cluster().kubectl_ok(&[
+        "annotate",
+        "ingressclass",
+        "traefik",
+        "ingressclass.kubernetes.io/is-default-class-",
+    ]);
+    edge.world.run(&["edge", "reconcile"]);
+    edge.says("ingress: there are several ingress controllers: nginx, traefik");
+    edge.world.stop();
+    edge.configure(&format!(
+        "  tunnel: home\n  hosts: [{HOST}]\n  ingress: {{controller: repository, class: traefik}}\n"
+    ));
+    edge.world.start();
+    edge.says("reachable through 4");
+    assert!(edge.cloud.rules(&edge.tunnel())[0].contains("traefik.kube-system"));
+
+    // Its pods are a link of the chain too.
+    let scale = ["-n", "kube-system", "scale", "deployment", "traefik", "--replicas=0"];
+    edge.world.cluster().kubectl_ok(&scale);
+    edge.world.eventually("the edge says so", |world| {
+        world.run(&["edge", "reconcile"]);
+        edge.message() == "service: Service kube-system/traefik has no pod that is ready"
+    });
+}
+
+#[test]
+fn traefik_is_tuned_through_its_helm_chart_config_unless_somebody_else_does() {
+    let mut edge = Edge::new("  ingress: traefik\n");
+    let cluster = edge.world.cluster();
+    cluster.apply(&helm_kinds());
+    cluster.kubectl_ok(&["wait", "--for=condition=established", "crd", "--all"]);
+    cluster.apply(
+        "apiVersion: helm.cattle.io/v1\nkind: HelmChart\nmetadata: {name: traefik, namespace: \
+         kube-system}\nspec: {chart: x}\n",
+    );
+    edge.cloud.connect(4);
+    edge.world.start();
+    edge.says("reachable through 4");
+    let config = |edge: &Edge| {
+        let found = edge.world.cluster().get("kube-system", "helmchartconfig", "traefik");
+        found.map(|found| found["spec"]["valuesContent"].as_str().unwrap_or_default().to_owned())
+    };
+    assert!(config(&edge).expect("it was applied").contains("isDefaultClass: true"));
+    edge.world.stop();
+    edge.configure(&format!("  tunnel: home\n  hosts: [{HOST}]\n"));
+    edge.world.start();
+    edge.says("reachable through 4");
+    assert_eq!(config(&edge), None, "what is not wanted any more is taken away");
+
+    edge.world.stop();
+    edge.world.cluster().apply(
+        "apiVersion: helm.cattle.io/v1\nkind: HelmChartConfig\nmetadata: {name: traefik, namespace: \
+         kube-system}\nspec: {valuesContent: mine}\n",
+    );
+    edge.configure(&format!("  tunnel: home\n  hosts: [{HOST}]\n  ingress: traefik\n"));
+    edge.world.start();
+    edge.says("ingress: HelmChartConfig/kube-system/traefik is written by somebody else");
+    let found = edge.world.cluster().get("kube-system", "helmchartconfig", "traefik");
+    assert_eq!(found.expect("theirs")["spec"]["valuesContent"], "mine");
+}
+
+#[test]
+fn the_repositorys_connector_is_looked_at_and_beside_ours_it_is_an_error_that_names_both() {
+    let mut edge = Edge::new("");
+    edge.cloud.tunnel("lab", json!([{"service": "http_status:404"}]));
+    let theirs = mk_deployment("tunnels", "cloudflared", "1").replace("/app:", "/cloudflared:");
+    edge.world.cluster().apply(&(mk_namespace("tunnels") + "---\n" + &theirs));
+    edge.world.start();
+    edge.says("connector: the repository brings a connector, Deployment/tunnels/cloudflared");
+    let message = edge.message();
+    assert!(message.contains("Deployment/gitopsd-edge/cloudflared"), "{message}");
+    assert_eq!(edge.cloud.tunnels().len(), 1, "none was made");
+
+    edge.world.stop();
+    edge.configure(&format!(
+        "  tunnel: {{name: lab, adopt: true}}\n  hosts: [{HOST}]\n  connector: repository\n"
+    ));
+    edge.world.start();
+    edge.says("connector: Deployment/tunnels/cloudflared has no connection to this tunnel");
+    edge.cloud.connect(1);
+    edge.says("reachable through 1 connection");
+    assert_eq!(edge.get("deployment", "cloudflared"), None, "none of ours");
+    assert_eq!(edge.cloud.records().len(), 1);
+    edge.world.stop();
+    cluster_scales_to_nothing(&edge);
+    edge.cloud.connect(0);
+    edge.world.start();
+    edge.says("connector: the repository has brought none yet");
+}
+
+fn cluster_scales_to_nothing(edge: &Edge) {
+    let scale = ["-n", "tunnels", "scale", "deployment", "cloudflared", "--replicas=0"];
+    edge.world.cluster().kubectl_ok(&scale);
+}
+
+#[test]
+fn a_new_ingress_is_public_only_when_its_label_says_so() {
+    let mut edge = Edge::new("");
+    edge.configure(&format!(
+        "  tunnel: home\n  hosts: [{HOST}]\n  discover: {{label: gitopsd.io/public=true}}\n"
+    ));
+    edge.cloud.connect(4);
+    edge.world.start();
+    edge.says("reachable through 4");
+    let cluster = edge.world.cluster();
+    let public = "gitopsd.io/public: \"true\"";
+    cluster.apply(&format!(
+        "{}---\n{}---\n{}",
+        mk_ingress("secret.muppit.au", ""),
+        mk_ingress("shop.muppit.au", public),
+        mk_ingress("blaster.reids.net.au", public)
+    ));
+    edge.world.ok(&["edge", "reconcile"]);
+    let mut names: Vec<String> = edge.cloud.records().into_iter().map(|r| r.name).collect();
+    names.sort();
+    assert_eq!(names, [HOST, "shop.muppit.au"]);
+    cluster.kubectl_ok(&["delete", "ingress", "shop-muppit-au"]);
+    edge.world.ok(&["edge", "reconcile"]);
+    let names: Vec<String> = edge.cloud.records().into_iter().map(|r| r.name).collect();
+    assert_eq!(names, [HOST], "what is public no longer is taken away");
+    assert_eq!(edge.cloud.rules(&edge.tunnel()).len(), 2);
+}
