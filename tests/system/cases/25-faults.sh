@@ -69,16 +69,16 @@ a_full_run_directory_is_told_and_drift_is_healed_after_it() {
     script <<'I'
 systemctl stop gitopsd
 mkdir -p /run/gitopsd
-mount -t tmpfs -o size=64k,mode=0755,uid="$(id -u gitopsd)",gid="$(id -g gitopsd)" tmpfs /run/gitopsd
+mount -t tmpfs -o size=2m,mode=0755,uid="$(id -u gitopsd)",gid="$(id -g gitopsd)" tmpfs /run/gitopsd
 systemctl start gitopsd
 I
     eventually 60 'all is ready on the small /run' ready
-    inside bash -c 'head -c 1M /dev/zero >/run/gitopsd/filler || true' 2>/dev/null
-    # A render that finds no room for its workspace fails by name; the rest goes on.
+    inside bash -c 'head -c 4M /dev/zero >/run/gitopsd/filler || true' 2>/dev/null
+    # Whatever finds no room for its files, the fetch first of all, fails by name; the rest goes on.
     printf '# %s\n' "$(date +%N)" >>"$work/repos/flux-config/clusters/my-cluster/infrastructure.yaml"
     push 'while /run is full'
     inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
-    eventually 60 'the cause is told' holds 'No space left' inside gitopsd status
+    eventually 60 'the cause is told' holds 'make room in the runtime directory' inside gitopsd status
     [ "$(inside systemctl show -P NRestarts gitopsd)" = 0 ]
     # A reload that finds no room keeps to what was in force, and leaves no half of a key behind.
     script <<'I'
