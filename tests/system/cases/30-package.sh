@@ -13,7 +13,7 @@ repack() {
     rm -rf "$tree"
     dpkg-deb -R "$deb" "$tree"
     sed -i "s/^Version: .*/Version: $1/" "$tree/DEBIAN/control"
-    dpkg-deb --root-owner-group -b "$tree" "$debs/gitopsd_$1.deb" >/dev/null
+    dpkg-deb --root-owner-group -Zgzip -z1 -b "$tree" "$debs/gitopsd_$1.deb" >/dev/null
 }
 
 # Uid and generation of everything that runs: an object that was made anew or written shows here.
@@ -48,31 +48,69 @@ chmod 0755 /run/older-schema
 printf '[Service]\nExecStopPost=+/run/older-schema\n' >/run/systemd/system/gitopsd.service.d/90-older.conf
 systemctl daemon-reload
 I
-    # A run is under way when the package comes: sixty objects, of which some are there.
-    maps 60 >"$work/repos/flux-config/clusters/my-cluster/many.yaml"
-    push 'sixty objects'
-    inside gitopsd reconcile --with-source >"$work/reconcile" 2>&1 &
-    eventually 60 'the apply has begun' holds many- inside kubectl -n default get configmaps -o name
+    # A run is under way when the package comes: sixty objects are there, and a Deployment is waited
+    # for that does not become ready.
+    local tree=$work/repos/flux-config
+    mkdir -p "$tree/slow"
+    maps 60 >"$tree/slow/many.yaml"
+    deployment unready >"$tree/slow/deployment.yaml"
+    kustomization slow | sed 's/^  timeout: .*/  timeout: 10m/; s/^  prune: true/&\n  wait: true/' \
+        >"$tree/clusters/my-cluster/slow.yaml"
+    push 'sixty objects and a slow one'
+    inside gitopsd reconcile --with-source --no-wait >/dev/null
+    eventually 60 'the run is under way' running
     inside apt-get -q install -y /opt/deb/gitopsd_0.1.0+upgrade.deb >"$work/apt" 2>&1
-    wait $! || true
     inside test -e /run/older-schema.done
     script <<'I'
 rm /run/systemd/system/gitopsd.service.d/90-older.conf /run/older-schema.done
 systemctl daemon-reload
 I
+    eventually 60 'it goes on' running
+    deployment 1 >"$tree/slow/deployment.yaml"
+    push 'the slow one is mended'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
     eventually 60 'all is ready again' ready
-    eventually 60 'all sixty are there' many 60
-    still | grep -v ' many-' >"$work/after"
+    many 60
+    still | grep -v -e ' many-' -e ' slow ' >"$work/after"
     diff "$work/before" "$work/after"
     [ "$(inside gitopsd history --json -n 1000 | grep -c '"run":')" -ge "$runs" ]
     inside gitopsd history show "$first" >/dev/null
     holds 'active' inside systemctl is-active gitopsd
-    # The database is of today's schema: what left Git is still known by its owner.
-    rm "$work/repos/flux-config/clusters/my-cluster/many.yaml"
+    # What left Git is still known by its owner.
+    rm -r "$tree/slow" "$tree/clusters/my-cluster/slow.yaml"
     push 'and away with them'
     inside gitopsd reconcile --with-source >/dev/null 2>&1 || true
     confirmed
     eventually 60 'none is left behind' many 0
+}
+
+# The sixty are there, and their run is not over.
+running() {
+    many 60 && inside gitopsd status --json |
+        python3 -c 'import json, sys; sys.exit(not any(i["name"] == "slow" and i["running"] for i in json.load(sys.stdin)["summary"]["items"]))'
+}
+
+# deployment TAG: what becomes of its pods is said by the tag.
+deployment() {
+    cat <<Y
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: slow
+  namespace: default
+spec:
+  selector:
+    matchLabels:
+      app: slow
+  template:
+    metadata:
+      labels:
+        app: slow
+    spec:
+      containers:
+      - name: slow
+        image: registry.test.invalid/slow:$1
+Y
 }
 
 a_downgrade_does_not_open_a_newer_database() {
