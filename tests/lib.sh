@@ -27,6 +27,9 @@ case " ${RUSTFLAGS:-} " in
 *" $remap "*) ;; # sourced by a script that was called by one that did
 *) export RUSTFLAGS="${RUSTFLAGS:+$RUSTFLAGS }$remap" ;;
 esac
+# So do the paths of the tree, see there.
+PATH=$PWD/debian/bin:$PATH
+export RUSTC_WORKSPACE_WRAPPER=gitopsd-rustc
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
 
 # The control plane and its friends; GITOPSD_TEST_BIN says where they are.

@@ -23,7 +23,6 @@ pub use client::{ApiError, Client};
 pub use document::{
     Accepted, ChangeView, ClusterView, ConfirmAsk, DaemonView, Document, EdgeAsk, Fault, Handed,
     HeldView, ReconcileAsk, ReloadAsk, ReplacedView, ResumeAsk, RunDetail, RunView, SuspendAsk,
-    SuspendView,
-    VERSION,
+    SuspendView, VERSION,
 };
 pub use serve::{Command, Handle, Refused, serve};

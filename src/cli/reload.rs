@@ -2,7 +2,7 @@
 
 use super::init::open_sealed;
 use super::{Context, EXIT_CODES, Exit};
-use crate::api::{Client, Handed, ReloadAsk};
+use crate::api::{ApiError, Client, Handed, ReloadAsk};
 use anyhow::Context as _;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -62,12 +62,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         ask.credentials.insert(id.clone(), handed);
     }
     let client = context.client();
-    let before = client.status(None).await?.daemon;
-    let accepted = client.reload(&ask).await?;
-    let changed = !accepted.keys.is_empty();
-    if changed {
-        back(&client, before.started_ms).await?;
-    }
+    let changed = hand_over(&client, &ask).await?;
     if context.terminal.is_json() {
         context.terminal.json(&serde_json::json!({ "changed": changed }))?;
     } else if changed {
@@ -90,6 +85,37 @@ fn read(path: &Path) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
     file.take(LARGEST + 1).read_to_end(&mut bytes)?;
     anyhow::ensure!(bytes.len() as u64 <= LARGEST, "is larger than {LARGEST} bytes");
     Ok(Some(bytes))
+}
+
+/// Asks until it is answered: whoever asked a moment before may have the daemon start anew just now.
+/// True when it has started anew for this.
+async fn hand_over(client: &Client, ask: &ReloadAsk) -> anyhow::Result<bool> {
+    let begun = Instant::now();
+    let mut starting = false;
+    loop {
+        let asked = async {
+            let before = client.status(None).await?.daemon.started_ms;
+            client.reload(ask).await.map(|accepted| (before, !accepted.keys.is_empty()))
+        };
+        let error = match asked.await {
+            Ok((_, false)) => return Ok(false),
+            Ok((before, true)) => return back(client, before).await.map(|()| true),
+            Err(error) => error,
+        };
+        starting |= match &error {
+            ApiError::Broken { .. } | ApiError::Refused { status: 503, .. } => true,
+            ApiError::NotRunning { .. } if !starting => {
+                // Without its first configuration the service has no socket.
+                return Err(error).context("a service that is down, or waits for its first configuration, takes it by: systemctl restart gitopsd");
+            }
+            ApiError::NotRunning { .. } => true,
+            _ => return Err(error.into()),
+        };
+        if begun.elapsed() >= BACK {
+            return Err(error.into());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Waits until a daemon answers that was started later.

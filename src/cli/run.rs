@@ -12,7 +12,8 @@ const EXAMPLES: &str = "EXAMPLES
 
 EXIT CODES
   0 stopped by a signal   1 this host cannot run it   2 wrong usage
-  78 the configuration is wrong: every problem is printed, a restart does not help";
+  78 the configuration is wrong, or a key or the state is of no use to this version:
+     every problem is printed, a restart does not help";
 
 /// Run the daemon in the foreground
 #[derive(Debug, clap::Args)]
@@ -59,6 +60,8 @@ pub fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     }
     Ok(match error {
         DaemonError::Credentials(_) | DaemonError::Secrets(_) => Exit::Config,
+        // The state of a newer version, or a file that somebody has to mend.
+        DaemonError::History(error) if !error.retry() => Exit::Config,
         _ => Exit::Problems,
     })
 }

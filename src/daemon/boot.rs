@@ -8,14 +8,14 @@ use super::host::HostState;
 use super::owner::Machine;
 use crate::api::DaemonView;
 use crate::cluster::Limits;
-use crate::config::{Config, MacPolicy, RootCredentials, RootRef};
+use crate::config::{Config, MacPolicy, RootCredentials, RootRef, credentials_directory};
 use crate::flux::{GitReference, Root, root};
 use crate::history::{History, HistoryError, host_key};
 use crate::logging::Message;
 use crate::pipeline::{EdgeParts, HostSecrets, Pipeline, Settings};
 use crate::registry::Mirrors;
 use crate::render::{self, RenderError, Renderer};
-use crate::secrets::{Keyring, Plaintext, SecretsError, credential};
+use crate::secrets::{Keyring, Plaintext, SecretsError, credential, guarded};
 use crate::source::{Credential, SourceError};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -235,6 +235,7 @@ pub fn edge_token(config: &Config) -> Result<Option<Plaintext>, DaemonError> {
 pub fn host_secrets(config: &Config) -> Result<HostSecrets, DaemonError> {
     let mut keyring = Keyring::empty();
     if let Some(found) = credential("age-key", config.decryption.age_key_file.as_deref())? {
+        guard(config, "age-key", &found.path)?;
         found.warning.iter().for_each(|warning| tracing::warn!("{warning}"));
         keyring.merge(Keyring::parse(found.content.expose())?);
     }
@@ -249,6 +250,7 @@ pub fn host_secrets(config: &Config) -> Result<HostSecrets, DaemonError> {
         ("ca.crt", "git-ca", &files.ca_file),
     ] {
         if let Some(found) = credential(id, path.as_deref())? {
+            guard(config, id, &found.path)?;
             found.warning.iter().for_each(|warning| tracing::warn!("{warning}"));
             let text = found.content.expose();
             let trimmed = if matches!(key, "password" | "bearerToken") {
@@ -288,6 +290,19 @@ fn mirrors(config: &Config) -> Result<Mirrors, DaemonError> {
             Ok(Mirrors::default())
         }
     }
+}
+
+/// Refuses a key that others can get at where it lies. What systemd handed over came from
+/// `credentials/` beside the configuration, where nobody but root has to read anything; a file that
+/// the configuration names may be open to the service's own group.
+fn guard(config: &Config, id: &str, found: &Path) -> Result<(), SecretsError> {
+    let usual = config.files.first().map(|main| credentials_directory(main).join(id));
+    if let Some(usual) = &usual {
+        guarded(id, usual, 0o077)?;
+    }
+    let handed = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let ours = handed.is_some_and(|handed| found.starts_with(handed));
+    if ours { Ok(()) } else { guarded(id, found, 0o007) }
 }
 
 fn directory(path: &Path, mode: u32) -> Result<(), DaemonError> {

@@ -172,19 +172,34 @@ async fn kubeconfig(target: &Target) -> Result<Vec<u8>, String> {
     })
 }
 
-/// A Flux controller that is scaled above 0, if there is one.
+/// What writes to the cluster or to Git as we do; flux-operator also starts the others again.
+const CONTROLLERS: [&str; 5] = [
+    "flux-operator",
+    "kustomize-controller",
+    "helm-controller",
+    "source-controller",
+    "image-automation-controller",
+];
+
+/// How the parts of Flux are labelled, and how flux-operator is.
+const LABELS: [&str; 2] =
+    ["app.kubernetes.io/part-of=flux", "app.kubernetes.io/name=flux-operator"];
+
+/// A Flux controller that is scaled above 0, if there is one; flux-operator comes first.
 pub async fn live_flux(cluster: &Cluster) -> Result<Option<String>, ClusterError> {
     let Some(deployments) = cluster.resource("apps/v1", "Deployment").await? else {
         return Ok(None);
     };
-    let select = Select { labels: "app.kubernetes.io/part-of=flux", ..Select::default() };
-    let found = cluster.list(&deployments, select).await?;
-    let live = found.items.iter().find(|object| {
-        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-        let replicas = object.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
-        matches!(name, "kustomize-controller" | "helm-controller" | "source-controller")
-            && replicas > 0
-    });
-    let name = live.and_then(|object| object.pointer("/metadata/name"));
-    Ok(name.and_then(Value::as_str).map(str::to_owned))
+    let mut live = Vec::new();
+    for labels in LABELS {
+        let select = Select { labels, ..Select::default() };
+        for object in cluster.list(&deployments, select).await?.items {
+            let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+            let replicas = object.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
+            if replicas > 0 {
+                live.extend(CONTROLLERS.iter().position(|controller| *controller == name));
+            }
+        }
+    }
+    Ok(live.into_iter().min().map(|at| CONTROLLERS[at].to_owned()))
 }

@@ -90,8 +90,12 @@ pub enum Ending {
 pub fn run(config: &Config, path: &Path) -> Result<Ending, DaemonError> {
     let runtime_dir = config.directories.runtime.clone();
     let starts = Starts::begin(&runtime_dir);
-    let origin =
-        Origin { config: path.to_owned(), basis: Basis::of(config), runtime: runtime_dir.clone() };
+    let origin = Origin {
+        config: path.to_owned(),
+        basis: Basis::of(config),
+        runtime: runtime_dir.clone(),
+        decided: Arc::default(),
+    };
     reload::sweep(&runtime_dir);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -21,9 +21,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex, oneshot};
 use zeroize::Zeroizing;
 
 /// Where systemd says that the credentials are, and where we say so to ourselves.
@@ -86,7 +87,16 @@ impl Daemon {
     ) {
         let (origin, restarts) = (self.origin.clone(), self.restarts.0.clone());
         tokio::spawn(async move {
+            // One at a time: each prepares the same directory, and the one that is decided for must
+            // be there when the process starts anew.
+            let mut decided = origin.decided.lock().await;
+            if *decided {
+                let hint = "ask again in a moment".to_owned();
+                let _ = reply.send(Err(Refused::new(503, "gitopsd is starting anew", Some(hint))));
+                return;
+            }
             let answer = consider(&origin, ask).await;
+            *decided = matches!(answer, Ok(Some(_)));
             match &answer {
                 Ok(Some(_)) => tracing::info!(
                     message_id = Message::ConfigReloaded.id(),
@@ -125,6 +135,8 @@ pub struct Origin {
     pub basis: Basis,
     /// The runtime directory.
     pub runtime: PathBuf,
+    /// Held while a reload is considered; true once this process is to start anew.
+    pub decided: Arc<Mutex<bool>>,
 }
 
 /// The directory to start anew with; `None` when nothing has changed.
@@ -182,15 +194,24 @@ fn prepare(origin: &Origin, handed: Credentials) -> std::io::Result<(PathBuf, bo
     let [a, b] = ["credentials-a", "credentials-b"].map(|name| origin.runtime.join(name));
     let fresh = if current == Some(a.clone()) { b } else { a };
     let _ = fs::remove_dir_all(&fresh);
-    fs::DirBuilder::new().mode(0o700).create(&fresh)?;
-    for (id, bytes) in &after {
-        let mut file = fs::OpenOptions::new();
-        file.write(true).create_new(true).mode(0o400).open(fresh.join(id))?.write_all(bytes)?;
+    if let Err(error) = lay_down(&fresh, &after) {
+        // A tmpfs that is full keeps no half of a key either.
+        let _ = fs::remove_dir_all(&fresh);
+        return Err(error);
     }
     // A configuration that cannot be read is for the trial to complain about.
     let config = crate::config::load(&origin.config).map(|config| Basis::of(&config));
     let same = before == after && config.is_ok_and(|basis| basis == origin.basis);
     Ok((fresh, same))
+}
+
+fn lay_down(directory: &Path, credentials: &Credentials) -> std::io::Result<()> {
+    fs::DirBuilder::new().mode(0o700).create(directory)?;
+    for (id, bytes) in credentials {
+        let mut file = fs::OpenOptions::new();
+        file.write(true).create_new(true).mode(0o400).open(directory.join(id))?.write_all(bytes)?;
+    }
+    Ok(())
 }
 
 /// Our own program; a package upgrade may have replaced the file.

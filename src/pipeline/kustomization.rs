@@ -491,11 +491,14 @@ impl<'a> Run<'a> {
             memory.ready = false;
             memory.verify |= self.verify;
         }
+        // Whatever brought this run about: who reads of a failure reads of its end.
+        let failed = |memory: &Memory| memory.last_failure.is_some();
+        let after_failure = lock(&self.pipeline.memory).get(&self.owner).is_some_and(failed);
         let outcome = match self.finish_record(&outcome).await {
             Ok(()) => outcome,
             Err(failure) => Outcome::Failed(failure),
         };
-        self.log(&outcome);
+        self.log(&outcome, after_failure);
         let warnings = self.warnings.iter().map(|w| self.redactor.mask(w)).collect();
         Report {
             outcome,
@@ -532,7 +535,7 @@ impl<'a> Run<'a> {
         self.record.map(|run| run.to_string()).unwrap_or_default()
     }
 
-    fn log(&self, outcome: &Outcome) {
+    fn log(&self, outcome: &Outcome, after_failure: bool) {
         let key = self.job.kustomization.key().to_string();
         let revision = &self.job.revision.id;
         let run = self.run_id();
@@ -548,7 +551,7 @@ impl<'a> Run<'a> {
                 self.changes,
                 if self.changes == 1 { "change" } else { "changes" }
             ),
-            Outcome::Ready(message) if self.job.trigger == Trigger::Health => tracing::info!(
+            Outcome::Ready(message) if after_failure => tracing::info!(
                 message_id = Message::HealthPassed.id(),
                 gitopsd_kustomization = key,
                 gitopsd_source = %self.job.kustomization.source,

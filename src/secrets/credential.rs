@@ -3,7 +3,8 @@
 //! A missing `LoadCredential=` path fails the unit on systemd 252, so each credential has a
 //! `SetCredential=` of the same id, which that version wants to hold something: it is a line feed.
 //! A file of nothing but white space therefore means "not given". Files are read whole
-//! under a limit, and a key file that others on the host can read comes back with a warning.
+//! under a limit. A key file that everybody on the host can read is refused by whoever starts with
+//! it ([`guarded`]); one that a group can read comes back with a warning.
 
 use super::{Plaintext, SecretsError};
 use crate::config::CREDENTIALS;
@@ -86,6 +87,21 @@ pub fn too_open(path: &Path) -> Option<String> {
     warning(path, fs::metadata(path).ok()?.permissions().mode())
 }
 
+/// Refuses the file of the credential `id` when somebody whom `closed_to` names can read or write
+/// it: 0o007 is everybody, 0o077 everybody and the group. A file that cannot even be looked at lies
+/// in a directory that guards it.
+///
+/// # Errors
+/// [`SecretsError::Exposed`], with what to run.
+pub fn guarded(id: &str, path: &Path, closed_to: u32) -> Result<(), SecretsError> {
+    let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
+    let mode = metadata.permissions().mode() & 0o7777;
+    if PUBLIC.contains(&id) || !metadata.is_file() || mode & closed_to == 0 {
+        return Ok(());
+    }
+    Err(SecretsError::Exposed { path: path.to_owned(), mode })
+}
+
 fn warning(path: &Path, mode: u32) -> Option<String> {
     (mode & 0o077 != 0).then(|| {
         format!(
@@ -165,6 +181,28 @@ mod tests {
         let expected =
             format!("{shown} has mode 0640 and holds key material: run chmod 0600 on it");
         assert_eq!(found.warning, Some(expected));
+    }
+
+    #[test]
+    fn a_key_that_everybody_can_read_is_refused_with_the_chmod_to_run() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let open = mk_file(dir.path(), "age-key", b"key", 0o644);
+        let error = guarded("age-key", &open, 0o007).expect_err("everybody can read it");
+        let shown = open.display();
+        let told = format!("{shown} holds key material and has mode 0644, which lets others at it");
+        assert_eq!(error.to_string(), told);
+        assert_eq!(error.hint(), Some(format!("chmod 0400 {shown}")));
+        for (mode, closed_to, fine) in [
+            (0o600, 0o077, true),
+            (0o640, 0o007, true),
+            (0o640, 0o077, false),
+            (0o602, 0o007, false),
+        ] {
+            let file = mk_file(dir.path(), "other", b"key", mode);
+            assert_eq!(guarded("age-key", &file, closed_to).is_ok(), fine, "{mode:o}");
+        }
+        guarded("git-ca", &open, 0o077).expect("that is no secret");
+        guarded("age-key", &dir.path().join("none"), 0o077).expect("nothing is there");
     }
 
     #[test]

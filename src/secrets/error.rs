@@ -124,6 +124,17 @@ pub enum SecretsError {
         /// What is wrong, without content.
         problem: &'static str,
     },
+    /// A key file lies open to others.
+    #[error(
+        "{} holds key material and has mode {mode:04o}, which lets others at it",
+        path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
     /// A credential exists but cannot be read.
     #[error("credential {}: {problem}", path.display())]
     Credential {
@@ -179,6 +190,7 @@ impl SecretsError {
             SecretsError::BadRecipient { .. } => {
                 "give the line that follows `# public key:` in a key file: age1…".to_owned()
             }
+            SecretsError::Exposed { path, .. } => format!("chmod 0400 {}", path.display()),
             SecretsError::Credential { problem, .. } if problem.contains("is not there") => {
                 "put the file there, or correct the setting; gitopsd init takes credentials and \
                  writes both"

@@ -204,6 +204,10 @@ impl SourceError {
             }
             CertificateUntrusted { cause, .. } => crate::net::remedy(cause).into(),
             Empty { .. } => "push a first commit".into(),
+            // They lie on the tmpfs of the runtime directory, see `ssh`.
+            DiskFull { cause } if cause.contains("the files for ssh") => {
+                "make room in the runtime directory: df -h /run".into()
+            }
             DiskFull { .. } => "free space in the state directory".into(),
             Storage { .. } => {
                 "the user gitopsd must own the state directory and its disk must be mounted \

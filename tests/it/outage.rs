@@ -137,6 +137,16 @@ fn after_an_outage_the_kubeconfig_is_read_again_and_a_live_flux_is_seen() {
             !["get", "list", "watch"].contains(&request["verb"].as_str().unwrap())
         });
     assert_eq!(writes.collect::<Vec<_>>(), Vec::<serde_json::Value>::new());
+    // flux-operator would start it again: it has to go first, and is named.
+    let operator = mk_deployment("flux-system", "flux-operator", "1").replacen(
+        "metadata:\n",
+        "metadata:\n  labels: {app.kubernetes.io/name: flux-operator}\n",
+        1,
+    );
+    world.cluster().apply(&operator);
+    world.eventually("flux-operator is seen", |world| {
+        world.status()["cluster"]["message"].as_str().unwrap().contains("own flux-operator")
+    });
     let scale = ["-n", "flux-system", "scale", "deployment", "--all", "--replicas=0"];
     world.cluster().kubectl_ok(&scale);
     world.eventually("handed over", |world| value(world, "a").as_deref() == Some("2"));

@@ -2,6 +2,7 @@
 
 use crate::bed::dying;
 use crate::world::{App, PATIENCE, World, executable, mk_config_map};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -99,6 +100,50 @@ fn a_credential_is_handed_over_and_taken_back() {
     world.ok(&["reload", "--credential", &given]);
     assert!(started(&world) > second);
     assert!(!world.log().contains(text), "{}", world.log());
+}
+
+#[test]
+fn reloads_at_the_same_time_lose_no_credential() {
+    let world = mk_world();
+    let keys = ["a.key", "b.key"].map(|name| world.path(name));
+    std::fs::copy(world.path("age.key"), &keys[0]).unwrap();
+    std::fs::write(&keys[1], world.ok(&["keygen"])).unwrap();
+    let given = keys.map(|key| format!("age-key={}", key.display()));
+    for round in 0..6 {
+        let ask = || world.command(&["reload", "--credential", &given[round % 2]]).spawn().unwrap();
+        let asking: Vec<_> = (0..4).map(|_| ask()).collect();
+        for mut one in asking {
+            assert_eq!(one.wait().unwrap().code(), Some(0), "round {round}: {}", world.log());
+        }
+        let environment = std::fs::read(format!("/proc/{}/environ", world.pid())).unwrap();
+        let environment = String::from_utf8_lossy(&environment).into_owned();
+        let directory =
+            environment.split('\0').find_map(|v| v.strip_prefix("CREDENTIALS_DIRECTORY="));
+        let held = std::path::Path::new(directory.expect("handed over")).join("age-key");
+        let wanted = given[round % 2].strip_prefix("age-key=").unwrap();
+        assert_eq!(std::fs::read(held).unwrap(), std::fs::read(wanted).unwrap(), "round {round}");
+    }
+}
+
+#[test]
+fn a_key_that_everybody_can_read_is_refused_with_the_chmod_to_run() {
+    let world = mk_world();
+    let first = started(&world);
+    let key = world.path("age.key");
+    let mode =
+        |mode| std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o644);
+    world.drop_in("limits:\n  workers: 2\n");
+    let refused = reload(&world, &[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("has mode 0644") && said.contains("chmod 0400 "), "{said}");
+    assert_eq!(started(&world), first, "what was in force stays in force");
+    let check = world.run(&["run", "--check"]);
+    assert_eq!(check.status.code(), Some(78), "{}", String::from_utf8_lossy(&check.stderr));
+    mode(0o400);
+    assert_eq!(reload(&world, &[]).status.code(), Some(0));
+    assert!(started(&world) > first);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use crate::bed::{Cluster, GitServer, Repo, TEST_KEY, dying, spawn, tools};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -64,6 +65,8 @@ impl World {
         };
         let world = World { dir, git, plane, user, namespace, daemon: None };
         fs::write(world.path("age.key"), TEST_KEY).expect("ours to write");
+        let private = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(world.path("age.key"), private).expect("ours to write");
         fs::copy(kubeconfig, world.path("kubeconfig")).expect("ours to write");
         world.configure(extra);
         world

@@ -5,7 +5,7 @@
 # network but loopback; `inside` runs a command in it. Everything ends with the script.
 
 SUITE=bookworm
-PACKAGES=systemd,systemd-sysv,dbus,ca-certificates,openssh-client,openssh-server,git,libfaketime,procps,man-db,e2fsprogs
+PACKAGES=systemd,systemd-sysv,dbus,ca-certificates,openssh-client,openssh-server,git,libfaketime,procps,man-db,e2fsprogs,sqlite3
 
 say() {
     printf '%s\n' "$*" >&2

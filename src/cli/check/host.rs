@@ -67,7 +67,8 @@ pub fn check(
         Ok(secrets) => keys(&secrets.keyring),
         Err(error) => Finding::fail("host credentials", error.to_string(), error.hint()),
     })?;
-    let key_file = config.decryption.age_key_file.as_deref();
+    // What is wide open was refused above.
+    let key_file = config.decryption.age_key_file.as_deref().filter(|_| secrets.is_ok());
     if let Some(warning) = key_file.and_then(crate::secrets::too_open) {
         add(Finding::warn("age key", warning, None))?;
     }

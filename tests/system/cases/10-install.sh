@@ -22,7 +22,8 @@ the_package_is_sound() {
     done
     dpkg-deb --fsys-tarfile "$deb" | tar -xO ./usr/bin/gitopsd >"$work/binary"
     not grep -aqF "$HOME/" "$work/binary"
-    not holds .symtab readelf -S "$work/binary"
+    readelf -S "$work/binary" >"$work/sections"
+    not grep -F .symtab "$work/sections"
 }
 
 a_bare_install_waits_and_says_what_to_do() {
@@ -37,12 +38,22 @@ a_bare_install_waits_and_says_what_to_do() {
     # Nothing is half there: user, directories, pages, completions, catalog.
     script <<'I'
 id gitopsd >/dev/null
-[ "$(stat -c '%a %U' /etc/gitopsd/credentials)" = '700 root' ]
+[ "$(stat -c '%a %U %G' /etc/gitopsd/credentials)" = '710 root gitopsd' ]
 man -w 8 gitopsd gitopsd-status gitopsd-reload >/dev/null
 export MANWIDTH=200
 holds 'Unknown keys are refused' man 5 gitopsd.config
 man --warnings 8 gitopsd >/dev/null 2>/tmp/warnings
 not grep . /tmp/warnings
+# The pages say what the program says of itself.
+for verb in '' $(gitopsd --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'); do
+    case $verb in help | man) continue ;; esac
+    gitopsd $verb --help >/tmp/help
+    man -P cat 8 gitopsd${verb:+-$verb} | col -b >/tmp/page
+    [ "$(grep -c . /tmp/page)" -gt 20 ]
+    for option in $(grep -o -- '--[a-z][a-z-]*' /tmp/help | sort -u); do
+        grep -qF -- "$option" /tmp/page || { echo "$option is in gitopsd $verb --help and not in its page"; exit 1; }
+    done
+done
 holds 'No repository is configured' journalctl --list-catalog
 bash -c '. /usr/share/bash-completion/completions/gitopsd; complete -p gitopsd' >/dev/null
 systemd-analyze verify gitopsd.service gitopsd-kubeconfig.path 2>/tmp/verify || true
@@ -125,6 +136,11 @@ init_brings_the_box_up_and_everything_becomes_healthy() {
     git_server
     install -m 0400 tests/examples/age.key "$root/root/age.key"
     fingerprint=$(inside ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub | cut -d ' ' -f 2)
+    # Only to say what would be done.
+    local before
+    before=$(inside find /etc/gitopsd /etc/systemd -type f -exec sha256sum {} + | sort)
+    setup --dry-run >"$work/init" || die "init --dry-run: $(cat "$work/init")"
+    [ "$(inside find /etc/gitopsd /etc/systemd -type f -exec sha256sum {} + | sort)" = "$before" ]
     # The deploy key is made, shown, and not yet known to the Git server.
     if setup >"$work/init"; then die 'init succeeds without the right to read'; fi
     grep -o 'ssh-ed25519 [A-Za-z0-9+/=]*' "$work/init" | head -n 1 >"$work/deploy.pub"
@@ -143,7 +159,6 @@ init_brings_the_box_up_and_everything_becomes_healthy() {
     # Landlock confines the renderer where the kernel has it, under the unit's own filter too.
     not holds 'no Landlock' inside journalctl -q -u gitopsd 2>/dev/null
     # Once more: nothing is done twice.
-    local before
     before=$(inside find /etc/gitopsd -type f -exec sha256sum {} +)
     setup >"$work/init" || die "init again: $(cat "$work/init")"
     [ "$(inside find /etc/gitopsd -type f -exec sha256sum {} + | sort)" = "$(sort <<<"$before")" ]

@@ -1,10 +1,12 @@
-# What breaks on real boxes: disks and power.
+# What breaks on real boxes: disks, clocks, power.
 
 CASES+=(
     a_full_disk_stops_no_healing_of_what_is_recorded_and_is_told
     a_read_only_state_directory_is_named_and_mended_by_a_restart
+    a_full_run_directory_is_told_and_drift_is_healed_after_it
     a_journal_that_is_gone_stops_nothing
     a_damaged_database_is_put_aside_and_the_inventory_rebuilt
+    a_clock_that_jumps_moves_no_object
     a_power_cut_in_the_middle_of_an_apply_converges_after_the_boot
 )
 
@@ -63,6 +65,78 @@ I
     restart
 }
 
+a_full_run_directory_is_told_and_drift_is_healed_after_it() {
+    script <<'I'
+systemctl stop gitopsd
+mkdir -p /run/gitopsd
+mount -t tmpfs -o size=2m,mode=0755,uid="$(id -u gitopsd)",gid="$(id -g gitopsd)" tmpfs /run/gitopsd
+systemctl start gitopsd
+I
+    eventually 60 'all is ready on the small /run' ready
+    inside bash -c 'head -c 4M /dev/zero >/run/gitopsd/filler || true' 2>/dev/null
+    # Whatever finds no room for its files, the fetch first of all, fails by name; the rest goes on.
+    printf '# %s\n' "$(date +%N)" >>"$work/repos/flux-config/clusters/my-cluster/infrastructure.yaml"
+    push 'while /run is full'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 60 'the cause is told' holds 'make room in the runtime directory' inside gitopsd status
+    [ "$(inside systemctl show -P NRestarts gitopsd)" = 0 ]
+    # A reload that finds no room keeps to what was in force, and leaves no half of a key behind.
+    script <<'I'
+printf 'limits:\n  workers: 3\n' >/etc/gitopsd/config.d/90-test.yaml
+not systemctl reload gitopsd 2>/dev/null
+[ "$(ls -d /run/gitopsd/credentials-* 2>/dev/null | wc -l)" = 0 ]
+systemctl is-active -q gitopsd
+rm /etc/gitopsd/config.d/90-test.yaml
+rm /run/gitopsd/filler
+I
+    inside gitopsd reconcile >"$work/last" 2>&1 || true
+    eventually 60 'all is ready with room again' ready
+    healed 'with room again'
+    script <<'I'
+systemctl stop gitopsd
+umount /run/gitopsd
+I
+    restart
+}
+
+a_clock_that_jumps_moves_no_object() {
+    still >"$work/before"
+    # libfaketime stands in for a clock that is set while the daemon runs: two hours back, then a day
+    # ahead, as a box without a battery sees them. Monotonic clocks go on as they do then.
+    script <<'I'
+mkdir -p /run/systemd/system/gitopsd.service.d
+lib=$(dpkg -L libfaketime | grep 'libfaketimeMT.so.1$')
+cat >/run/systemd/system/gitopsd.service.d/90-clock.conf <<U
+[Service]
+Environment=LD_PRELOAD=$lib FAKETIME_TIMESTAMP_FILE=/run/gitopsd-clock FAKETIME_NO_CACHE=1 FAKETIME_DONT_FAKE_MONOTONIC=1
+U
+echo +0 >/run/gitopsd-clock
+chmod 0644 /run/gitopsd-clock
+systemctl daemon-reload
+I
+    restart
+    echo -7200 | inside tee /run/gitopsd-clock >/dev/null
+    healed 'with the clock two hours back'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || die "two hours back: $(cat "$work/last")"
+    # It is the clock that the daemon goes by: the last run began two hours ago.
+    local began
+    began=$(inside gitopsd history --json -n 1 | sed -n 's/.*"started_ms": \([0-9]*\).*/\1/p' | head -n 1)
+    [ "$began" -lt $((($(date +%s) - 7000) * 1000)) ]
+    echo +86400 | inside tee /run/gitopsd-clock >/dev/null
+    healed 'with the clock a day ahead'
+    eventually 60 'all is ready' ready
+    script <<'I'
+rm /run/systemd/system/gitopsd.service.d/90-clock.conf
+systemctl daemon-reload
+I
+    # Back again, and the record is of tomorrow.
+    restart
+    healed 'with the clock set right'
+    still >"$work/after"
+    # A heal moves generations of the object that was edited, and of no other.
+    diff <(grep -v blaster-dev "$work/before") <(grep -v blaster-dev "$work/after")
+}
+
 a_journal_that_is_gone_stops_nothing() {
     inside systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald.service 2>/dev/null
     healed 'without a journal'
@@ -92,7 +166,7 @@ gone() {
 }
 
 a_power_cut_in_the_middle_of_an_apply_converges_after_the_boot() {
-    local image=$work/state.img name
+    local image=$work/state.img
     # The state on a disk of its own, written past the page cache: a copy of the backing file is what
     # a power cut would have left.
     inside systemctl stop gitopsd
@@ -111,9 +185,7 @@ a_power_cut_in_the_middle_of_an_apply_converges_after_the_boot() {
     machine_boot
     eventually 120 'all is ready on the disk of its own' ready
     # Forty new objects: the cut comes while they are written.
-    for name in $(seq 40); do
-        printf 'apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: many-%s\n  namespace: default\ndata:\n  a: b\n---\n' "$name"
-    done >"$work/repos/flux-config/clusters/my-cluster/many.yaml"
+    maps 40 >"$work/repos/flux-config/clusters/my-cluster/many.yaml"
     push 'forty objects'
     inside gitopsd reconcile --with-source >/dev/null 2>&1 &
     eventually 60 'the apply has begun' holds many- inside kubectl -n default get configmaps -o name
@@ -126,15 +198,12 @@ a_power_cut_in_the_middle_of_an_apply_converges_after_the_boot() {
     mount "$device" "$root/var/lib/gitopsd"
     machine_boot
     eventually 120 'all is ready after the cut' ready
-    eventually 60 'all forty are there' forty 40
+    eventually 60 'all forty are there' many 40
     rm "$work/repos/flux-config/clusters/my-cluster/many.yaml"
     push 'and away with them'
     inside gitopsd reconcile --with-source >/dev/null 2>&1 || true
-    # Forty of forty at once is more than half: the guard asks.
-    local digest
-    digest=$(inside gitopsd status --json | sed -n 's/.*"digest": "\([^"]*\)".*/\1/p' | head -n 1)
-    [ -z "$digest" ] || inside gitopsd confirm "$digest" >/dev/null
-    eventually 60 'none is left behind' forty 0
+    confirmed
+    eventually 60 'none is left behind' many 0
     machine_stop
     umount "$root/var/lib/gitopsd"
     losetup -d "$device"
@@ -142,6 +211,22 @@ a_power_cut_in_the_middle_of_an_apply_converges_after_the_boot() {
     eventually 120 'all is ready' ready
 }
 
-forty() {
+# maps COUNT: as many ConfigMaps.
+maps() {
+    local name
+    for name in $(seq "$1"); do
+        printf 'apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: many-%s\n  namespace: default\ndata:\n  a: b\n---\n' "$name"
+    done
+}
+
+# many COUNT: so many of them are there.
+many() {
     [ "$(inside kubectl -n default get configmaps -o name | grep -c many-)" = "$1" ]
+}
+
+# confirmed: most objects of an owner going at once is more than half, and the guard asks.
+confirmed() {
+    local digest
+    digest=$(inside gitopsd status --json | sed -n 's/.*"digest": "\([^"]*\)".*/\1/p' | head -n 1)
+    [ -z "$digest" ] || inside gitopsd confirm "$digest" >/dev/null
 }

@@ -1,7 +1,7 @@
 # Upgrade, downgrade, removal.
 
 CASES+=(
-    an_upgrade_in_the_middle_of_a_run_moves_no_object
+    an_upgrade_from_an_older_schema_in_the_middle_of_a_run_moves_no_object
     a_downgrade_does_not_open_a_newer_database
     removal_leaves_cluster_and_state_alone_and_a_new_installation_goes_on
     purge_takes_the_state_and_keeps_the_keys
@@ -13,7 +13,7 @@ repack() {
     rm -rf "$tree"
     dpkg-deb -R "$deb" "$tree"
     sed -i "s/^Version: .*/Version: $1/" "$tree/DEBIAN/control"
-    dpkg-deb --root-owner-group -b "$tree" "$debs/gitopsd_$1.deb" >/dev/null
+    dpkg-deb --root-owner-group -Zgzip -z1 -b "$tree" "$debs/gitopsd_$1.deb" >/dev/null
 }
 
 # Uid and generation of everything that runs: an object that was made anew or written shows here.
@@ -29,44 +29,106 @@ still() {
     objects | sed 's/ *[^ ]*$//'
 }
 
-an_upgrade_in_the_middle_of_a_run_moves_no_object() {
+an_upgrade_from_an_older_schema_in_the_middle_of_a_run_moves_no_object() {
+    local runs first
     repack 0.1.0+upgrade
     still >"$work/before"
-    local runs
     runs=$(inside gitopsd history --json -n 1000 | grep -c '"run":')
-    # A run is under way when the package comes: every Kustomization is asked for.
-    inside gitopsd reconcile >/dev/null 2>&1 &
+    first=$(inside gitopsd history --json -n 1000 | sed -n 's/.*"run": "\([^"]*\)".*/\1/p' | tail -n 1)
+    # What the older version leaves behind when it stops: the database before its second and third
+    # migration.
+    script <<'I'
+mkdir -p /run/systemd/system/gitopsd.service.d
+cat >/run/older-schema <<'S'
+#!/bin/sh
+cd /var/lib/gitopsd && runuser -u gitopsd -- sqlite3 history.db \
+    'DROP TABLE released; DROP TABLE child; PRAGMA user_version = 1;' && touch /run/older-schema.done
+S
+chmod 0755 /run/older-schema
+printf '[Service]\nExecStopPost=+/run/older-schema\n' >/run/systemd/system/gitopsd.service.d/90-older.conf
+systemctl daemon-reload
+I
+    # A run is under way when the package comes: sixty objects are there, and a Deployment is waited
+    # for that does not become ready.
+    local tree=$work/repos/flux-config
+    mkdir -p "$tree/slow"
+    maps 60 >"$tree/slow/many.yaml"
+    deployment unready >"$tree/slow/deployment.yaml"
+    kustomization slow | sed 's/^  timeout: .*/  timeout: 10m/; s/^  prune: true/&\n  wait: true/' \
+        >"$tree/clusters/my-cluster/slow.yaml"
+    push 'sixty objects and a slow one'
+    inside gitopsd reconcile --with-source --no-wait >/dev/null
+    eventually 60 'the run is under way' running
     inside apt-get -q install -y /opt/deb/gitopsd_0.1.0+upgrade.deb >"$work/apt" 2>&1
-    wait $! || true
+    inside test -e /run/older-schema.done
+    script <<'I'
+rm /run/systemd/system/gitopsd.service.d/90-older.conf /run/older-schema.done
+systemctl daemon-reload
+I
+    eventually 60 'it goes on' running
+    deployment 1 >"$tree/slow/deployment.yaml"
+    push 'the slow one is mended'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
     eventually 60 'all is ready again' ready
-    still >"$work/after"
+    many 60
+    still | grep -v -e ' many-' -e ' slow ' >"$work/after"
     diff "$work/before" "$work/after"
     [ "$(inside gitopsd history --json -n 1000 | grep -c '"run":')" -ge "$runs" ]
+    inside gitopsd history show "$first" >/dev/null
     holds 'active' inside systemctl is-active gitopsd
+    # What left Git is still known by its owner.
+    rm -r "$tree/slow" "$tree/clusters/my-cluster/slow.yaml"
+    push 'and away with them'
+    inside gitopsd reconcile --with-source >/dev/null 2>&1 || true
+    confirmed
+    eventually 60 'none is left behind' many 0
+}
+
+# The sixty are there, and their run is not over.
+running() {
+    many 60 && inside gitopsd status --json |
+        python3 -c 'import json, sys; sys.exit(not any(i["name"] == "slow" and i["running"] for i in json.load(sys.stdin)["summary"]["items"]))'
+}
+
+# deployment TAG: what becomes of its pods is said by the tag.
+deployment() {
+    cat <<Y
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: slow
+  namespace: default
+spec:
+  selector:
+    matchLabels:
+      app: slow
+  template:
+    metadata:
+      labels:
+        app: slow
+    spec:
+      containers:
+      - name: slow
+        image: registry.test.invalid/slow:$1
+Y
 }
 
 a_downgrade_does_not_open_a_newer_database() {
-    local version
+    local version file=/var/lib/gitopsd/history.db
     inside systemctl stop gitopsd
-    version=$(python3 - "$root/var/lib/gitopsd/history.db" <<'P'
-import sqlite3, sys
-db = sqlite3.connect(sys.argv[1])
-version = db.execute("pragma user_version").fetchone()[0]
-db.execute("pragma user_version = 999")
-db.commit()
-db.close()
-print(version)
-P
-    )
-    sha256sum "$root/var/lib/gitopsd/history.db" >"$work/database"
-    inside systemctl start --no-block gitopsd
-    eventually 20 'it says why' holds 'newer' inside journalctl -q -u gitopsd -n 20
-    inside systemctl stop gitopsd
-    sha256sum --quiet -c "$work/database"
-    python3 -c 'import sqlite3, sys; db = sqlite3.connect(sys.argv[1]); db.execute(f"pragma user_version = {int(sys.argv[2])}"); db.commit()' \
-        "$root/var/lib/gitopsd/history.db" "$version"
-    inside chown -R gitopsd:gitopsd /var/lib/gitopsd
-    inside systemctl reset-failed gitopsd
+    version=$(inside runuser -u gitopsd -- sqlite3 $file 'PRAGMA user_version')
+    [ "$version" -gt 1 ]
+    # A version to come has written it.
+    inside runuser -u gitopsd -- sqlite3 $file 'PRAGMA user_version = 999'
+    inside sha256sum $file >"$work/database"
+    inside apt-get -q install -y --allow-downgrades "/opt/deb/${deb##*/}" >"$work/apt" 2>&1
+    eventually 20 'it says why' holds "schema 999, this gitopsd knows $version" inside journalctl -q -u gitopsd -n 20
+    holds 'install the newer gitopsd again' inside journalctl -q -u gitopsd -n 20
+    # Trying again would not help: it is not tried.
+    [ "$(inside systemctl show -P ActiveState gitopsd)" = failed ]
+    [ "$(inside systemctl show -P ExecMainStatus gitopsd)" = 78 ]
+    [ "$(inside sha256sum $file)" = "$(cat "$work/database")" ]
+    inside runuser -u gitopsd -- sqlite3 $file "PRAGMA user_version = $version"
     inside systemctl start gitopsd
     eventually 60 'all is ready again' ready
 }

@@ -1,0 +1,173 @@
+# What the journal says of everything that can happen.
+
+CASES+=(
+    what_is_wrong_in_git_is_told_once_each_with_its_fields
+    a_fight_over_a_field_and_a_second_owner_are_told
+    another_cluster_is_told_and_nothing_is_pruned_in_it
+    every_kind_of_event_was_in_the_journal_and_is_explained
+)
+
+# told KIND [FIELD…]: the journal has an event of this kind, by the name of its constant, with these
+# fields on it.
+told() {
+    inside journalctl -q -u gitopsd -o json >"$work/journal"
+    python3 "$here/journal.py" "$work/journal" "$@"
+}
+
+# A Kustomization of flux-config for a directory of it.
+kustomization() {
+    cat <<Y
+apiVersion: kustomize.toolkit.fluxcd.io/v1
+kind: Kustomization
+metadata:
+  name: $1
+  namespace: flux-system
+spec:
+  interval: 10m
+  retryInterval: 10m
+  timeout: 1m
+  sourceRef:
+    kind: GitRepository
+    name: flux-system
+  path: ./$1
+  prune: true
+  decryption:
+    provider: sops
+    secretRef:
+      name: sops-age
+---
+Y
+}
+
+what_is_wrong_in_git_is_told_once_each_with_its_fields() {
+    local tree=$work/repos/flux-config name
+    # Two that want one object differently, one without a directory, one with a Secret in plain text,
+    # a sealed file that was edited and a claim, and a kind that is not supported.
+    for name in one other; do
+        mkdir -p "$tree/$name"
+        printf 'apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: contended\n  namespace: default\ndata:\n  by: %s\n' $name \
+            >"$tree/$name/map.yaml"
+    done
+    mkdir -p "$tree/odd"
+    cat >"$tree/odd/odd.yaml" <<'Y'
+apiVersion: v1
+kind: Secret
+metadata:
+  name: plain
+  namespace: default
+stringData:
+  word: not-a-secret-any-more
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  name: precious
+  namespace: default
+spec:
+  accessModes: [ReadWriteOnce]
+  resources:
+    requests:
+      storage: 1Gi
+Y
+    sed 's/^    name: blaster-env$/    name: edited/; s/^    namespace: blaster$/    namespace: default/' \
+        "$work/repos/games/blaster/k8s/dev/secret.enc.yaml" >"$tree/odd/secret.enc.yaml"
+    {
+        for name in one other odd nowhere; do kustomization $name; done
+        printf 'apiVersion: source.toolkit.fluxcd.io/v1\nkind: Bucket\nmetadata:\n  name: pail\n  namespace: flux-system\nspec:\n  bucketName: b\n  endpoint: e\n  interval: 1h\n'
+    } >"$tree/clusters/my-cluster/trouble.yaml"
+    push 'much that is wrong'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    told ClaimRefused GITOPSD_KUSTOMIZATION GITOPSD_REVISION GITOPSD_SOURCE
+    told RunFailed GITOPSD_KUSTOMIZATION GITOPSD_REVISION GITOPSD_SOURCE
+    told PlaintextSecret GITOPSD_KUSTOMIZATION
+    told MacWrong GITOPSD_KUSTOMIZATION
+    told Unsupported GITOPSD_OBJECT
+    # Once more changes nothing, and says nothing new of it.
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    inside journalctl -q -u gitopsd -o json >"$work/journal"
+    python3 "$here/journal.py" "$work/journal" --once PlaintextSecret MacWrong Unsupported
+    not grep -F not-a-secret-any-more "$work/journal"
+    # What holds data is not deleted without a word.
+    rm -r "$tree/odd/odd.yaml" "$tree/one" "$tree/other"
+    for name in odd; do kustomization $name; done >"$tree/clusters/my-cluster/trouble.yaml"
+    push 'most of it is mended'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    told PruneHeld GITOPSD_KUSTOMIZATION
+    told Pruned GITOPSD_KUSTOMIZATION GITOPSD_OBJECT GITOPSD_REVISION GITOPSD_RUN GITOPSD_ACTION
+    confirmed
+    eventually 60 'the claim is gone' nothing pvc precious
+    rm -r "$tree/odd" "$tree/clusters/my-cluster/trouble.yaml"
+    push 'all of it is mended'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 60 'all is ready' ready
+    # Health that is lost and comes back long after the run.
+    certificate True
+    eventually 60 'it is told' told HealthFailed GITOPSD_KUSTOMIZATION
+    certificate False
+    eventually 60 'and its end too' told HealthPassed GITOPSD_KUSTOMIZATION
+    inside gitopsd suspend blaster --reason 'to see it told' >/dev/null
+    told Suspended GITOPSD_KUSTOMIZATION
+    inside gitopsd resume blaster >/dev/null
+    told Resumed GITOPSD_KUSTOMIZATION
+    eventually 60 'all is ready' ready
+}
+
+nothing() {
+    [ -z "$(inside kubectl -n default get "$1" "$2" --ignore-not-found -o name)" ]
+}
+
+# certificate True: what its controller would say of a certificate that it has given up; False: of one
+# that is well.
+certificate() {
+    inside kubectl -n ingress-nginx patch certificate wildcard-reids --subresource=status --type=merge \
+        -p "{\"status\":{\"conditions\":[{\"type\":\"Stalled\",\"status\":\"$1\",\"reason\":\"Test\",\"message\":\"by hand\"}]}}" >/dev/null
+}
+
+a_fight_over_a_field_and_a_second_owner_are_told() {
+    local time
+    restart
+    for time in 1 2 3; do
+        inside kubectl -n blaster scale deployment blaster-dev --replicas=7 >/dev/null
+        eventually 30 "heal $time" unscaled
+    done
+    told Conflict GITOPSD_KUSTOMIZATION GITOPSD_OBJECT
+    holds 'kubectl' inside gitopsd status
+    script <<'I'
+kubectl create namespace flux-system --dry-run=client -o yaml | kubectl apply -f - >/dev/null 2>&1
+kubectl -n flux-system create deployment kustomize-controller --image=registry.test.invalid/flux:1 >/dev/null
+kubectl -n flux-system label deployment kustomize-controller app.kubernetes.io/part-of=flux >/dev/null
+systemctl restart gitopsd
+I
+    eventually 60 'Flux is seen' told SecondOwner
+    holds 'two owners' inside systemctl status gitopsd
+    inside kubectl -n flux-system delete deployment kustomize-controller >/dev/null
+    eventually 60 'all is ready again' ready
+}
+
+another_cluster_is_told_and_nothing_is_pruned_in_it() {
+    still >"$work/before"
+    script <<'I'
+systemctl stop k3s
+mv /var/lib/k3s-standin /var/lib/k3s-standin.kept
+systemctl start k3s
+I
+    eventually 90 'it is told' told ClusterChanged
+    script <<'I'
+systemctl stop k3s
+rm -rf /var/lib/k3s-standin
+mv /var/lib/k3s-standin.kept /var/lib/k3s-standin
+systemctl start k3s
+I
+    eventually 90 'all is ready again' ready
+    still >"$work/after"
+    diff "$work/before" "$work/after"
+}
+
+every_kind_of_event_was_in_the_journal_and_is_explained() {
+    inside journalctl -q -u gitopsd -o json >"$work/journal"
+    python3 "$here/journal.py" "$work/journal" --all
+    inside journalctl -q -x -u gitopsd >"$work/explained"
+    # A subject of the catalog stands below each.
+    grep -c '^-- Subject: ' "$work/explained" >/dev/null
+    not grep -q '@GITOPSD_REVISION@ was fetched' "$work/explained"
+}

@@ -1,0 +1,59 @@
+"""Reads what the journal has of gitopsd (`journalctl -o json`), against the catalog's kinds.
+
+    journal.py FILE KIND [FIELD…]   an event of this kind is there, and all of its events have the fields
+    journal.py FILE --once KIND…    no event of these kinds is there twice in one life of the daemon
+    journal.py FILE --all           every kind is there, at its own priority and in plain words
+
+Kinds go by the names of their constants in src/logging/message.rs.
+"""
+
+import collections
+import json
+import re
+import sys
+
+path, *words = sys.argv[1:]
+source = open("src/logging/message.rs").read()
+kinds = dict(re.findall(r'Message::(\w+),\s*"([0-9a-f]{32})"', source))
+names = {id: name for name, id in kinds.items()}
+entries = [json.loads(line) for line in open(path)]
+ours = [e for e in entries if e.get("SYSLOG_IDENTIFIER") == "gitopsd" and "MESSAGE_ID" in e]
+
+
+def fail(text):
+    sys.exit(f"journal: {text}")
+
+
+def of(name):
+    return [e for e in ours if e["MESSAGE_ID"] == kinds[name]]
+
+
+if words[0] == "--once":
+    for name in words[1:]:
+        told = collections.Counter((e["_PID"], e["_BOOT_ID"], e["MESSAGE"]) for e in of(name))
+        twice = [text for (_, _, text), count in told.items() if count > 1]
+        if not told or twice:
+            fail(f"{name}: {len(told)} events, told twice: {twice}")
+elif words[0] == "--all":
+    missing = sorted(set(kinds) - {names[e["MESSAGE_ID"]] for e in ours if e["MESSAGE_ID"] in names})
+    if missing:
+        fail(f"no event of these kinds: {', '.join(missing)}")
+    # Errors are what a person has to act upon.
+    loud = {"ConfigRefused", "RecordRebuilt", "DiskFull", "RunFailed", "SealedFailed", "HealthFailed", "ClaimRefused"}
+    for e in ours:
+        name, priority = names[e["MESSAGE_ID"]], int(e["PRIORITY"])
+        if (priority <= 3) != (name in loud):
+            fail(f"{name} at priority {priority}: {e['MESSAGE']}")
+        if not e["MESSAGE"].strip() or "\n" in e["MESSAGE"].strip() and name not in loud:
+            fail(f"{name} is no line: {e['MESSAGE']!r}")
+    counts = collections.Counter(names[e["MESSAGE_ID"]] for e in ours)
+    print(f"    {len(ours)} events of {len(counts)} kinds", file=sys.stderr)
+else:
+    name, *fields = words
+    found = of(name)
+    if not found:
+        fail(f"no event of the kind {name}")
+    for e in found:
+        lacks = [field for field in fields if field not in e]
+        if lacks:
+            fail(f"{name} lacks {', '.join(lacks)}: {e['MESSAGE']}")
