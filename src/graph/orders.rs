@@ -1,6 +1,6 @@
 //! Pure: work orders of one render → items added, changed, dropped.
 
-use super::{Effect, Graph, Item, Notices, Time};
+use super::{Effect, Graph, Item, Notices, Phase, Time};
 use crate::flux::{Key, Kind, Object};
 use crate::history::Trigger;
 use crate::pipeline::{Order, Problem, WorkOrders, confirmed, deletes, keeps, requested};
@@ -40,6 +40,7 @@ impl Graph {
         // Stated under the host's name, it is taken up before this; another name says nothing then.
         let named = kustomizations.iter().any(|order| order.object.key() == *parent);
         let mut stated = false;
+        let mut effects = Vec::new();
         if is_root {
             self.stated = None;
         }
@@ -62,6 +63,9 @@ impl Graph {
             }
             self.aliases.remove(&key);
             kept.push(key.clone());
+            if self.is_overtaken(&key, &order.object) {
+                effects.push(Effect::Cancel(key.clone()));
+            }
             if let Some(problem) = self.put(parent, key, order, now) {
                 notices.problems.push(problem);
             }
@@ -81,7 +85,15 @@ impl Graph {
         }
         self.hold_cascade(parent);
         self.name_cycles(now);
-        self.release_prunes(now)
+        effects.extend(self.release_prunes(now));
+        effects
+    }
+
+    /// True where a run is under way by another spec than the one that is declared now: it may
+    /// have begun with the same commit, and wait for a health that only the new spec brings.
+    fn is_overtaken(&self, key: &Key, object: &Object) -> bool {
+        let running = |item: &&Item| matches!(item.phase, Phase::Running { .. });
+        self.items.get(key).filter(running).is_some_and(|item| item.object != *object)
     }
 
     /// Takes an item out of force, unless another parent already declares it: a move to another

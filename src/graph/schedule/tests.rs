@@ -560,3 +560,16 @@ fn what_is_removed_together_with_the_source_of_its_children_ends_all_the_same() 
     }
     assert_eq!(effects.len(), 3, "a, c and their source: {effects:?}");
 }
+
+#[test]
+fn a_run_by_the_old_spec_does_not_keep_the_new_one_waiting() {
+    let mut graph = declared(vec![order("a", json!({}))]);
+    assert_eq!(started(&mut graph, 3), ["run a by boot"]);
+    let same = orders("r1", vec![order("a", json!({}))]);
+    assert!(graph.handle(Event::Rendered(key("flux-system"), same), 4).is_empty());
+    let other = orders("r1", vec![order("a", json!({"wait": true}))]);
+    let effects = graph.handle(Event::Rendered(key("flux-system"), other), 5);
+    assert!(matches!(&effects[..], [Effect::Cancel(of)] if *of == key("a")), "{effects:?}");
+    graph.handle(Event::Finished(key("a"), report(Outcome::Cancelled, "r1")), 6);
+    assert_eq!(started(&mut graph, 6), ["run a by revision"]);
+}
