@@ -7,8 +7,9 @@
 mod flow;
 mod killed;
 
-use crate::bed::{RegistryServer, Repo};
+use crate::bed::{PASSWORD, RegistryOptions, RegistryServer, Repo, USER};
 use crate::world::{PATIENCE, World, mk_kustomization, mk_namespace};
+use base64::Engine as _;
 use serde_json::Value;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -34,11 +35,14 @@ struct Setting {
     interval: &'static str,
     /// Further lines of the automation's `git`, each indented by four spaces.
     git: &'static str,
+    /// How the registry is set up; with a password or TLS, the Secrets for it are made.
+    registry: RegistryOptions,
 }
 
 impl Default for Setting {
     fn default() -> Self {
-        Setting { policies: &["a"], scan: "1h", interval: LONG, git: "" }
+        let registry = RegistryOptions::default();
+        Setting { policies: &["a"], scan: "1h", interval: LONG, git: "", registry }
     }
 }
 
@@ -61,11 +65,41 @@ fn mk_automation(interval: &str, git: &str) -> String {
     )
 }
 
+/// What the ImageRepository says of its registry, and the Secrets that it names.
+fn keys(world: &World, registry: &RegistryServer, options: RegistryOptions) -> String {
+    let mut spec = String::new();
+    if !options.tls {
+        spec.push_str("  insecure: true\n");
+    }
+    world.cluster().apply(&mk_namespace("flux-system"));
+    let secret = |name: &str, kind: &str, key: &str, value: &str| {
+        let value = base64::engine::general_purpose::STANDARD.encode(value);
+        world.cluster().apply(&format!(
+            "apiVersion: v1\nkind: Secret\ntype: {kind}\nmetadata:\n  name: {name}\n  \
+             namespace: flux-system\ndata:\n  {key}: {value}\n"
+        ));
+    };
+    if options.password {
+        let name = format!("login-{}", world.namespace);
+        let login = serde_json::json!({"auths": {(registry.host()):
+            {"username": USER, "password": PASSWORD}}});
+        let kind = "kubernetes.io/dockerconfigjson";
+        secret(&name, kind, ".dockerconfigjson", &login.to_string());
+        spec.push_str(&format!("  secretRef: {{name: {name}}}\n"));
+    }
+    if options.tls {
+        let name = format!("ca-{}", world.namespace);
+        secret(&name, "Opaque", "ca.crt", registry.ca().pem());
+        spec.push_str(&format!("  certSecretRef: {{name: {name}}}\n"));
+    }
+    spec
+}
+
 impl Stage {
     /// Everything declared and settled, with tag 1 of every policy in the registry and in Git.
     fn new(setting: &Setting) -> Stage {
         let mut world = World::new();
-        let registry = RegistryServer::plain();
+        let registry = RegistryServer::start(setting.registry);
         world.cluster().apply(&mk_namespace(&world.namespace));
         let image = registry.image("games/app");
         let app = Repo::create(&world.git, "games/app");
@@ -91,8 +125,9 @@ impl Stage {
             format!(
                 "apiVersion: image.toolkit.fluxcd.io/v1beta2\nkind: ImageRepository\nmetadata:\n  \
                  name: app\n  namespace: flux-system\nspec:\n  image: {image}\n  \
-                 interval: {}\n  timeout: 5s\n  insecure: true\n",
-                setting.scan
+                 interval: {}\n  timeout: 5s\n{}",
+                setting.scan,
+                keys(&world, &registry, setting.registry)
             ),
             mk_kustomization("app", "./k8s", "").replace("name: flux-system}\n", "name: app}\n"),
             mk_automation(setting.interval, setting.git),
@@ -354,4 +389,35 @@ fn another_branch_is_made_for_the_commits_and_built_upon() {
     assert!(stage.reconcile("a"), "{}", stage.world.log());
     stage.world.eventually("the next one is built upon it", |_| stage.in_git(branch, "a") == "a-3");
     assert_eq!(stage.commits(branch), 3);
+}
+
+#[test]
+fn a_registry_with_a_password_and_a_private_ca_is_asked_and_the_password_stays_a_secret() {
+    let registry = RegistryOptions { password: true, tls: true, client_certificate: false };
+    let mut stage = Stage::new(&Setting { registry, ..Setting::default() });
+    stage.push("a-2");
+    assert!(stage.reconcile("a"), "{}", stage.world.log());
+    stage.arrived("a", "2");
+    stage.world.stop();
+    let basic =
+        base64::engine::general_purpose::STANDARD_NO_PAD.encode(format!("{USER}:{PASSWORD}"));
+    let mut files = vec![stage.world.path("log")];
+    files.extend(files_below(&stage.world.path("state")));
+    assert!(files.iter().any(|file| file.ends_with("history.db")));
+    for file in files {
+        let bytes = std::fs::read(&file).unwrap_or_default();
+        for secret in [PASSWORD, &basic] {
+            let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!found, "{} holds the password", file.display());
+        }
+    }
+}
+
+fn files_below(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let below = entries.flat_map(|entry| match entry.path() {
+        path if path.is_dir() => files_below(&path),
+        path => vec![path],
+    });
+    below.collect()
 }

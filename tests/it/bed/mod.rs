@@ -41,7 +41,7 @@ pub use cgi::{Call, Reply};
 pub use children::{dying, spawn};
 pub use cluster::{Cluster, Mark};
 pub use git::{Auth, Command, Fault, GitServer, Options};
-pub use registry::{RegistryOptions, RegistryServer};
+pub use registry::{PASSWORD, RegistryOptions, RegistryServer, USER};
 pub use repo::{Repo, SECRETS, TEST_KEY, git};
 pub use ssh::SshServer;
 pub use standin::StandIn;
