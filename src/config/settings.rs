@@ -14,7 +14,7 @@ use std::time::Duration;
 ///
 /// A key in the file wins; an id that is missing or empty counts as not given. Where systemd hands
 /// none over, a file of that name in `credentials/` beside the main file counts.
-pub const CREDENTIALS: [(&str, &str); 8] = [
+pub const CREDENTIALS: [(&str, &str); 9] = [
     ("kubeconfig", "kubeconfig"),
     ("registries", "registries"),
     ("age-key", "decryption.ageKeyFile"),

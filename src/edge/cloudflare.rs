@@ -81,7 +81,7 @@ impl Cloudflare {
     /// A client for the API at `base`, by the system's CAs and proxies.
     pub fn new(base: &str, token: Plaintext) -> Result<Self, NetError> {
         // No proxy reaches this machine's own loopback for us.
-        let trust = Trust { ca: None, proxy_from_env: !base.starts_with("http://") };
+        let trust = Trust { proxy_from_env: !base.starts_with("http://"), ..Trust::default() };
         let http = Client::new(&trust, TIMEOUT)?;
         Ok(Cloudflare { http, base: base.to_owned(), token, recent: Mutex::default() })
     }

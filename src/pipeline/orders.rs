@@ -149,6 +149,9 @@ fn stop(object: &mut Object) {
     match object {
         Object::GitRepository(source) => source.suspend = true,
         Object::Kustomization(kustomization) => kustomization.suspend = true,
+        Object::ImageRepository(repository) => repository.suspend = true,
+        Object::ImagePolicy(policy) => policy.suspend = true,
+        Object::ImageUpdateAutomation(automation) => automation.suspend = true,
     }
 }
 

@@ -232,6 +232,7 @@ fn edge_job(trigger: Trigger) -> Job {
         tree: None,
         url: String::new(),
         root: false,
+        confirmed: Vec::new(),
         cancel: watch::channel(false).1,
     }
 }
