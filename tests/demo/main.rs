@@ -359,7 +359,10 @@ impl Story {
             let began = Instant::now();
             registry.push("games/blaster", tag, tag);
             page.took(began.elapsed(), format!("CI has pushed games/blaster:{tag}"));
-            let mut reconcile = self.world.lasting(&["reconcile", "image", "blaster-dev"]);
+            let mut reconcile = self.world.command(&["reconcile", "image", "blaster-dev"]);
+            let quiet = || std::process::Stdio::null();
+            let reconcile = reconcile.stdout(quiet()).stderr(quiet()).spawn();
+            let mut reconcile = reconcile.expect("the program is built");
             self.world.eventually("the commit is pushed", |_| self.head_of_develop().contains(tag));
             page.took(began.elapsed(), "a commit with it is on develop");
             let well = reconcile.wait().expect("it is our child").success();
