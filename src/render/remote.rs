@@ -38,7 +38,10 @@ const FORGES: [&str; 4] = ["github.com", "gitlab.com", "bitbucket.org", "codeber
 /// # Errors
 /// Why it cannot be fetched and what to write instead, to be put behind the entry.
 pub(crate) fn address(entry: &str) -> Result<Address, String> {
-    let entry = entry.strip_prefix("git::").unwrap_or(entry);
+    let (forced, entry) = match entry.strip_prefix("git::") {
+        Some(entry) => (true, entry),
+        None => (false, entry),
+    };
     let (base, query) = entry.split_once('?').unwrap_or((entry, ""));
     let (scheme, rest) = match base.split_once("://") {
         Some(("https" | "http", _)) => base.split_once("://").unwrap_or_default(),
@@ -57,10 +60,8 @@ pub(crate) fn address(entry: &str) -> Result<Address, String> {
     let reference = parameter(query, "ref").or_else(|| parameter(query, "version"));
     let marked = split_at_marker(path);
     let file = [".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end));
-    let git = marked.is_some()
-        || reference.is_some()
-        || entry.len() != base.len() + query.len() + usize::from(!query.is_empty())
-        || (FORGES.contains(&host) && !file);
+    let git =
+        forced || marked.is_some() || reference.is_some() || (FORGES.contains(&host) && !file);
     if !git {
         let query = if query.is_empty() { String::new() } else { format!("?{query}") };
         return Ok(Address::File { url: format!("{scheme}://{host}/{path}{query}") });
