@@ -6,7 +6,7 @@
 //! manifest or index behind a tag. An [`Access`] says with which credentials, by whose
 //! certificates and for how long. [`DockerConfig`] is what a `secretRef` holds, [`Mirrors`] what
 //! k3s's `registries.yaml` says: its mirrors are asked first, in their order, the registry itself
-//! last. [`Exclusions`] drops the tags that an `exclusionList` matches.
+//! last. Which tags an `exclusionList` drops is the caller's affair.
 //!
 //! Every scan is bounded in time, pages, tags and bytes, and whatever a registry answers beyond
 //! the protocol is an error with a name of its own: [`RegistryError`]. Nothing is retried here but
@@ -26,7 +26,6 @@ mod client;
 mod docker;
 mod error;
 mod exchange;
-mod exclusion;
 mod mirrors;
 mod page;
 mod reference;
@@ -34,6 +33,5 @@ mod reference;
 pub use client::{Access, Registry, Scan, Validator};
 pub use docker::DockerConfig;
 pub use error::RegistryError;
-pub use exclusion::{DEFAULT_EXCLUSION, Exclusions};
 pub use mirrors::{Mirrors, MirrorsProblem};
 pub use reference::{ReferenceError, Repository};

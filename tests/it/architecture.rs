@@ -17,7 +17,7 @@ const PURE: &[(&str, &str)] = &[
     ("flux", "cel classify duration image kustomization pattern root semver source"),
     ("secrets", "age error plaintext sops store"),
     ("net", "error trust"),
-    ("registry", "challenge docker error exclusion mirrors page reference"),
+    ("registry", "challenge docker error mirrors page reference"),
     ("source", "credential error ignore report select target"),
     ("render", "document error finish kustomization manifest open reach redact remote substitute"),
     ("plan", "claims coming contest decide desired diff gate guard inventory order trim writer"),
