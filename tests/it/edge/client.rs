@@ -25,7 +25,7 @@ async fn every_call_is_one_that_the_strict_api_takes() {
     let account = &zone.account.id;
     let made = client.create_tunnel(account, "home-1", &secret()).await.expect("made");
     let found = client.tunnels(account, "home-1").await.expect("listed");
-    assert_eq!(found, [made.clone()]);
+    assert_eq!(found, std::slice::from_ref(&made));
     client.rename_tunnel(account, &made.id, "lab-1").await.expect("renamed");
     let before = client.connector_token(account, &made.id).await.expect("a token");
     let other = Plaintext::new(vec![b'b'; 44]);
@@ -54,7 +54,8 @@ async fn every_call_is_one_that_the_strict_api_takes() {
     let twice = client.create_record(&zone.id, &body).await.expect_err("it is there");
     assert!(matches!(twice, CloudflareError::Refused { code: 81053, .. }), "{twice}");
     client.update_record(&zone.id, &record.id, &body).await.expect("the same again");
-    assert_eq!(client.records_marked(&zone.id, "ours").await.expect("listed"), [record.clone()]);
+    let marked = client.records_marked(&zone.id, "ours").await.expect("listed");
+    assert_eq!(marked, std::slice::from_ref(&record));
     assert_eq!(client.records_named(&zone.id, "a.muppit.au").await.expect("listed").len(), 1);
     for _ in 0..2 {
         client.delete_record(&zone.id, &record.id).await.expect("gone is gone");
