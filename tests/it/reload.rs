@@ -110,7 +110,10 @@ fn reloads_at_the_same_time_lose_no_credential() {
     std::fs::write(&keys[1], world.ok(&["keygen"])).unwrap();
     let given = keys.map(|key| format!("age-key={}", key.display()));
     for round in 0..6 {
-        let ask = || world.command(&["reload", "--credential", &given[round % 2]]).spawn().unwrap();
+        let ask = || {
+            let mut command = world.command(&["reload", "--credential", &given[round % 2]]);
+            command.stdout(Stdio::null()).spawn().unwrap()
+        };
         let asking: Vec<_> = (0..4).map(|_| ask()).collect();
         for mut one in asking {
             assert_eq!(one.wait().unwrap().code(), Some(0), "round {round}: {}", world.log());
