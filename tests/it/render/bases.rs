@@ -123,7 +123,8 @@ async fn tags_commits_and_the_default_branch_are_told_apart() {
 async fn a_file_behind_http_is_built_patched_and_named() {
     let (url, asked) = files(vec![("/install.yaml", CONFIG_MAP.to_owned())]);
     let bench = Bench::new();
-    let patch = "patches: [{patch: '[{op: add, path: /data/more, value: x}]', target: {name: c}}]";
+    let patch = r#"patches: [{patch: '[{"op": "add", "path": "/data/more", "value": "x"}]',
+  target: {kind: ConfigMap}}]"#;
     let file = format!("resources:\n- {url}/install.yaml\n{patch}\n");
     bench.write(&[("apps/kustomization.yaml", &file)]);
     let rendered = bench.render(json!({})).await.unwrap();
