@@ -182,7 +182,8 @@ impl Reader<'_> {
         let said = self.one("edge.cloudflare.url", URL.to_owned(), takes, |said| {
             let loopback = ["http://127.0.0.1:", "http://[::1]:"];
             let safe = said.starts_with("https://") || loopback.iter().any(|l| said.starts_with(l));
-            safe.then(|| said.to_owned())
+            // What stands before an @ is a user name, whatever it looks like.
+            (safe && !said.contains('@')).then(|| said.to_owned())
         });
         said.trim_end_matches('/').to_owned()
     }

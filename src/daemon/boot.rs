@@ -157,7 +157,11 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
     let machine = Machine::here(&digest_key, &config.root.url);
     let edge = EdgeParts {
         settings: config.edge.clone(),
-        token: edge_token(config)?,
+        // What cannot be read holds up nothing but the edge, which then says that it has none.
+        token: edge_token(config).unwrap_or_else(|error| {
+            tracing::error!("the edge's token: {error}");
+            None
+        }),
         suffix: machine.suffix().to_owned(),
     };
     let (agreed, agreement) = watch::channel(None);

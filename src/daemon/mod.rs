@@ -334,7 +334,8 @@ impl Daemon {
             self.sweep.at(),
             self.patrol.next(),
             self.doubt.wake(),
-            self.edge.wake(),
+            // Without an API server it cannot run: the connection brings it about.
+            self.edge.wake().filter(|_| self.pipeline.connection().is_some()),
         ];
         others.into_iter().flatten().fold(latest, Instant::min)
     }

@@ -6,7 +6,7 @@
 //! follow its branch. Each waits for an event otherwise: policies have no interval, unless they
 //! follow a digest, and an automation that finds every value in place costs no request.
 
-use super::schedule::{back_off, settle};
+use super::schedule::{LEAST, back_off, settle};
 use super::{Condition, Effect, Graph, Item, Phase, Ready, Time, normal_url};
 use crate::flux::{
     DigestReflection, GitReference, ImagePolicy, ImageUpdateAutomation, Key, Kind, Object,
@@ -64,6 +64,17 @@ impl Graph {
         let Some(revision) = from.revision.clone() else {
             return waits(Ready::False, format!("source {source} has no revision yet"));
         };
+        // A commit may change the values and the rules for them at once: the new rules count.
+        let own = self.items.get(key);
+        let policies = self.selected(automation).map(|(_, item)| item);
+        let repositories = self.selected(automation).filter_map(|(_, item)| match &item.object {
+            Object::ImagePolicy(policy) => self.items.get(&repository_of(policy)),
+            _ => None,
+        });
+        let mut all = own.into_iter().chain(policies).chain(repositories);
+        if let Some(parent) = all.find_map(|item| self.restating(item)) {
+            return waits(Ready::Unknown, format!("{parent} is rendering a new revision"));
+        }
         let mut choices = BTreeMap::new();
         for (policy, item) in self.selected(automation) {
             if untold(item) || matches!(item.phase, Phase::Running { .. }) {
@@ -78,6 +89,26 @@ impl Graph {
         Ok(Effect::Automate { key: key.clone(), source, revision, choices, policies })
     }
 
+    /// The Kustomization that is about to declare an item anew, if there is one.
+    fn restating<'a>(&self, item: &'a Item) -> Option<&'a Key> {
+        let parent = item.parent.as_ref()?;
+        let above = self.items.get(parent)?;
+        let Object::Kustomization(kustomization) = &above.object else { return None };
+        let current = self.items.get(&self.resolve(&kustomization.source))?.revision.as_ref()?;
+        let behind = above.attempted.as_deref() != Some(current.id.as_str());
+        (behind && matches!(above.phase, Phase::Running { .. })).then_some(parent)
+    }
+
+    /// Wakes the automations that wait: a Kustomization has rendered, or given up.
+    pub(super) fn wake_automations(&mut self, now: Time) {
+        for item in self.items.values_mut() {
+            let automation = matches!(item.object, Object::ImageUpdateAutomation(_));
+            if automation && item.condition.reason == WAITS {
+                item.request(now, Trigger::Dependency);
+            }
+        }
+    }
+
     /// The policies that an automation takes its values from.
     fn selected<'a>(
         &'a self,
@@ -90,7 +121,7 @@ impl Graph {
     pub(super) fn scanned(&mut self, key: &Key, result: Result<Scanned, Failure>, now: Time) {
         let Some(item) = self.items.get_mut(key) else { return };
         let Object::ImageRepository(repository) = &item.object else { return };
-        let interval = repository.interval;
+        let interval = repository.interval.max(LEAST);
         let changed = match result {
             Ok(scanned) => {
                 (item.failures, item.failure) = (0, None);
@@ -112,7 +143,7 @@ impl Graph {
             _ => false,
         };
         for item in self.items.values_mut().filter(|item| reads(item)) {
-            if changed || item.condition.reason == WAITS {
+            if changed || item.condition.status != Ready::True {
                 item.request(now, Trigger::Revision);
             }
         }
@@ -122,7 +153,7 @@ impl Graph {
     pub(super) fn chose(&mut self, key: &Key, chosen: Chosen, now: Time) {
         let Some(item) = self.items.get_mut(key) else { return };
         let Object::ImagePolicy(policy) = &item.object else { return };
-        let (digest, interval) = (policy.digest, policy.interval);
+        let (digest, interval) = (policy.digest, policy.interval.max(LEAST));
         let other = chosen.choice.as_ref().map(Choice::whole);
         let changed = other.is_some() && other != item.choice.as_ref().map(Choice::whole);
         if let Some(choice) = &chosen.choice {
@@ -158,7 +189,7 @@ impl Graph {
     pub(super) fn automated(&mut self, key: &Key, result: Result<Automated, Failure>, now: Time) {
         let Some(item) = self.items.get_mut(key) else { return };
         let Object::ImageUpdateAutomation(automation) = &item.object else { return };
-        let interval = automation.interval;
+        let interval = automation.interval.max(LEAST);
         match result {
             Ok(done) => {
                 (item.failures, item.failure) = (0, None);

@@ -86,6 +86,7 @@ impl Graph {
         self.hold_cascade(parent);
         self.name_cycles(now);
         effects.extend(self.release_prunes(now));
+        self.wake_automations(now);
         effects
     }
 

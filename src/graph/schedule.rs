@@ -104,7 +104,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(750);
 /// Longest delay of a failing source, as in Flux.
 const SOURCE_RETRY: Duration = Duration::from_secs(15 * 60);
 /// Shortest time between two runs or polls that nothing else asks for: `interval: 0s` is no loop.
-const LEAST: Duration = Duration::from_secs(1);
+pub(super) const LEAST: Duration = Duration::from_secs(1);
 /// Longest delay while the API server is away; its return ends the wait at once.
 const CLUSTER_RETRY: Duration = Duration::from_secs(30);
 
@@ -371,6 +371,7 @@ impl Graph {
                 item.phase = Phase::Idle { due: Some((now, Trigger::Revision)) };
             }
         }
+        self.wake_automations(now);
         self.release_prunes(now)
     }
 

@@ -276,8 +276,12 @@ async fn list(talk: &mut Talk<'_>, known: Option<&Validator>) -> Result<Scan, Re
             _ => return Err(talk.unexpected(answer, None).await),
         }
         let from = answer.url().clone();
-        let next = page::next(&links(answer.headers()), &from)
-            .map_err(|cause| RegistryError::Astray { registry: talk.name(), cause })?;
+        let astray = |cause| RegistryError::Astray { registry: talk.name(), cause };
+        let next = page::next(&links(answer.headers()), &from).map_err(astray)?;
+        // The next page is asked for with credentials, which are for the first host alone.
+        if next.is_some() && from.host_str() != url.host_str() {
+            return Err(astray(format!("a page of {url} goes on at another host")));
+        }
         listing.take(talk, answer).await?;
         match next {
             None => return Ok(listing.done(talk, known)),

@@ -25,10 +25,13 @@ pub(super) fn tags(body: &[u8]) -> Result<Vec<String>, String> {
         format!("the list of tags cannot be read at line {line}, column {column}")
     };
     let listed: Page = serde_json::from_slice(body).map_err(wrong)?;
-    let tags = listed.tags.unwrap_or_default();
-    match tags.iter().find(|tag| !is_tag(tag)) {
-        Some(bad) => Err(format!("{:?} in the list of tags is none", words(bad, 60))),
-        None => Ok(tags),
+    let mut tags = listed.tags.unwrap_or_default();
+    // One that nobody could pull is nobody's choice; a list of nothing else is no list of tags.
+    let bad = tags.iter().find(|tag| !is_tag(tag)).map(|bad| words(bad, 60));
+    tags.retain(|tag| is_tag(tag));
+    match bad {
+        Some(bad) if tags.is_empty() => Err(format!("{bad:?} in the list of tags is none")),
+        _ => Ok(tags),
     }
 }
 

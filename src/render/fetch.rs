@@ -78,10 +78,12 @@ struct Slot {
 
 impl Slot {
     fn due(&self, address: &Address, age: Duration) -> bool {
-        if self.mount.is_some() && is_fixed(address) {
+        // A caller to whom no age is too old waits for nobody's server.
+        if self.mount.is_some() && (is_fixed(address) || age == Duration::MAX) {
             return false;
         }
         match (self.asked, self.found) {
+            (Some(asked), _) if self.mount.is_none() => asked.elapsed() >= FLOOR,
             (Some(asked), _) => asked.elapsed() >= age.max(FLOOR),
             (None, Some(found)) => found.elapsed() >= GRACE.min(age),
             (None, None) => true,

@@ -5,7 +5,7 @@
 
 use crate::cluster::{Cluster, ClusterError, Select};
 use crate::config::EdgeSettings;
-use crate::edge::{Class, Facts, Port, Published, Service};
+use crate::edge::{CONNECTOR, Class, Facts, NAMESPACE, Port, Published, Service};
 use crate::plan::{Owner, owned};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -30,7 +30,9 @@ pub(super) async fn facts(
     let mut connectors = Vec::new();
     for kind in ["Deployment", "DaemonSet", "StatefulSet"] {
         for object in list(cluster, "apps/v1", kind).await? {
-            if connects(&object) && !owned(&object, &Owner::edge()) {
+            // Ours by its name is judged when it is applied, whoever wrote it last.
+            let ours = name(&object) == format!("{NAMESPACE}/{CONNECTOR}");
+            if connects(&object) && !ours && !owned(&object, &Owner::edge()) {
                 connectors.push(format!("{kind}/{}", name(&object)));
             }
         }

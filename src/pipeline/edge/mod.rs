@@ -281,7 +281,7 @@ impl Run<'_> {
         };
         let recorded = self.finish_record(&outcome).await;
         let failure = failure.or(recorded.err());
-        if let (Some(failure), true) = (&failure, view.message.is_empty()) {
+        if let Some(failure) = failure.as_ref().filter(|_| view.ready || view.message.is_empty()) {
             view.ready = false;
             view.message = failure.to_string();
         }

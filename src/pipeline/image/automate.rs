@@ -34,6 +34,9 @@ const UNMARKED: usize = 50_000;
 /// Latest commits that are looked at for values that come back.
 const LATEST: usize = 50;
 
+/// Stack of a template: its values nest as deep as it has steps, 200,000 at some hundred bytes.
+const STACK: usize = 64 << 20;
+
 /// One pass that is to be made.
 pub struct Automation {
     /// The automation.
@@ -257,7 +260,7 @@ impl Pass<'_> {
         edited: &Edited,
         key: Option<&SigningKey>,
     ) -> Result<Option<(Commit, String)>, Failure> {
-        let message = message(&self.job.automation, edited)?;
+        let message = written(&self.job.automation, edited)?;
         let author = &self.job.automation.author;
         let person = Person { name: author.name.clone(), email: author.email.clone() };
         let change = Change {
@@ -301,7 +304,15 @@ impl Pass<'_> {
     /// Takes in why a push failed. `None` when the branch has moved.
     async fn refused(&self, id: PushId, error: PushError) -> Result<Option<Automated>, Failure> {
         // Without an answer it may have arrived all the same: then the row is right.
-        if !matches!(error, PushError::Source(_)) {
+        let unanswered = matches!(
+            error,
+            PushError::Source(
+                SourceError::Unreachable { .. }
+                    | SourceError::Timeout { .. }
+                    | SourceError::Protocol { .. }
+            )
+        );
+        if !unanswered {
             self.pipeline.database(move |history| history.push_failed(id)).await?;
         }
         if let PushError::Moved { .. } = error {
@@ -388,4 +399,16 @@ impl Pass<'_> {
         let key = key.map_err(|error| failed(error.to_string()).hint(error.hint()))?;
         Ok(Some(key))
     }
+}
+
+/// The commit's message. A template is a user's program: values that nest without end must not end
+/// the daemon, so it has a stack of its own.
+fn written(automation: &ImageUpdateAutomation, edited: &Edited) -> Result<String, Failure> {
+    let failed = |cause: String| Failure::new(Step::Edit, "UpdateFailed", cause);
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("message".into()).stack_size(STACK);
+        let writing = thread.spawn_scoped(scope, || message(automation, edited));
+        let writing = writing.map_err(|error| failed(format!("cannot start a thread: {error}")))?;
+        writing.join().map_err(|_| failed("the template ended unexpectedly".to_owned()))?
+    })
 }

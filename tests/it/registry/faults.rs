@@ -147,7 +147,7 @@ fn elsewhere(_: &Asked, _: usize) -> Option<Reply> {
 }
 
 fn bad_tag(_: &Asked, _: usize) -> Option<Reply> {
-    Some(json(200, r#"{"tags": ["fine", "\u001b[31mred; rm -rf /"]}"#))
+    Some(json(200, r#"{"tags": ["\u001b[31mred; rm -rf /"]}"#))
 }
 
 fn not_modified(_: &Asked, _: usize) -> Option<Reply> {
