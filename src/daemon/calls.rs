@@ -36,7 +36,11 @@ impl Daemon {
                     let (reason, since_ms) = (Some(reason), now_ms());
                     let suspend = Suspend { until_ms, reason, by, since_ms };
                     let (shown, stored) = self.state.suspend(&key, suspend);
-                    tracing::info!(message_id = Message::Suspended.id(), "{key} suspended {shown}");
+                    tracing::info!(
+                        message_id = Message::Suspended.id(),
+                        gitopsd_kustomization = %key,
+                        "{key} suspended {shown}"
+                    );
                     self.handle(Event::Suspend(key.clone(), Some(shown)));
                     (vec![key], Some(stored))
                 });
@@ -45,7 +49,11 @@ impl Daemon {
             Command::Resume { name, by, reply } => {
                 let decided = self.one(&name).map(|key| {
                     let stored = self.state.resume(&key);
-                    tracing::info!(message_id = Message::Resumed.id(), "{key} resumed by {by}");
+                    tracing::info!(
+                        message_id = Message::Resumed.id(),
+                        gitopsd_kustomization = %key,
+                        "{key} resumed by {by}"
+                    );
                     self.handle(Event::Suspend(key.clone(), None));
                     (vec![key], Some(stored))
                 });

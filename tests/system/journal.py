@@ -2,7 +2,8 @@
 
     journal.py FILE KIND [FIELD…]   an event of this kind is there, and all of its events have the fields
     journal.py FILE --once KIND…    no event of these kinds is there twice in one life of the daemon
-    journal.py FILE --all           every kind is there, at its own priority and in plain words
+    journal.py FILE --all           every kind is there, at its own priority, in plain words, and with
+                                    the fields that its explanation in the catalog fills in
 
 Kinds go by the names of their constants in src/logging/message.rs.
 """
@@ -46,6 +47,15 @@ elif words[0] == "--all":
             fail(f"{name} at priority {priority}: {e['MESSAGE']}")
         if not e["MESSAGE"].strip() or "\n" in e["MESSAGE"].strip() and name not in loud:
             fail(f"{name} is no line: {e['MESSAGE']!r}")
+    catalog = open("packaging/usr/lib/systemd/catalog/gitopsd.catalog").read()
+    explained = dict(re.findall(r"^-- ([0-9a-f]{32})\n(.*?)(?=^-- |\Z)", catalog, re.M | re.S))
+    lacking = set()
+    for e in ours:
+        for field in re.findall(r"@(\w+)@", explained[e["MESSAGE_ID"]]):
+            if not e.get(field):
+                lacking.add(f"{names[e['MESSAGE_ID']]}: {field} ({e['MESSAGE'][:90]})")
+    if lacking:
+        fail("explanations without what they speak of:\n    " + "\n    ".join(sorted(lacking)))
     counts = collections.Counter(names[e["MESSAGE_ID"]] for e in ours)
     print(f"    {len(ours)} events of {len(counts)} kinds", file=sys.stderr)
 else:

@@ -107,6 +107,7 @@ a_wrong_configuration_is_refused_at_reload_and_a_right_one_taken() {
     script <<'I'
 printf 'limits:\n  workers: many\n  color: blue\n' >/etc/gitopsd/config.d/90-test.yaml
 not systemctl reload gitopsd 2>/dev/null
+journalctl --sync
 journalctl -q -u gitopsd -n 30 >/tmp/said
 grep -q '90-test.yaml:2: limits.workers' /tmp/said
 grep -q '90-test.yaml:3: limits.color' /tmp/said
@@ -165,12 +166,14 @@ chmod 0644 /etc/gitopsd/credentials/git-identity
 printf 'limits:\n  workers: 3\n' >/etc/gitopsd/config.d/90-test.yaml
 not systemctl reload gitopsd 2>/dev/null
 rm /etc/gitopsd/config.d/90-test.yaml
+journalctl --sync
 holds 'chmod 0400 /etc/gitopsd/credentials/git-identity' journalctl -q -u gitopsd -n 10
 systemctl is-active -q gitopsd
 holds 'chmod 0400 /etc/gitopsd/credentials/git-identity' gitopsd check
 not systemctl restart gitopsd 2>/dev/null
 [ "$(systemctl show -P ExecMainStatus gitopsd)" = 78 ]
 [ "$(systemctl show -P ActiveState gitopsd)" = failed ]
+journalctl --sync
 holds 'git-identity holds key material and has mode 0644' journalctl -q -u gitopsd -n 10
 chmod 0400 /etc/gitopsd/credentials/git-identity
 systemctl restart gitopsd

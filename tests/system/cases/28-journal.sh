@@ -10,6 +10,7 @@ CASES+=(
 # told KIND [FIELD…]: the journal has an event of this kind, by the name of its constant, with these
 # fields on it.
 told() {
+    inside journalctl --sync
     inside journalctl -q -u gitopsd -o json >"$work/journal"
     python3 "$here/journal.py" "$work/journal" "$@"
 }
