@@ -81,6 +81,8 @@ git_server() {
         mkdir -p "$(dirname "$repos/$name")"
         cp -a "tests/examples/$name" "$repos/$name"
     done
+    # There is no image registry in here.
+    rm "$repos"/flux-config/clusters/my-cluster/blaster{,-prod}/20-blaster-image.yaml
     # Every source over ssh, with the deploy key of this host.
     grep -rlF 'http://git.test.invalid' "$repos" | while read -r name; do
         sed -i -e '/^  secretRef:$/,+1d' \
