@@ -304,3 +304,27 @@ fn a_chain_is_everything_from_the_registry_to_what_runs_the_image() {
         assert_eq!(told, expected, "{name}");
     }
 }
+
+#[test]
+fn what_one_commit_says_of_values_and_rules_is_judged_by_its_own_rules() {
+    // Everything in one repository: the revision that moves the values may change the rules.
+    let own = json!({"sourceRef": {"kind": "GitRepository", "name": "flux-system"}});
+    let work = || vec![repository("app"), policy("app", "app"), automation("all", own.clone())];
+    let mut graph = declared(work());
+    started(&mut graph, 0);
+    scan(&mut graph, "app", true, 0);
+    started(&mut graph, 0);
+    choose(&mut graph, "app", "1", 0);
+    started(&mut graph, 1000);
+    automate(&mut graph, done(None), 1000);
+    let root = key(Kind::GitRepository, "flux-system");
+    graph.handle(Event::Polled(root, Ok(Some(at("main@sha1:2")))), 2000);
+    assert_eq!(started(&mut graph, 2000), [""; 0], "the old rules are not applied");
+    let told = condition(&graph, Kind::ImageUpdateAutomation, "all");
+    assert!(told.1.ends_with("is rendering a new revision"), "{told:?}");
+    let revision = "main@sha1:2".to_owned();
+    let work = work().into_iter().chain([source("app", "develop")]).collect();
+    let orders = WorkOrders { revision, work, ..WorkOrders::default() };
+    graph.handle(Event::Rendered(key(Kind::Kustomization, "flux-system"), orders), 2500);
+    assert_eq!(started(&mut graph, 2500), ["automate all r.example/app:1"]);
+}
