@@ -146,16 +146,25 @@ a_journal_that_is_gone_stops_nothing() {
 }
 
 a_damaged_database_is_put_aside_and_the_inventory_rebuilt() {
-    still >"$work/before"
+    local tree=$work/repos/flux-config
+    maps 2 >"$tree/clusters/my-cluster/many.yaml"
+    push 'two objects'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1
+    many 2
+    still | grep -v ' many-' >"$work/before"
     inside systemctl stop gitopsd
+    # They leave Git while nobody watches, and no record says whose they were.
+    rm "$tree/clusters/my-cluster/many.yaml"
+    push 'and away with them'
     dd if=/dev/urandom of="$root/var/lib/gitopsd/history.db" bs=4096 count=64 conv=notrunc status=none
     rm -f "$root"/var/lib/gitopsd/history.db-*
     restart
     holds damaged inside journalctl -q -u gitopsd MESSAGE_ID=d31187a8ad5e8de66fe2a2b8ca3e8b20
+    eventually 60 'what left Git meanwhile is gone' many 0
     still >"$work/after"
     diff "$work/before" "$work/after"
     # What it owns is known again: what leaves Git still goes.
-    git -C "$work/repos/flux-config" rm -q -r clusters/my-cluster/blaster-prod
+    git -C "$tree" rm -q -r clusters/my-cluster/blaster-prod
     push 'prod goes'
     inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
     eventually 90 'what left Git is gone' gone deployment blaster-prod
