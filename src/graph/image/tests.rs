@@ -319,12 +319,14 @@ fn what_one_commit_says_of_values_and_rules_is_judged_by_its_own_rules() {
     automate(&mut graph, done(None), 1000);
     let root = key(Kind::GitRepository, "flux-system");
     graph.handle(Event::Polled(root, Ok(Some(at("main@sha1:2")))), 2000);
-    assert_eq!(started(&mut graph, 2000), [""; 0], "the old rules are not applied");
+    let automates = |told: &String| told.starts_with("automate");
+    assert!(!started(&mut graph, 2000).iter().any(automates), "the old rules are not applied");
     let told = condition(&graph, Kind::ImageUpdateAutomation, "all");
     assert!(told.1.ends_with("is rendering a new revision"), "{told:?}");
     let revision = "main@sha1:2".to_owned();
     let work = work().into_iter().chain([source("app", "develop")]).collect();
     let orders = WorkOrders { revision, work, ..WorkOrders::default() };
     graph.handle(Event::Rendered(key(Kind::Kustomization, "flux-system"), orders), 2500);
-    assert_eq!(started(&mut graph, 2500), ["automate all r.example/app:1"]);
+    let begun = started(&mut graph, 2500);
+    assert!(begun.contains(&"automate all r.example/app:1".to_owned()), "{begun:?}");
 }
