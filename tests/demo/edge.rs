@@ -11,7 +11,7 @@ const HOST: &str = "blaster.muppit.au";
 
 /// The repository brings ingress-nginx and a connector; a tunnel is there as well.
 pub fn outside(world: &mut World, page: &mut Page) {
-    page.chapter("10. Reachable from outside");
+    page.chapter("11. Reachable from outside, in a world of its own");
     page.say(
         "The provider is a stand-in: strict and stateful, but no Cloudflare, and no connector",
     );
