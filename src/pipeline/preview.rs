@@ -157,7 +157,7 @@ impl Run<'_> {
         let occupied = self.occupied(&unclaimed).await?;
         let guard = Guard {
             before: inventory.len(),
-            rendered: rendered.len(),
+            rendered: rendered.len() + kept.len(),
             // What leaves the edge left the configuration: no accident of a render.
             removed: self.owner == Owner::edge(),
             confirmed: self.confirmed().await?,

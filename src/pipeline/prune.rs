@@ -43,7 +43,8 @@ impl Run<'_> {
         }
         let guard = Guard {
             before: inventory.len(),
-            rendered: rendered.len(),
+            // A render with nothing but Flux objects is not empty.
+            rendered: rendered.len() + wanted.kept.len(),
             removed: false,
             confirmed: self.confirmed().await?,
             ..Guard::default()

@@ -24,7 +24,7 @@ pub fn may_hold(id: &ObjectId) -> bool {
 pub struct Guard {
     /// Objects in the inventory before this run.
     pub before: usize,
-    /// Objects the latest render names.
+    /// Objects the latest render names, those that are never applied included.
     pub rendered: usize,
     /// True when the Kustomization itself left Git: that is intent, not an accident of a render.
     pub removed: bool,

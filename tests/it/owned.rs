@@ -233,6 +233,26 @@ fn a_render_that_becomes_empty_is_held_until_its_digest_is_confirmed() {
     assert!(there(&world, "a"), "one confirmation covers one deletion");
 }
 
+/// The entry of a repository often has nothing but Flux objects, and one or two of its own for a while.
+#[test]
+fn a_render_with_flux_objects_alone_is_not_empty() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files = [("a.yaml", mk_config_map(&ns, "a", "1"))];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    repo.write("clusters/my-cluster/own.yaml", &mk_config_map(&ns, "own", "1"));
+    repo.commit("an object of the entry's own");
+    repo.push("main");
+    world.start();
+    world.settled();
+    assert!(there(&world, "own"));
+    repo.remove("clusters/my-cluster/own.yaml");
+    assert!(push(&world, &repo, "and away"), "{}", world.log());
+    world.eventually("it is gone", |world| !there(world, "own"));
+    assert_eq!(world.status()["held"], serde_json::json!([]));
+    assert!(there(&world, "a"));
+}
+
 #[test]
 fn a_held_deletion_may_be_confirmed_in_git_and_once_only() {
     let mut world = World::new();
