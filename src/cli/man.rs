@@ -119,6 +119,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_section_on_credentials_names_every_one_that_the_unit_hands_over() {
+        let section = MORE.split(".SH ").find(|part| part.starts_with("CREDENTIALS")).expect("one");
+        let bold =
+            section.lines().filter(|line| line.starts_with(".B ") || line.starts_with(".BR "));
+        let said: String =
+            bold.map(|line| format!("{} ", line.replace(['\\', '"', ','], ""))).collect();
+        for (id, _) in crate::config::CREDENTIALS {
+            assert!(said.split(' ').any(|word| word == id), "{id} is not among {said}");
+        }
+    }
+
+    #[test]
     fn every_verb_has_a_page_with_its_examples_and_the_way_back() {
         let pages = pages().expect("memory can be written to");
         let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();

@@ -1,4 +1,4 @@
-//! Pure: GitRepository, its fields, defaults and limits (`flux-semantics §1`).
+//! Pure: GitRepository, its fields, defaults and limits (Flux: GitRepository).
 
 use super::{Key, Kind, Reader, Unsupported};
 use serde::Deserialize;
@@ -150,6 +150,18 @@ impl GitRepository {
             }),
             _ => Err(reader.problems),
         }
+    }
+}
+
+impl GitRepository {
+    /// What a repository says of the source that the host has named, its own entry, and that is
+    /// not heeded there: the host's word is read before any file of it is.
+    pub fn unheeded(&self) -> Vec<Unsupported> {
+        let (kind, field) = (Kind::GitRepository.as_str().to_owned(), "spec.ignore".to_owned());
+        let (namespace, name) = (self.namespace.clone(), self.name.clone());
+        let ignore = Unsupported { kind, namespace, name, field, blocks: false };
+        let said = self.ignore.as_ref().map(|_| ignore);
+        self.unsupported.iter().cloned().chain(said).collect()
     }
 }
 

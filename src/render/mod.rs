@@ -41,5 +41,5 @@ pub use error::{Problem, RenderError, Warning, WarningKind};
 pub use manifest::{Manifest, ObjectId, Origin};
 pub use open::MacPolicy;
 pub use redact::Redactor;
-pub use renderer::{Rendered, Renderer, Request, Settings};
+pub use renderer::{REMOTES_WITHIN, Rendered, Renderer, Request, Settings};
 pub use substitute::{SubstituteError, Variables, expand, substitute};

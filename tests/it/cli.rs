@@ -169,6 +169,9 @@ fn a_wrong_configuration_is_78_with_every_problem_and_its_line() {
         none.err.contains("name the repository as root.url, root.ref and root.path"),
         "{none:?}"
     );
+    let checked = gitopsd(&["--config", text(&dir.path().join("none.yaml")), "check"]);
+    assert_eq!(checked.code, Some(78));
+    assert!(checked.out.ends_with("\n      -> sudo gitopsd init\n"), "{checked:?}");
 }
 
 #[test]
@@ -333,6 +336,30 @@ fn one_failure_stops_nothing_else_and_what_is_missing_is_named() {
     let printed = gitopsd(&["build", "--tree", text(dir.path()), "--path", "clusters/a"]);
     assert!(printed.out.contains("k: from-good\n"), "variables of another's render: {printed:?}");
     assert_eq!(printed.out.matches("\nkind: Kustomization\n").count(), 9);
+
+    // `check` judges as `build` does, and neither says a thing twice.
+    let checked = gitopsd(&["check", text(dir.path()), "--entry", "clusters/a"]);
+    assert_eq!(checked.code, Some(1));
+    for told in [&printed.err, &checked.out] {
+        let lines: Vec<&str> = told.lines().filter(|line| line.contains("kubeConfig")).collect();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].contains("is not supported yet, and ignoring it could do harm"));
+    }
+    for name in ["broken", "far", "nowhere", "remote", "round", "trip", "unset"] {
+        let told = format!("fail  flux-system/{name}: ");
+        assert_eq!(checked.out.matches(&told).count(), 1, "{name}: {}", checked.out);
+    }
+    for alone in ["far", "remote", "unset"] {
+        let child = children.iter().find(|c| c.contains(&format!("name: {alone}"))).expect("one");
+        let dir = tree(&[
+            ("clusters/a/all.yaml", child),
+            ("good/cm.yaml", &config_map("v", "x")),
+            ("vars/cm.yaml", &config_map("out", "${k}")),
+        ]);
+        let built = gitopsd(&["build", "--tree", text(dir.path()), "--path", "clusters/a"]);
+        let checked = gitopsd(&["check", text(dir.path())]);
+        assert_eq!((built.code, checked.code), (Some(1), Some(1)), "{alone}: {checked:?}");
+    }
 
     let other = format!("flux-system/other={}", dir.path().join("good").display());
     let mapped = self::report(dir.path(), &["--source", &other]).0;

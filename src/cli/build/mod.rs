@@ -42,7 +42,8 @@ const EXAMPLES: &str = "EXAMPLES
 
 /// Render everything that an entry path leads to, offline
 ///
-/// Prints the objects as they would be applied, or writes DIR/NAMESPACE/KUSTOMIZATION.yaml and
+/// Prints the objects as they would be applied, and the Flux objects among them, which are not
+/// applied but carried out by the daemon; or writes DIR/NAMESPACE/KUSTOMIZATION.yaml and
 /// DIR/report.json; with --json, prints the report. Values of Secrets are masked.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
@@ -189,10 +190,8 @@ fn tell(report: &Report, terminal: &Terminal) {
         for warning in &entry.warnings {
             terminal.note(&format!("{name}: warning: {warning}"));
         }
-        for missing in &entry.unsupported {
-            let object = format!("{}/{}/{}", missing.kind, missing.namespace, missing.name);
-            let field = if missing.field.is_empty() { "" } else { " " };
-            terminal.note(&format!("{name}: not supported yet: {object}{field}{}", missing.field));
+        for missing in entry.missing() {
+            terminal.note(&format!("{name}: not supported yet: {missing}"));
         }
     }
     if !report.set_aside.is_empty() {

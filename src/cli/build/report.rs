@@ -103,6 +103,17 @@ pub struct Missing {
     pub name: String,
     /// `spec.field`, or empty for the whole kind.
     pub field: String,
+    /// It is why the Kustomization does not run, so its error has said so; not part of the report.
+    #[serde(skip)]
+    pub blocks: bool,
+}
+
+impl Entry {
+    /// What is not acted upon and no error has named.
+    pub fn missing(&self) -> impl Iterator<Item = &Missing> {
+        let named = self.result == Outcome::Unsupported;
+        self.unsupported.iter().filter(move |missing| !(named && missing.blocks))
+    }
 }
 
 impl Note {
@@ -155,7 +166,15 @@ impl From<&Unsupported> for Missing {
             namespace: found.namespace.clone(),
             name: found.name.clone(),
             field: found.field.clone(),
+            blocks: found.blocks,
         }
+    }
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let space = if self.field.is_empty() { "" } else { " " };
+        write!(f, "{}/{}/{}{space}{}", self.kind, self.namespace, self.name, self.field)
     }
 }
 
@@ -181,6 +200,7 @@ mod tests {
             namespace: "web".into(),
             name: "h".into(),
             field: String::new(),
+            blocks: false,
         };
         let report = Report {
             version: 1,

@@ -40,8 +40,9 @@ pub fn check(
     let mut config = match config::load(&context.config) {
         Ok(config) => config,
         Err(problems) => {
+            let fix = problems.not_configured().then(|| "sudo gitopsd init".to_owned());
             for problem in &problems.0 {
-                add(Finding::fail("configuration", problem.to_string(), None))?;
+                add(Finding::fail("configuration", problem.to_string(), fix.clone()))?;
             }
             return Ok((findings, true));
         }

@@ -23,7 +23,7 @@ pub fn check(
     let walked = Inputs::open(path, &entry, given)?.walk()?;
     let mut findings = vec![Finding::ok("entry", entry)];
     for entry in &walked.report.kustomizations {
-        findings.extend(told(entry, given.identities.is_empty()));
+        findings.extend(told(entry));
     }
     for finding in &findings {
         tell(finding)?;
@@ -31,33 +31,18 @@ pub fn check(
     Ok(findings)
 }
 
-/// What came of one Kustomization.
-fn told(entry: &Entry, no_keys: bool) -> Vec<Finding> {
+/// What came of one Kustomization: what makes `build` end with 1 is a failure here too.
+fn told(entry: &Entry) -> Vec<Finding> {
     let name = format!("{}/{}", entry.namespace, entry.name);
     let mut findings = Vec::new();
-    // What only an argument lacks is no fault of the repository.
-    let lacking = entry.result == Outcome::Blocked && entry.engine.is_none();
-    let unopened = entry.sealed && no_keys;
     for error in &entry.errors {
-        findings.push(match () {
-            () if unopened => {
-                let fix = Some("give --identity KEYFILE to look inside".to_owned());
-                Finding::warn(&name, error.to_string(), fix)
-            }
-            () if lacking || entry.result == Outcome::Unsupported => {
-                Finding::warn(&name, error.to_string(), None)
-            }
-            () => Finding::fail(&name, error.to_string(), None),
-        });
+        findings.push(Finding::fail(&name, error.to_string(), None));
     }
     for warning in &entry.warnings {
         findings.push(Finding::warn(&name, warning.to_string(), None));
     }
-    for missing in &entry.unsupported {
-        let object = format!("{}/{}/{}", missing.kind, missing.namespace, missing.name);
-        let found = format!("{object} {}", missing.field);
-        let found = format!("not supported yet: {}", found.trim_end());
-        findings.push(Finding::warn(&name, found, None));
+    for missing in entry.missing() {
+        findings.push(Finding::warn(&name, format!("not supported yet: {missing}"), None));
     }
     if entry.result == Outcome::Ok {
         let found = crate::cli::words::count(entry.objects, "object");

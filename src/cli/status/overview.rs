@@ -10,7 +10,7 @@ use crate::graph::{ItemView, Ready};
 /// Characters of a message in the table; what is wrong is told in full below.
 const MESSAGE: usize = 72;
 
-/// A suspend without an end is overdue after a day (design §4).
+/// A suspend without an end is overdue after a day.
 const OVERDUE_MS: i64 = 86_400_000;
 
 const HEAD: &[&str] = &["KIND", "NAME", "READY", "REVISION", "NEXT", "MESSAGE"];
