@@ -32,6 +32,8 @@ pub enum Mishap {
     Torn,
     /// The connection is closed before the API sees anything.
     Reset,
+    /// 307 to the same path once more; the API sees nothing.
+    Moved,
     /// Taken by the API; the answer waits until [`Cloudflare::release`].
     Held,
 }
@@ -209,6 +211,11 @@ fn serve(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
         Some(Mishap::Reset) => return stream.shutdown(Shutdown::Both),
         Some(Mishap::Status(status, code)) => {
             return write(&mut stream, &Answer::fault(*status, *code, "as the test wants"), "");
+        }
+        Some(Mishap::Moved) => {
+            let answer = Answer::fault(307, 0, "somewhere else");
+            let place = format!("Location: /client/v4{}\r\n", request.path);
+            return write(&mut stream, &answer, &place);
         }
         Some(Mishap::Limited(seconds)) => {
             let answer = Answer::fault(429, 10429, "too many requests");
