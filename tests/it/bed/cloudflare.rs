@@ -100,6 +100,21 @@ impl Cloudflare {
         lock(&self.shared).api.revoke(token);
     }
 
+    /// Adds a zone to the account.
+    pub fn zone(&self, name: &str) {
+        lock(&self.shared).api.add_zone(name);
+    }
+
+    /// Takes a zone away from what tokens see, or gives it back. Its records stay.
+    pub fn hide_zone(&self, name: &str, hidden: bool) {
+        lock(&self.shared).api.hide_zone(name, hidden);
+    }
+
+    /// Gives a zone to another account.
+    pub fn move_zone(&self, name: &str, account: &str) {
+        lock(&self.shared).api.move_zone(name, account);
+    }
+
     /// Says how many connections every living tunnel has.
     pub fn connect(&self, connections: usize) {
         lock(&self.shared).api.connections = connections;

@@ -155,7 +155,16 @@ fn a_new_ingress_is_public_only_when_its_label_says_so() {
     let mut names: Vec<String> = edge.cloud.records().into_iter().map(|r| r.name).collect();
     names.sort();
     assert_eq!(names, [HOST, "shop.muppit.au"]);
+    edge.world.settled();
     cluster.kubectl_ok(&["delete", "ingress", "shop-muppit-au"]);
+    // It may just be made again: a name that is taken away is away for long.
+    edge.world.ok(&["edge", "reconcile"]);
+    let view = edge.view();
+    let shop =
+        view["hosts"].as_array().and_then(|all| all.iter().find(|h| h["host"] == "shop.muppit.au"));
+    let problem = shop.expect("it is still public")["problem"].as_str().unwrap_or_default();
+    assert!(problem.contains("no Ingress or HTTPRoute has this host any more"), "{view}");
+    assert_eq!(edge.cloud.records().len(), 2);
     edge.world.ok(&["edge", "reconcile"]);
     let names: Vec<String> = edge.cloud.records().into_iter().map(|r| r.name).collect();
     assert_eq!(names, [HOST], "what is public no longer is taken away");
