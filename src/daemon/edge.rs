@@ -9,7 +9,7 @@ use super::Daemon;
 use super::boot::now_ms;
 use super::calls::Decided;
 use crate::api::{EdgeAsk, Refused};
-use crate::flux::Key;
+use crate::flux::{Key, Kind};
 use crate::graph::{Item, Ready};
 use crate::history::Trigger;
 use crate::logging::Message;
@@ -266,7 +266,8 @@ impl Daemon {
     /// Whether everything in Git is applied.
     fn in_order(&self) -> bool {
         let done = |item: &Item| !item.active() || item.condition.status == Ready::True;
-        self.graph.complete() && self.graph.items().all(|(_, item)| done(item))
+        let mut all = self.graph.items().filter(|(key, _)| key.kind == Kind::Kustomization);
+        self.graph.complete() && all.all(|(_, item)| done(item))
     }
 
     /// Takes in what came of a run.
