@@ -65,7 +65,8 @@
 //!
 //! * `history.db`: runs, changes, inventory, tags and commits in SQLite (`-wal`, `-shm` beside it);
 //!   `history.db.corrupt-N` is a damaged one put aside, see [`history`];
-//! * `state.json`: suspends and confirmations, which outlive a lost database;
+//! * `state.json`: suspends, confirmations and whether the edge was taken down, which outlive a lost
+//!   database;
 //! * `reserve`: 4 MiB that are given up when the disk is full, so that what runs is recorded;
 //! * `host.key`: the key of all digests of what may hold a secret;
 //! * `mirrors/`: a directory per Git source, see [`source`].

@@ -74,20 +74,31 @@ pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
             EdgeAsk::Down
         }
     };
+    // Down and up are asked for once, and take more than one run where something has to go or come.
+    let patient = matches!(ask, EdgeAsk::Down | EdgeAsk::Up);
     client.edge(ask).await?;
-    follow(&client).await?;
+    follow(context, &client, patient).await?;
     show(context, &client).await
 }
 
-/// Waits for the end of the run that was asked for.
-async fn follow(client: &Client) -> anyhow::Result<()> {
+/// Waits for the end of the run that was asked for, and with `patient` of those after it that wait
+/// for something. What they wait for is told as it changes.
+async fn follow(context: &Context, client: &Client, patient: bool) -> anyhow::Result<()> {
     let began = Instant::now();
-    let mut serial = None;
+    let (mut serial, mut told) = (None, String::new());
     while began.elapsed() < FOLLOW {
         let document = client.status(serial).await?;
         serial = Some(document.serial);
-        if !document.edge.is_some_and(|edge| edge.running) {
+        let Some(edge) = document.edge else { break };
+        if edge.running {
+            continue;
+        }
+        if !(patient && edge.waits) {
             break;
+        }
+        if edge.message != told {
+            context.terminal.note(&edge.message);
+            told = edge.message;
         }
     }
     Ok(())

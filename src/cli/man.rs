@@ -1,7 +1,7 @@
 //! `gitopsd man`, for the package: a page for the program and one for each verb.
 //!
-//! They are made of the definitions that `--help` prints, so the two cannot differ. `man.roff` is
-//! what `gitopsd(8)` says beyond them; `gitopsd.config(5)` is written by hand and lies in
+//! They are made of the definitions that `--help` prints, so the two cannot differ. What a verb is
+//! followed by, as in `gitopsd edge down`, stands on the verb's own page. `man.roff` is what `gitopsd(8)` says beyond them; `gitopsd.config(5)` is written by hand and lies in
 //! `packaging/`, where a test holds it against the keys that the reader knows.
 
 use super::{Cli, Exit};
@@ -56,6 +56,9 @@ fn pages() -> io::Result<Vec<(String, Vec<u8>)>> {
 fn page(command: Command, more: &str, pointers: &[String]) -> io::Result<Vec<u8>> {
     let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
     let verbs = command.get_subcommands().any(|verb| !verb.is_hide_set());
+    // The program's verbs have pages of their own, theirs have not.
+    let below = verbs && command.get_name() != "gitopsd";
+    let parts = below.then(|| parts(&command)).transpose()?;
     let title = command.get_display_name().unwrap_or("gitopsd").to_uppercase();
     // No date: the same source makes the same page.
     let man = Man::new(command.after_help(""))
@@ -70,8 +73,10 @@ fn page(command: Command, more: &str, pointers: &[String]) -> io::Result<Vec<u8>
     man.render_synopsis_section(&mut text)?;
     man.render_description_section(&mut text)?;
     man.render_options_section(&mut text)?;
-    if verbs {
-        man.render_subcommands_section(&mut text)?;
+    match &parts {
+        None if verbs => man.render_subcommands_section(&mut text)?,
+        None => {}
+        Some(parts) => text.extend_from_slice(parts),
     }
     text.write_all(more.as_bytes())?;
     sections(&after, &mut text)?;
@@ -82,6 +87,34 @@ fn page(command: Command, more: &str, pointers: &[String]) -> io::Result<Vec<u8>
         .map(|name| format!("\\fB{}\\fR({})", dashes(name), section(name)))
         .collect();
     writeln!(text, "{}", all.join(",\n"))?;
+    Ok(text)
+}
+
+/// What a verb is followed by: the whole line, what it does, its own options.
+fn parts(verb: &Command) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    writeln!(text, ".SH SUBCOMMANDS")?;
+    let shown = |part: &&Command| !part.is_hide_set() && part.get_name() != "help";
+    for part in verb.get_subcommands().filter(shown) {
+        let usage = part.clone().render_usage().to_string();
+        let usage = usage.trim_start_matches("Usage: ").trim();
+        writeln!(text, ".TP\n\\fB{}\\fR", dashes(usage))?;
+        let about = part.get_about().map(ToString::to_string).unwrap_or_default();
+        writeln!(text, "{}", dashes(&about))?;
+        let own = |arg: &&clap::Arg| {
+            !arg.is_global_set()
+                && !arg.is_hide_set()
+                && !arg.is_positional()
+                && arg.get_id() != "help"
+        };
+        for arg in part.get_arguments().filter(own) {
+            let short = arg.get_short().map(|short| format!("-{short}, ")).unwrap_or_default();
+            let long = arg.get_long().map(|long| format!("--{long}")).unwrap_or_default();
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            let option = dashes(&format!("{short}{long}"));
+            writeln!(text, ".RS\n.TP\n\\fB{option}\\fR\n{}\n.RE", dashes(&help))?;
+        }
+    }
     Ok(text)
 }
 
@@ -146,6 +179,27 @@ mod tests {
             {
                 assert!(text.contains(part), "{name} lacks {part}:\n{text}");
             }
+        }
+    }
+
+    #[test]
+    fn every_page_that_is_referred_to_is_there_and_what_follows_a_verb_stands_on_its_own() {
+        let pages = pages().expect("memory can be written to");
+        let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
+        for (page, text) in &pages {
+            let text = String::from_utf8_lossy(text).replace("\\-", "-");
+            let text = text.replace("\\fB", " ").replace("\\fR", "");
+            let words = text.split(|c: char| c.is_whitespace() || c == ',');
+            let mut missing = words.filter_map(|word| word.strip_suffix("(8)"));
+            let missing = missing.find(|name| {
+                name.starts_with("gitopsd") && !names.contains(&format!("{name}.8").as_str())
+            });
+            assert_eq!(missing, None, "{page} refers to it");
+        }
+        let edge = pages.iter().find(|(name, _)| name == "gitopsd-edge.8").expect("a page");
+        let text = String::from_utf8_lossy(&edge.1);
+        for part in ["\\fBgitopsd edge down [OPTIONS]\\fR", "\\fB\\-y, \\-\\-yes\\fR"] {
+            assert!(text.contains(part), "no {part} in:\n{text}");
         }
     }
 

@@ -176,15 +176,16 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
     };
     let pipeline = Pipeline::new(settings, renderer, history, host)?.with_edge(edge);
     let pipeline = Arc::new(pipeline);
-    let left = pipeline.edge_left()?;
+    let state = HostState::load(pipeline.history())?;
+    let edge = Edge::new(pipeline.edge_wanted(), pipeline.edge_left()?, pipeline.edge_interval());
     Ok(Parts {
         root: entry(config),
-        state: HostState::load(pipeline.history())?,
+        edge: edge.down(state.edge_down()),
+        state,
         listener,
         target,
         agreed,
         verify: config.cluster.verify,
-        edge: Edge::new(pipeline.edge_wanted(), left, pipeline.edge_interval()),
         pipeline,
         about: DaemonView {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 type Reply<T> = oneshot::Sender<Result<T, Refused>>;
 
 /// What a decision reaches, and when it is on the disk, if it goes there.
-type Decided = Result<(Vec<Key>, Option<Stored>), Refused>;
+pub(super) type Decided = Result<(Vec<Key>, Option<Stored>), Refused>;
 
 impl Daemon {
     pub(super) fn call(&mut self, command: Command) {
@@ -61,11 +61,11 @@ impl Daemon {
             }
             Command::Hear { within, reply } => self.hear(within, reply),
             Command::Edge { ask, by, reply } => {
-                let answer = self.ask_edge(ask, by);
+                let decided = self.ask_edge(ask, by);
                 // What is published says that a run is under way before anybody follows it.
                 self.run_edge();
                 self.publish();
-                let _ = reply.send(answer);
+                once_stored(decided, reply);
             }
             Command::EdgePlan { down, reply } => self.plan_edge(down, reply),
             Command::Reload { ask, by, reply } => self.reload(ask, by, reply),

@@ -1,14 +1,16 @@
 //! When the edge is run: with the connection, at its interval, when its objects move, when asked.
 //!
 //! One run at a time. What asks for another meanwhile is taken together: the task that does most
-//! wins. A failure that may pass is tried again after [`FIRST`], ever less often, at the latest at the
+//! wins, and of up and down what was said last. A failure that may pass is tried again after [`FIRST`], ever less often, at the latest at the
 //! interval; one that needs a person, at the interval. It has no place in the graph: nothing depends
 //! on it, and what it waits for keeps no workload from being reconciled.
 
 use super::Daemon;
 use super::boot::now_ms;
-use crate::api::{Accepted, EdgeAsk, Refused};
-use crate::flux::Key;
+use super::calls::Decided;
+use crate::api::{EdgeAsk, Refused};
+use crate::flux::{Key, Kind};
+use crate::graph::{Item, Ready};
 use crate::history::Trigger;
 use crate::logging::Message;
 use crate::pipeline::{EdgeReport, EdgeTask, EdgeView, Failure, Preview, Retry};
@@ -33,6 +35,8 @@ pub struct Edge {
     wanted: bool,
     /// Something is left of an edge that is not configured any more.
     left: bool,
+    /// Who has taken it down.
+    down: Option<String>,
     interval: Duration,
     due: Option<(Instant, EdgeTask, Trigger)>,
     /// When objects in the cluster are put right, which needs no provider and disturbs no plan.
@@ -47,6 +51,8 @@ pub struct Edge {
     tries: u32,
     /// What the journal was told last.
     told: Option<String>,
+    /// The same of what only heals.
+    told_heal: Option<String>,
     held: Vec<Held>,
     ended: Option<Instant>,
 }
@@ -70,6 +76,7 @@ impl Edge {
         Edge {
             wanted,
             left,
+            down: None,
             interval,
             due: None,
             heal: None,
@@ -79,14 +86,22 @@ impl Edge {
             view: EdgeView { message, ..EdgeView::default() },
             tries: 0,
             told: None,
+            told_heal: None,
             held: Vec::new(),
             ended: None,
         }
     }
 
+    /// Who has taken it down in an earlier process.
+    pub(super) fn down(self, down: Option<String>) -> Self {
+        Edge { down, ..self }
+    }
+
     /// A connection is there.
     pub(super) fn begin(&mut self) {
-        if self.wanted {
+        if let (true, Some(by)) = (self.wanted, &self.down) {
+            self.ask(EdgeTask::Down(by.clone()), Trigger::Boot, Duration::ZERO);
+        } else if self.wanted {
             self.ask(EdgeTask::Keep, Trigger::Boot, Duration::ZERO);
         } else if self.left {
             self.ask(EdgeTask::Withdraw, Trigger::Prune, Duration::ZERO);
@@ -104,8 +119,12 @@ impl Edge {
             self.heal = Some(sooner.unwrap_or((at, trigger)));
             return;
         }
+        let opposed =
+            |known: &EdgeTask| matches!((known, &task), (EdgeTask::Down(_), EdgeTask::Up));
         self.due = Some(match self.due.take() {
-            Some((due, known, why)) if rank(&known) > rank(&task) => (due.min(at), known, why),
+            Some((due, known, why)) if rank(&known) > rank(&task) && !opposed(&known) => {
+                (due.min(at), known, why)
+            }
             Some((due, ..)) => (due.min(at), task, trigger),
             None => (at, task, trigger),
         });
@@ -196,7 +215,8 @@ impl Edge {
             self.due = None;
             return;
         }
-        if task == Some(EdgeTask::Heal) && report.failure.is_none() && self.due.is_some() {
+        let healed = task == Some(EdgeTask::Heal) && report.failure.is_none() && !report.waits;
+        if healed && self.due.is_some() {
             return;
         }
         let hopeless = report.failure.as_ref().is_some_and(|f| f.retry != Retry::Soon);
@@ -214,11 +234,16 @@ impl Edge {
         self.ask(task, trigger, pause.max(report.pause));
     }
 
-    /// What the journal is to be told; nothing when that is no news.
+    /// Whether the journal is to be told what came of the run under way. One that only healed says
+    /// nothing of the provider: a failure there is no news again because of it.
     fn news(&mut self, failure: Option<&Failure>) -> bool {
         let text = failure.map(ToString::to_string);
-        let news = self.told != text;
-        self.told = text;
+        let told = match self.running {
+            Some(EdgeTask::Heal) => &mut self.told_heal,
+            _ => &mut self.told,
+        };
+        let news = *told != text;
+        *told = text;
         news
     }
 }
@@ -231,10 +256,18 @@ impl Daemon {
             return;
         }
         if let Some((task, trigger)) = self.edge.next(Instant::now()) {
+            self.pipeline.edge_complete(self.in_order());
             self.edge.running = Some(task.clone());
             self.edge.moved = false;
             self.workers.edge(task, trigger);
         }
+    }
+
+    /// Whether everything in Git is applied.
+    fn in_order(&self) -> bool {
+        let done = |item: &Item| !item.active() || item.condition.status == Ready::True;
+        let mut all = self.graph.items().filter(|(key, _)| key.kind == Kind::Kustomization);
+        self.graph.complete() && all.all(|(_, item)| done(item))
     }
 
     /// Takes in what came of a run.
@@ -271,7 +304,7 @@ impl Daemon {
     }
 
     /// What a person asks of the edge.
-    pub(super) fn ask_edge(&mut self, ask: EdgeAsk, by: String) -> Result<Accepted, Refused> {
+    pub(super) fn ask_edge(&mut self, ask: EdgeAsk, by: String) -> Decided {
         if !self.edge.wanted {
             let hint = "write a section edge: into the configuration, see gitopsd.config(5)";
             return Err(Refused::new(409, "no edge is configured", Some(hint.to_owned())));
@@ -280,14 +313,18 @@ impl Daemon {
             return Err(Refused::new(409, "the API server is not reachable", None));
         }
         let trigger = Trigger::Request { by: by.clone() };
-        let task = match ask {
-            EdgeAsk::Reconcile => EdgeTask::Keep,
-            EdgeAsk::Down => EdgeTask::Down(by),
-            EdgeAsk::Up => EdgeTask::Up,
-            EdgeAsk::Rotate => EdgeTask::Rotate,
+        let (task, down) = match ask {
+            EdgeAsk::Reconcile => (EdgeTask::Keep, None),
+            EdgeAsk::Down => (EdgeTask::Down(by.clone()), Some(Some(by))),
+            EdgeAsk::Up => (EdgeTask::Up, Some(None)),
+            EdgeAsk::Rotate => (EdgeTask::Rotate, None),
         };
         self.edge.ask(task, trigger, Duration::ZERO);
-        Ok(Accepted { keys: vec![Owner::edge().key().to_string()] })
+        let stored = down.map(|down| {
+            self.edge.down.clone_from(&down);
+            self.state.edge(down)
+        });
+        Ok((vec![Owner::edge().key()], stored))
     }
 
     /// Plans beside the loop.
@@ -351,14 +388,59 @@ mod tests {
     }
 
     #[test]
-    fn the_greater_task_wins_at_the_earlier_time_and_one_failure_is_told_once() {
+    fn the_greater_task_wins_at_the_earlier_time() {
         let mut edge = edge();
         edge.ask(EdgeTask::Keep, Trigger::Interval, Duration::from_secs(600));
         edge.ask(EdgeTask::Rotate, Trigger::Retry, Duration::from_secs(5));
         edge.ask(EdgeTask::Keep, Trigger::Interval, Duration::ZERO);
         assert_eq!((left(&edge), planned(&edge)), (0, EdgeTask::Rotate));
-        assert!(edge.news(Some(&soon())) && !edge.news(Some(&soon())));
-        assert!(edge.news(None) && !edge.news(None));
+    }
+
+    #[test]
+    fn one_failure_is_told_once_whatever_is_healed_meanwhile() {
+        let mut edge = edge();
+        for (task, failure, news) in [
+            (EdgeTask::Keep, Some(soon()), true),
+            (EdgeTask::Heal, None, false),
+            (EdgeTask::Keep, Some(soon()), false),
+            (EdgeTask::Heal, Some(soon()), true),
+            (EdgeTask::Heal, None, true),
+            (EdgeTask::Keep, None, true),
+            (EdgeTask::Keep, None, false),
+        ] {
+            edge.running = Some(task);
+            assert_eq!(edge.news(failure.as_ref()), news);
+        }
+    }
+
+    #[test]
+    fn of_up_and_down_what_was_said_last_is_done() {
+        let mut edge = edge();
+        let down = || EdgeTask::Down("leo".into());
+        edge.ask(down(), Trigger::Boot, Duration::ZERO);
+        edge.ask(EdgeTask::Keep, Trigger::Interval, Duration::ZERO);
+        assert_eq!(planned(&edge), down());
+        edge.ask(EdgeTask::Up, Trigger::Boot, Duration::ZERO);
+        edge.ask(EdgeTask::Rotate, Trigger::Boot, Duration::ZERO);
+        assert_eq!(planned(&edge), EdgeTask::Up);
+        edge.ask(down(), Trigger::Boot, Duration::ZERO);
+        assert_eq!(planned(&edge), down());
+    }
+
+    #[test]
+    fn what_a_person_took_down_is_taken_down_by_the_next_start() {
+        let mut edge = edge().down(Some("leo".into()));
+        edge.begin();
+        assert_eq!(planned(&edge), EdgeTask::Down("leo".into()));
+    }
+
+    #[test]
+    fn a_heal_that_waits_for_something_is_followed_by_a_whole_run_soon() {
+        let mut edge = edge();
+        edge.ask(EdgeTask::Keep, Trigger::Interval, Duration::from_secs(600));
+        edge.running = Some(EdgeTask::Heal);
+        edge.ran(&report(None, true));
+        assert_eq!((left(&edge), planned(&edge)), (2, EdgeTask::Keep));
     }
 
     #[test]

@@ -104,6 +104,17 @@ impl HostState {
         Some(self.save())
     }
 
+    /// Notes who has taken the edge down, or that it is to be up.
+    pub(super) fn edge(&mut self, down: Option<String>) -> Stored {
+        self.state.edge_down = down;
+        self.save()
+    }
+
+    /// Who has taken the edge down.
+    pub(super) fn edge_down(&self) -> Option<String> {
+        self.state.edge_down.clone()
+    }
+
     /// Everything that the host has stopped.
     pub(super) fn suspended(&self) -> Vec<SuspendView> {
         let view = |(object, suspend): (&String, &Suspend)| SuspendView {

@@ -3,7 +3,9 @@
 //! A call is tried once: whoever asked comes again with the next run. Every answer is an envelope
 //! that says whether it succeeded; lists come in pages. Bounds: [`TIMEOUT`] for a call, [`ANSWER`]
 //! for its answer, [`PAGES`] for a list, and [`BUDGET`] calls in [`WINDOW`], below the 1200 in five
-//! minutes that an account has for everybody who asks. The token is in no error and in no log.
+//! minutes that an account has for everybody who asks. A pause that the provider wants is kept by
+//! every call, whoever comes meanwhile. No redirect is followed: a write that was sent on might be
+//! done twice or as a read, and the token goes to one place only. It is in no error and in no log.
 
 use super::error::CloudflareError;
 use super::wire::{Configuration, Connection, Envelope, Need, PageInfo, Record, Tunnel, Zone};
@@ -38,6 +40,8 @@ pub struct Cloudflare {
     base: String,
     token: Plaintext,
     recent: Mutex<VecDeque<Instant>>,
+    /// The pause that the provider wanted last, and when it is over.
+    pause: Mutex<Option<(Duration, Instant)>>,
 }
 
 impl std::fmt::Debug for Cloudflare {
@@ -82,8 +86,9 @@ impl Cloudflare {
     pub fn new(base: &str, token: Plaintext) -> Result<Self, NetError> {
         // No proxy reaches this machine's own loopback for us.
         let trust = Trust { proxy_from_env: !base.starts_with("http://"), ..Trust::default() };
-        let http = Client::new(&trust, TIMEOUT)?;
-        Ok(Cloudflare { http, base: base.to_owned(), token, recent: Mutex::default() })
+        let http = Client::without_redirects(&trust, TIMEOUT)?;
+        let (base, recent, pause) = (base.to_owned(), Mutex::default(), Mutex::default());
+        Ok(Cloudflare { http, base, token, recent, pause })
     }
 
     /// The token, for whoever keeps it out of what is shown.
@@ -344,7 +349,7 @@ impl Cloudflare {
     }
 
     async fn ask(&self, call: Call<'_>) -> Result<Envelope, CloudflareError> {
-        self.spend()?;
+        self.spend(Instant::now())?;
         let Call { need, method, path, query, body, what } = call;
         let mut request = self.http.http().request(method, self.url(&path, &query));
         request = request.header(AUTHORIZATION, self.bearer()?);
@@ -364,7 +369,16 @@ impl Cloudflare {
         let pause = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let pause = pause.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
         let body = read_limited(answer, ANSWER).await?;
-        judge(need, what, status, pause, &body)
+        let judged = judge(need, what, status, pause, &body);
+        if let Err(CloudflareError::Limited { wanted, .. }) = &judged {
+            self.rest(*wanted, Instant::now());
+        }
+        judged
+    }
+
+    /// Makes no call before a pause is over.
+    fn rest(&self, wanted: Duration, now: Instant) {
+        *self.pause.lock().unwrap_or_else(PoisonError::into_inner) = Some((wanted, now + wanted));
     }
 
     fn url(&self, path: &str, query: &[(&str, String)]) -> String {
@@ -387,16 +401,21 @@ impl Cloudflare {
     }
 
     /// Counts a call, or refuses it.
-    fn spend(&self) -> Result<(), CloudflareError> {
-        let now = Instant::now();
+    fn spend(&self, now: Instant) -> Result<(), CloudflareError> {
+        let pause = *self.pause.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((wanted, until)) = pause
+            && now < until
+        {
+            return Err(CloudflareError::Limited { wanted, left: until - now });
+        }
         // A panic in between leaves a whole queue behind.
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         while recent.front().is_some_and(|at| now.duration_since(*at) >= WINDOW) {
             recent.pop_front();
         }
         if let (true, Some(first)) = (recent.len() >= BUDGET, recent.front()) {
-            let after = WINDOW.saturating_sub(now.duration_since(*first));
-            return Err(CloudflareError::Limited { after });
+            let left = WINDOW.saturating_sub(now.duration_since(*first));
+            return Err(CloudflareError::Limited { wanted: WINDOW, left });
         }
         recent.push_back(now);
         Ok(())
@@ -439,11 +458,15 @@ fn judge(
     body: &[u8],
 ) -> Result<Envelope, CloudflareError> {
     if status == StatusCode::TOO_MANY_REQUESTS {
-        let after = pause.unwrap_or(PAUSE).clamp(Duration::from_secs(1), LONGEST_PAUSE);
-        return Err(CloudflareError::Limited { after });
+        let wanted = pause.unwrap_or(PAUSE).clamp(Duration::from_secs(1), LONGEST_PAUSE);
+        return Err(CloudflareError::Limited { wanted, left: wanted });
     }
     if status.is_server_error() {
         return Err(CloudflareError::Server { status: status.as_u16() });
+    }
+    if status.is_redirection() {
+        let cause = "it points elsewhere, and no call is sent on".to_owned();
+        return Err(CloudflareError::Unreadable { what, cause });
     }
     let envelope: Envelope = serde_json::from_slice(body).map_err(|_| {
         let cause = format!("HTTP status {} without an envelope", status.as_u16());
@@ -484,60 +507,4 @@ fn encode(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn judged(status: u16, body: &str) -> CloudflareError {
-        let status = StatusCode::from_u16(status).expect("a status");
-        judge(Need::DnsEdit, "record x".into(), status, None, body.as_bytes()).expect_err("refused")
-    }
-
-    #[test]
-    fn each_refusal_says_what_it_is_whether_a_retry_helps_and_what_to_do() {
-        let envelope = |code: i64, message: &str| {
-            json!({"success": false, "errors": [{"code": code, "message": message}],
-                "messages": [], "result": null})
-            .to_string()
-        };
-        let cases = [
-            (401, envelope(1000, "Invalid API Token"), false, "the API token is refused"),
-            (400, envelope(6003, "Invalid request headers"), false, "the API token is refused"),
-            (403, envelope(10000, "Authentication error"), false, "may not change DNS records"),
-            (429, String::new(), true, "a pause of 60 s"),
-            (502, "<html>".to_owned(), true, "HTTP status 502"),
-            (404, envelope(81044, "Record does not exist."), true, "is not there any more"),
-            (400, envelope(81053, "exists\u{1b}[2J"), false, "refuses: exists[2J (code 81053)"),
-            (200, "{\"success\": tr".to_owned(), true, "without an envelope"),
-        ];
-        for (status, body, retry, said) in cases {
-            let error = judged(status, &body);
-            assert!(error.to_string().contains(said), "{error}");
-            assert_eq!(error.retry(), retry, "{error}");
-        }
-        let denied = judged(403, &envelope(9109, "Unauthorized"));
-        assert!(denied.hint().expect("a remedy").contains("Zone / DNS / Edit"));
-    }
-
-    #[test]
-    fn neither_the_client_nor_its_header_shows_the_token() {
-        let token = Plaintext::new(b"hunter2\n".to_vec());
-        let client = Cloudflare::new("http://127.0.0.1:1", token).expect("a client");
-        let header = client.bearer().expect("a header");
-        assert_eq!(header.as_bytes(), b"Bearer hunter2");
-        assert!(!format!("{client:?} {header:?}").contains("hunter2"));
-        let odd = Cloudflare::new("http://127.0.0.1:1", Plaintext::new(b"a\nb".to_vec()));
-        let error = odd.expect("a client").bearer().expect_err("no header");
-        assert!(!error.to_string().contains('\n'));
-    }
-
-    #[test]
-    fn half_of_the_accounts_allowance_is_left_to_others() {
-        let token = Plaintext::new(b"t".to_vec());
-        let client = Cloudflare::new("http://127.0.0.1:1", token).expect("a client");
-        for _ in 0..BUDGET {
-            client.spend().expect("within the budget");
-        }
-        let error = client.spend().expect_err("beyond it");
-        assert!(error.pause() > Duration::from_secs(290) && error.retry());
-    }
-}
+mod tests;

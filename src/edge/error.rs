@@ -28,10 +28,12 @@ pub enum CloudflareError {
         code: i64,
     },
     /// Too many requests, as the provider counts or as we do.
-    #[error("too many requests to Cloudflare: it wants a pause of {} s", after.as_secs())]
+    #[error("too many requests to Cloudflare: it wants a pause of {} s", wanted.as_secs())]
     Limited {
-        /// How long to wait.
-        after: Duration,
+        /// The whole pause.
+        wanted: Duration,
+        /// What is left of it.
+        left: Duration,
     },
     /// The provider has a problem of its own.
     #[error("Cloudflare answered HTTP status {status}")]
@@ -94,10 +96,21 @@ impl CloudflareError {
         matches!(self, CloudflareError::Net(NetError::Unreachable { .. }))
     }
 
+    /// Whether it is about what was asked for alone, and stays so: others may be asked.
+    pub fn of_this_alone(&self) -> bool {
+        matches!(
+            self,
+            CloudflareError::Denied { .. }
+                | CloudflareError::Gone { .. }
+                | CloudflareError::Refused { .. }
+                | CloudflareError::Unknown { .. }
+        )
+    }
+
     /// The least time before the next call.
     pub fn pause(&self) -> Duration {
         match self {
-            CloudflareError::Limited { after } => *after,
+            CloudflareError::Limited { left, .. } => *left,
             _ => Duration::ZERO,
         }
     }

@@ -5,6 +5,7 @@
 //! labels that it usually has. Of several, one has to be named. At a cold start there is none yet,
 //! and that is no failure: the run comes again.
 
+use super::state::Zoned;
 use crate::config::{Discover, EdgeSettings, IngressBy, Scheme, ServiceRef};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -331,15 +332,15 @@ fn port(
     })
 }
 
-/// Every host that is public: those that are named, and those that are discovered under the zones.
-pub fn public(settings: &EdgeSettings, zones: &[String], facts: &Facts) -> BTreeSet<String> {
-    let mut hosts: BTreeSet<String> = settings.hosts.iter().cloned().collect();
-    let Some(discover) = &settings.discover else { return hosts };
+/// Every host that is public though the configuration does not name it: those that are discovered
+/// under the zones.
+pub fn found(settings: &EdgeSettings, zones: &[Zoned], facts: &Facts) -> BTreeSet<String> {
+    let Some(discover) = &settings.discover else { return BTreeSet::new() };
     let found = facts.published.iter().filter(|published| discovered(discover, published));
-    let under = |host: &&str| zones.iter().any(|zone| within(host, zone));
+    let under = |host: &&str| zones.iter().any(|zone| within(host, &zone.name));
     let found = found.map(|published| published.host.as_str()).filter(under);
-    hosts.extend(found.map(str::to_owned));
-    hosts
+    let named = |host: &&str| settings.hosts.iter().any(|named| named == host);
+    found.filter(|host| !named(host)).map(str::to_owned).collect()
 }
 
 fn discovered(discover: &Discover, published: &Published) -> bool {

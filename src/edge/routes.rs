@@ -1,18 +1,23 @@
 //! Pure: what a tunnel's configuration must be, given the one that is there.
 //!
-//! Rules are tried in their order. First stand others' rules for a path of one of our hosts, then
-//! ours, then all other rules of others in their order, and a rule for everything else at the end:
-//! theirs if they have one, else 404. What stands beside the rules is kept.
+//! Rules are tried in their order, and the first that fits is taken. So others' rules for a path of
+//! one of our hosts stand first, then our hosts, then all other rules of others in their order, with
+//! our wildcards among them: after every host that is narrower, before the first that is wider. At
+//! the end stands a rule for everything else: theirs if they have one, else 404. What stands beside
+//! the rules is kept.
 //!
-//! A rule is ours when it has no path and its host is one that we have written, or, in a tunnel that
-//! is ours, one that is wanted. In a tunnel that was adopted, others' rules stay; in one that is ours
-//! there should be none, and any is named and nothing is written until somebody has decided: they are
-//! never dropped silently.
+//! In a tunnel that is ours, a rule is ours when it has no path and its host is one that is wanted or
+//! that we have written: whatever it leads to, it is drift. In one that was adopted it must lead
+//! where we have written it to: one that its owner has pointed elsewhere since is his. There others'
+//! rules stay; in a tunnel that is ours there should be none, and any is named and nothing is
+//! written until somebody has decided: they are never dropped silently.
 
 use super::deed::Deed;
+use super::rules::Rules;
 use super::wire::Configuration;
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 /// What answers when no rule fits.
 const NOBODY: &str = "http_status:404";
@@ -37,14 +42,14 @@ pub struct Routes {
     pub deeds: Vec<Deed>,
 }
 
-/// Plans. `ours` are the hosts that we have written before.
+/// Plans. `ours` are the rules that we have written before.
 ///
 /// # Errors
 /// Rules of others that stand in the way, a sentence each.
 pub fn route(
     found: &Configuration,
     wanted: &[Route],
-    ours: &BTreeSet<String>,
+    ours: &Rules,
     adopted: bool,
 ) -> Result<Routes, Vec<String>> {
     let rules = rules(found);
@@ -61,7 +66,7 @@ pub fn route(
             refused.push(format!("a rule for {} that gitopsd has not written", describe(rule)));
         } else if by_host.contains_key(host) && text(rule, "path").is_empty() {
             refused.push(format!("a rule of somebody else's for {}", describe(rule)));
-        } else if by_host.contains_key(host) {
+        } else if by_host.contains_key(host) && !host.starts_with('*') {
             paths.push(rule);
         } else {
             others.push(rule);
@@ -76,15 +81,10 @@ pub fn route(
     if !refused.is_empty() {
         return Err(refused);
     }
-    let written = by_host.values().map(|route| rule_of(route));
     let rest = rest.cloned().unwrap_or_else(|| json!({"service": NOBODY}));
-    let after: Vec<Value> = paths
-        .into_iter()
-        .cloned()
-        .chain(written)
-        .chain(others.into_iter().cloned())
-        .chain([rest])
-        .collect();
+    let mut after: Vec<Value> = paths.into_iter().cloned().collect();
+    after.extend(arranged(&by_host, &others));
+    after.push(rest);
     if same(found, &after) {
         return Ok(Routes::default());
     }
@@ -97,11 +97,10 @@ pub fn route(
 /// Rules in our own tunnel that we have not written, a sentence each: it goes only without them.
 pub fn withdraw_routes(
     found: &Configuration,
-    ours: &BTreeSet<String>,
+    ours: &Rules,
     adopted: bool,
 ) -> Result<Routes, Vec<String>> {
-    let mine =
-        |rule: &&Value| text(rule, "path").is_empty() && ours.contains(text(rule, "hostname"));
+    let mine = |rule: &&Value| text(rule, "path").is_empty() && noted(rule, ours, adopted);
     let (gone, mut after): (Vec<&Value>, Vec<&Value>) = rules(found).partition(mine);
     let last = |rule: &Value| text(rule, "hostname").is_empty() && text(rule, "path").is_empty();
     let strange = |rule: &&&Value| !last(rule) || text(rule, "service") != NOBODY;
@@ -130,18 +129,43 @@ fn rules(found: &Configuration) -> impl Iterator<Item = &Value> {
     rules.and_then(Value::as_array).into_iter().flatten()
 }
 
-fn mine(
-    rule: &Value,
-    ours: &BTreeSet<String>,
-    wanted: &BTreeMap<&str, &Route>,
-    adopted: bool,
-) -> bool {
+fn mine(rule: &Value, ours: &Rules, wanted: &BTreeMap<&str, &Route>, adopted: bool) -> bool {
     let host = text(rule, "hostname");
     if !text(rule, "path").is_empty() || host.is_empty() {
         return false;
     }
     let exact = wanted.get(host).is_some_and(|route| text(rule, "service") == route.service);
-    ours.contains(host) || exact || (!adopted && wanted.contains_key(host))
+    exact || noted(rule, ours, adopted) || (!adopted && wanted.contains_key(host))
+}
+
+/// Whether a rule for a host is one that we have written.
+fn noted(rule: &Value, ours: &Rules, adopted: bool) -> bool {
+    let (host, service) = (text(rule, "hostname"), text(rule, "service"));
+    if adopted { ours.rule(host, service) } else { ours.host(host) }
+}
+
+/// Ours among others' rules, in an order in which none takes what a narrower one is for.
+fn arranged(wanted: &BTreeMap<&str, &Route>, others: &[&Value]) -> Vec<Value> {
+    let (mut wild, exact): (Vec<&Route>, Vec<&Route>) =
+        wanted.values().copied().partition(|route| route.host.starts_with('*'));
+    // The longer is the narrower, where both fit a host at all.
+    wild.sort_by_key(|route| Reverse(route.host.len()));
+    let wider = |rule: &&Value, host: &str| {
+        text(rule, "path").is_empty() && covers(text(rule, "hostname"), host)
+    };
+    let place = |route: &Route| others.iter().position(|rule| wider(rule, &route.host));
+    let mut all: Vec<Value> = exact.into_iter().map(rule_of).collect();
+    for (at, other) in others.iter().enumerate() {
+        all.extend(wild.iter().filter(|route| place(route) == Some(at)).map(|r| rule_of(r)));
+        all.push((*other).clone());
+    }
+    all.extend(wild.iter().filter(|route| place(route).is_none()).map(|route| rule_of(route)));
+    all
+}
+
+/// Whether a wildcard fits all that another host, or wildcard, is for.
+fn covers(wild: &str, host: &str) -> bool {
+    wild.strip_prefix('*').is_some_and(|end| host.trim_start_matches('*').ends_with(end))
 }
 
 fn text<'a>(rule: &'a Value, key: &str) -> &'a str {
@@ -231,8 +255,8 @@ mod tests {
         Configuration { version: 3, config }
     }
 
-    fn ours(hosts: &[&str]) -> BTreeSet<String> {
-        hosts.iter().map(|host| (*host).to_owned()).collect()
+    fn ours(hosts: &[&str]) -> Rules {
+        Rules::of(&wanted(hosts))
     }
 
     fn hosts(routes: &Routes) -> Vec<String> {
@@ -303,6 +327,63 @@ mod tests {
         assert_eq!(
             route(&taken, &wanted(&["a.x"]), &ours(&[]), true),
             Err(vec!["a rule of somebody else's for a.x to http://theirs".into()])
+        );
+    }
+
+    #[test]
+    fn in_an_adopted_tunnel_a_rule_that_its_owner_pointed_elsewhere_is_his() {
+        let bent = found(json!([{"hostname": "a.x", "service": "http://theirs"},
+            {"hostname": "old.x", "service": "http://theirs"},
+            {"hostname": "older.x", "service": TRAEFIK}, {"service": "http_status:404"}]));
+        let noted = ours(&["a.x", "old.x", "older.x"]);
+        assert_eq!(
+            route(&bent, &wanted(&["a.x"]), &noted, true),
+            Err(vec!["a rule of somebody else's for a.x to http://theirs".into()])
+        );
+        let routes = route(&bent, &wanted(&["b.x"]), &noted, true).expect("beside");
+        let left = ["a.x to http://theirs", "old.x to http://theirs", "* to http_status:404"];
+        assert_eq!(hosts(&routes)[1..], left);
+        let routes = withdraw_routes(&bent, &noted, true).expect("adopted");
+        assert_eq!(hosts(&routes), left);
+        // In our own it is drift, which is undone.
+        let routes = route(&bent, &wanted(&["a.x"]), &noted, false).expect("ours");
+        assert_eq!(hosts(&routes), [&format!("a.x to {TRAEFIK}"), "* to http_status:404"]);
+    }
+
+    #[test]
+    fn a_wildcard_stands_after_what_is_narrower_and_before_what_is_wider() {
+        let before = found(json!([{"hostname": "b.x", "service": "http://b"},
+            {"path": "/healthz", "service": "http://h"},
+            {"hostname": "*.x", "path": "/api", "service": "http://api"},
+            {"hostname": "c.lab.x", "service": "http://c"},
+            {"hostname": "*.y", "service": "http://y"}, {"hostname": "z.y", "service": "http://z"},
+            {"service": "http://rest"}]));
+        let all = wanted(&["*.x", "*.lab.x", "a.x", "*.home.y"]);
+        let routes = route(&before, &all, &ours(&[]), true).expect("beside");
+        let (own, mut order) = (format!(" to {TRAEFIK}"), hosts(&routes));
+        order.iter_mut().for_each(|line| *line = line.replace(&own, " (ours)"));
+        assert_eq!(
+            order,
+            [
+                "a.x (ours)",
+                "b.x to http://b",
+                "*/healthz to http://h",
+                "*.x/api to http://api",
+                "c.lab.x to http://c",
+                "*.home.y (ours)",
+                "*.y to http://y",
+                "z.y to http://z",
+                "*.lab.x (ours)",
+                "*.x (ours)",
+                "* to http://rest",
+            ]
+        );
+        let again = Configuration { version: 4, config: routes.body };
+        assert_eq!(route(&again, &all, &ours(&[]), true), Ok(Routes::default()));
+        let alone = route(&found(json!([])), &wanted(&["*.x", "a.x"]), &ours(&[]), false);
+        assert_eq!(
+            hosts(&alone.expect("ours")),
+            [&format!("a.x{own}"), &format!("*.x{own}"), "* to http_status:404"]
         );
     }
 

@@ -4,10 +4,11 @@
 //! suffix, the records by their comment and target, and routes that nobody remembers are named and
 //! left alone.
 
+use super::rules::Rules;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// Ids of deleted tunnels that are remembered, so that records that point at them are known.
+/// Tunnels that were used before and are remembered, so that records that point at them are known.
 const FORMER: usize = 8;
 
 /// The note.
@@ -24,10 +25,28 @@ pub struct State {
     pub tunnel: Option<Stored>,
     /// Ids of tunnels that were ours and are gone.
     pub former: Vec<String>,
-    /// Hosts that the tunnel's configuration has, or may have, a rule of ours for.
-    pub hosts: BTreeSet<String>,
+    /// Rules of ours that the tunnel's configuration has, or may have.
+    #[serde(rename = "hosts")]
+    pub rules: Rules,
+    /// Tunnels that are not used any more and may have something of ours.
+    pub left: Vec<Left>,
+    /// Hosts that were public because an Ingress had them.
+    pub discovered: BTreeSet<String>,
     /// Who has taken the edge down, until it is brought up again.
     pub down: Option<String>,
+    /// Nothing is known of what stands at the provider: it is to be looked for by its name.
+    pub unsure: bool,
+}
+
+/// A tunnel that was used before: one of ours in another account, or an adopted one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Account id.
+    pub account: String,
+    /// The tunnel.
+    pub tunnel: Stored,
+    /// Rules of ours in it.
+    pub rules: Rules,
 }
 
 /// A zone by id and name.
@@ -53,17 +72,30 @@ pub struct Stored {
 impl State {
     /// True when there may be something of ours at the provider.
     pub fn stands(&self) -> bool {
-        self.tunnel.is_some()
+        self.tunnel.is_some() || !self.zones.is_empty() || !self.left.is_empty()
     }
 
-    /// Takes a tunnel in place of the one before, which is remembered by its id.
-    pub fn take(&mut self, tunnel: Stored) {
-        let before = self.tunnel.replace(tunnel);
-        let now = self.tunnel.as_ref().map(|tunnel| tunnel.id.clone());
-        if let Some(before) = before.filter(|before| Some(&before.id) != now.as_ref()) {
-            // An adopted one was never ours: records at it are known by the present id only.
-            self.remember(before.id);
-            self.hosts.clear();
+    /// Takes a tunnel in place of the one before, which is remembered by its id, and for what of
+    /// ours may stand in it.
+    pub fn take(&mut self, account: &str, tunnel: Stored) {
+        let id = tunnel.id.clone();
+        let (before, home) =
+            (self.tunnel.replace(tunnel), self.account.replace(account.to_owned()));
+        if let Some(before) = before.filter(|before| before.id != id) {
+            self.remember(before.id.clone());
+            let rules = std::mem::take(&mut self.rules);
+            let home = home.unwrap_or_else(|| account.to_owned());
+            // One of ours in the same account is replaced only once it is gone.
+            let stands = if before.adopted { !rules.is_empty() } else { home != account };
+            if stands {
+                self.left.push(Left { account: home, tunnel: before, rules });
+                let surplus = self.left.len().saturating_sub(FORMER);
+                self.left.drain(..surplus);
+            }
+        }
+        if let Some(at) = self.left.iter().position(|left| left.tunnel.id == id) {
+            // It is used again.
+            self.rules.add(self.left.remove(at).rules);
         }
     }
 
@@ -80,21 +112,47 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::routes::Route;
 
     fn stored(id: &str) -> Stored {
         Stored { id: id.into(), name: "home-0".into(), adopted: false }
     }
 
+    fn rules() -> Rules {
+        let (host, service) = ("a.b".to_owned(), "http://x".to_owned());
+        Rules::of(&[Route { host, service, origin: serde_json::Value::Null }])
+    }
+
     #[test]
-    fn a_tunnel_that_is_replaced_is_remembered_and_its_hosts_are_not() {
-        let mut state = State { hosts: ["a.b".to_owned()].into(), ..State::default() };
-        state.take(stored("one"));
-        assert_eq!((state.former.len(), state.hosts.len()), (0, 1));
-        state.take(stored("one"));
-        assert_eq!((state.former.len(), state.hosts.len()), (0, 1), "the same again");
-        state.take(stored("two"));
-        assert_eq!((state.former.clone(), state.hosts.len()), (vec!["one".to_owned()], 0));
+    fn a_tunnel_that_is_replaced_is_remembered_and_its_rules_are_not() {
+        let mut state = State { rules: rules(), ..State::default() };
+        state.take("home", stored("one"));
+        assert_eq!((state.former.len(), &state.rules), (0, &rules()));
+        state.take("home", stored("one"));
+        assert_eq!((state.former.len(), &state.rules), (0, &rules()), "the same again");
+        state.take("home", stored("two"));
+        assert_eq!(
+            (state.former.as_slice(), &state.rules),
+            (&["one".into()][..], &Rules::default())
+        );
+        assert_eq!(state.left, [], "it was gone");
         (0..20).for_each(|n| state.remember(n.to_string()));
         assert_eq!(state.former.len(), FORMER);
+    }
+
+    #[test]
+    fn what_may_stand_in_another_account_or_an_adopted_tunnel_is_remembered_until_it_is_used_again()
+    {
+        for (adopted, account) in [(false, "other"), (true, "home"), (true, "other")] {
+            let mut state = State { rules: rules(), ..State::default() };
+            let before = Stored { adopted, ..stored("one") };
+            state.take("home", before.clone());
+            state.take(account, stored("two"));
+            let left = Left { account: "home".into(), tunnel: before.clone(), rules: rules() };
+            assert_eq!((state.left.as_slice(), &state.rules), (&[left][..], &Rules::default()));
+            state.take("home", before);
+            assert_eq!(state.rules, rules());
+            assert!(state.left.iter().all(|left| left.tunnel.id == "two"));
+        }
     }
 }

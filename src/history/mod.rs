@@ -27,7 +27,8 @@
 //!   a power cut may lose the end of a run, but then the run counts as interrupted. Times are Unix
 //!   milliseconds, ids Flux's `namespace_name_group_Kind`. Old runs expire, inventory rows never.
 //! * `history.db.corrupt-N`: a damaged database put aside; the newest two are kept.
-//! * `state.json`: suspends and confirmations ([`State`]), which survive a lost database.
+//! * `state.json`: suspends, confirmations and who took the edge down ([`State`]), which survive a
+//!   lost database.
 //! * `reserve`: 4 MiB that are given up when the disk is full, so that what runs is recorded.
 //! * `host.key`: 32 random bytes for keyed digests ([`host_key`]).
 

@@ -305,6 +305,19 @@ impl History {
         })
     }
 
+    /// What was done last to an object, by whichever run. It reads all changes, which nobody asks
+    /// for but of an object that will not go.
+    pub fn last_verb(&self, object_id: &str) -> Result<Option<Verb>, HistoryError> {
+        self.read("read the last change of an object", |db| {
+            let mut found = db.prepare_cached(
+                "SELECT verb FROM change WHERE object_id = ?1 AND verb NOT IN ('skipped', 'held') \
+                 ORDER BY run DESC, seq DESC LIMIT 1",
+            )?;
+            let verb: Option<String> = found.query_row([object_id], |row| row.get(0)).optional()?;
+            Ok(verb.as_deref().map(Verb::from_word))
+        })
+    }
+
     /// Runs, newest first, of one owner or of all; at most 1000.
     pub fn runs(&self, owner: Option<&str>, limit: usize) -> Result<Vec<RunRow>, HistoryError> {
         self.read("list runs", |db| {

@@ -1,7 +1,8 @@
 //! `STATE/state.json`: what a person decided and no cluster can tell us again.
 //!
-//! Suspends and confirmations live outside the database because they must survive its loss: a
-//! suspended Kustomization that wakes up after a bad shutdown does what somebody forbade. The file
+//! Suspends, confirmations and whether the edge was taken down live outside the database because
+//! they must survive its loss: a suspended Kustomization that wakes up after a bad shutdown does what
+//! somebody forbade, and so does an edge that brings itself up again. The file
 //! is written whole to a temporary one, flushed, and renamed, so a reader sees the old or the new.
 
 use super::History;
@@ -28,6 +29,9 @@ pub struct State {
     pub suspends: BTreeMap<String, Suspend>,
     /// Digests of the delete sets that may go ahead, oldest first.
     pub confirmed: Vec<String>,
+    /// Who has taken the edge down, until it is brought up again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edge_down: Option<String>,
 }
 
 /// One suspend.
@@ -142,6 +146,7 @@ mod tests {
         let state = State {
             suspends: [("Kustomization/a/b".into(), suspend), ("c".into(), quiet)].into(),
             confirmed: vec!["x".into()],
+            edge_down: Some("leo".into()),
         };
         state.save(dir.path()).expect("saved");
         state.save(dir.path()).expect("saved again");

@@ -102,6 +102,20 @@ fn a_run_is_read_back_whole() {
 }
 
 #[test]
+fn the_last_thing_that_was_done_to_an_object_is_known_over_all_runs() {
+    let dir = temp();
+    let (history, _) = open(dir.path());
+    let last = || history.last_verb("apps_web__Service").expect("read");
+    assert_eq!(last(), None);
+    for verb in [Verb::Created, Verb::Deleted, Verb::Skipped] {
+        let run = history.begin(&mk_start("apps/web"), &[]).expect("begun");
+        history.change(run, &Change { verb, ..mk_change("") }).expect("recorded");
+        history.finish(run, &mk_finish(2), None).expect("finished");
+    }
+    assert_eq!(last(), Some(Verb::Deleted), "what was left alone was not touched");
+}
+
+#[test]
 fn ownership_grows_before_the_run_and_shrinks_on_confirmation_only() {
     let dir = temp();
     let (history, _) = open(dir.path());

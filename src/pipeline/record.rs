@@ -3,7 +3,7 @@
 use super::kustomization::{Run, Wanted};
 use super::{Failure, Outcome, Pipeline, Retry, Step, lock};
 use crate::history::{
-    Applied, Change, Entry as Row, Finish, History, HistoryError, ObjectDigest, RunId, Start,
+    Applied, Change, Entry as Row, Finish, History, HistoryError, ObjectDigest, RunId, Start, Verb,
     Verdict,
 };
 use crate::plan::{Entry, Owner};
@@ -140,6 +140,26 @@ impl Run<'_> {
         let rows = self.database(move |history| history.object_digests(&owner)).await?;
         let same = |row: &ObjectDigest| row.id == id && row.digest.as_deref() == Some(claim);
         Ok(rows.iter().any(|row| same(row) && row.uid.is_some()))
+    }
+
+    /// Whether it was gitopsd that deleted an object, or the namespace it lies in, and nobody has
+    /// made it again since.
+    pub(super) async fn taken_down(&self, id: &ObjectId) -> Result<bool, Failure> {
+        let namespace = ObjectId {
+            namespace: String::new(),
+            name: id.namespace.clone(),
+            group: String::new(),
+            kind: "Namespace".to_owned(),
+        };
+        let inside = (!id.namespace.is_empty()).then_some(&namespace);
+        for id in std::iter::once(id).chain(inside) {
+            let id = self.redactor.mask(&id.inventory());
+            let last = self.database(move |history| history.last_verb(&id)).await?;
+            if last == Some(Verb::Deleted) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Adds a change to the run.

@@ -19,6 +19,8 @@ pub(super) struct Written {
     pub(super) answers: BTreeMap<ObjectId, Value>,
     /// Objects that the server refuses; the others were applied.
     pub(super) refusals: Vec<Failure>,
+    /// Of these, objects that are on their way out and are made again once they are gone.
+    pub(super) going: Vec<ObjectId>,
     /// Objects that are not there and are not made, by a mark in Git.
     pub(super) left_out: BTreeSet<ObjectId>,
 }
@@ -115,7 +117,8 @@ impl Run<'_> {
                         }
                     }
                     if *why == plan::GOING {
-                        written.refusals.push(self.going(&step.manifest));
+                        written.refusals.push(self.going(&step.manifest).await?);
+                        written.going.push(step.manifest.id.clone());
                     }
                 }
                 Action::Deferred(_) => self.forget_object(&step.manifest.id),
@@ -291,12 +294,15 @@ impl Run<'_> {
     }
 
     /// An object on its way out is created again as soon as it is gone.
-    fn going(&self, manifest: &Manifest) -> Failure {
-        let cause = "is being deleted by somebody else; it is created again once it is gone";
+    async fn going(&self, manifest: &Manifest) -> Result<Failure, Failure> {
+        let why = match self.taken_down(&manifest.id).await? {
+            true => "was deleted by gitopsd and is not gone yet",
+            false => "is being deleted by somebody else",
+        };
+        let cause = format!("{why}; it is created again once it is gone");
         let hint = "if it stays, look at its metadata.finalizers".to_owned();
-        self.failure(Step::Apply, "ReconciliationFailed", cause.to_owned(), manifest)
-            .hint(Some(hint))
-            .retry(Retry::Soon)
+        let failure = self.failure(Step::Apply, "ReconciliationFailed", cause, manifest);
+        Ok(failure.hint(Some(hint)).retry(Retry::Soon))
     }
 
     pub(super) fn refusal(&self, manifest: &Manifest, refusal: &Refusal) -> Failure {

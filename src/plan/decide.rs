@@ -17,7 +17,7 @@ const NEVER_RECREATED: &[&str] = &[
     "StatefulSet",
 ];
 
-/// Why an object that somebody else deletes is skipped for now.
+/// Why an object on its way out is skipped for now.
 pub const GOING: &str = "is being deleted";
 
 /// Why a finite object that is not there is left alone.

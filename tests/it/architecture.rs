@@ -21,7 +21,7 @@ const PURE: &[(&str, &str)] = &[
     ("source", "credential error ignore report select target"),
     ("render", "document error finish kustomization manifest open reach redact remote substitute"),
     ("plan", "claims coming contest decide desired diff gate guard inventory order trim writer"),
-    ("edge", "connector deed error ingress records routes state tunnel wire"),
+    ("edge", "absent connector deed error ingress records routes rules state tunnel wire"),
     ("image", "marker message policy"),
     ("apply", "managers refusal"),
     ("observe", "cause kstatus"),

@@ -272,6 +272,39 @@ fn an_object_that_is_stuck_in_deletion_is_told_and_made_again_once_it_is_gone() 
 }
 
 #[test]
+fn an_object_that_came_back_to_git_before_it_was_gone_is_nobody_elses_doing() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let map = |name: &str| mk_config_map(&ns, name, "1");
+    let files = [("a.yaml", map("a")), ("b.yaml", map("b")), ("c.yaml", map("c"))];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    let finalizers = |list: &str| {
+        let patch = format!(r#"{{"metadata":{{"finalizers":{list}}}}}"#);
+        let arguments = ["-n", &ns, "patch", "configmap", "a", "--type=merge", "-p", &patch];
+        world.cluster().kubectl_ok(&[&arguments[..], &["--field-manager=somebody"]].concat());
+    };
+    finalizers(r#"["test.invalid/stay"]"#);
+    repo.remove("apps/apps/a.yaml");
+    repo.commit("without");
+    repo.push("main");
+    assert!(world.reconcile(), "{}", world.log());
+    repo.write("apps/apps/a.yaml", &map("a"));
+    repo.commit("with it again");
+    repo.push("main");
+    world.run(&["reconcile"]);
+    world.eventually("it is told", |world| {
+        let item = world.item("Kustomization/flux-system/apps");
+        let cause = item["failure"]["cause"].as_str().unwrap_or_default();
+        cause.contains("was deleted by gitopsd and is not gone yet")
+    });
+    finalizers("null");
+    world.settled();
+    assert!(world.get("configmap", "a").is_some());
+}
+
+#[test]
 fn objects_made_by_kubectl_and_by_flux_are_taken_over_and_lose_what_leaves_git() {
     let mut world = World::new();
     let ns = world.namespace.clone();

@@ -6,12 +6,13 @@
 //! since the edge's namespace has one name, and they run one after the other for the memory of it.
 //!
 //! `client` needs no cluster. `made` brings an edge up from nothing and undoes what others do to it, `foreign` has tunnels,
-//! rules and records of somebody else, `faulty` is about tokens, outages and kills between any two
+//! rules and records of somebody else, `former` changes zones, tunnels and accounts, `faulty` is about tokens, outages and kills between any two
 //! calls, `ingresses` about who brings the controller and the connector, `gone` about withdrawal.
 
 mod client;
 mod faulty;
 mod foreign;
+mod former;
 mod gone;
 mod ingresses;
 mod made;
@@ -61,9 +62,14 @@ impl Edge {
 
     /// Writes the section; what is given stands below the provider's keys.
     fn configure(&self, rest: &str) {
+        self.configure_in("muppit.au", rest);
+    }
+
+    /// The same with these zones.
+    fn configure_in(&self, zones: &str, rest: &str) {
         let token = self.world.path("cloudflare-token");
         self.world.drop_in(&format!(
-            "edge:\n  cloudflare:\n    tokenFile: {}\n    zones: [muppit.au]\n    url: {}\n{rest}",
+            "edge:\n  cloudflare:\n    tokenFile: {}\n    zones: [{zones}]\n    url: {}\n{rest}",
             token.display(),
             self.cloud.url()
         ));

@@ -1,34 +1,45 @@
 //! Takes the edge away: records, routes, connectors, tunnel, in that order.
 //!
 //! So no name is left that leads to nothing, and no tunnel is deleted under a connector. Whatever is
-//! cut short is gone on with by the next run, from what the note says and the marks tell. What is not
-//! ours stays: a tunnel that was adopted with its other rules, records without our mark.
+//! cut short is gone on with by the next run, from what the note says and the marks tell; where the
+//! note is lost, the tunnel is looked for by its name first. What is not ours stays: a tunnel that
+//! was adopted with its other rules, records without our mark. Rules of others in a tunnel of ours
+//! hold up the whole of it, before anything is taken away.
 
-use super::provider::{Cloud, broken};
+use super::hosts::{public, routes};
+use super::provider::{Cloud, Marked, broken};
+use super::up::chosen;
 use super::view::Link;
 use super::{Course, EdgeView, Wanted, lock};
-use crate::edge::{Deed, State, Stored, comment, withdraw_records, withdraw_routes};
+use crate::edge::{
+    Cloudflare, Deed, Records, Routes, Rules, State, Stored, Zoned, comment, withdraw_records,
+    withdraw_routes,
+};
 use crate::pipeline::kustomization::Run;
 use crate::pipeline::{Ask, Failure};
 use crate::plan::Guard;
-use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What a withdrawal would do.
+#[derive(Default)]
+pub(super) struct End {
+    /// At the provider, before the objects in the cluster.
+    pub(super) first: Vec<Deed>,
+    /// At the provider, after them.
+    pub(super) last: Vec<Deed>,
+    /// Why nothing of it would be done.
+    pub(super) refused: Option<Failure>,
+}
 
 impl Run<'_> {
     /// One run.
     pub(super) async fn down(&mut self, course: &mut Course, ask: &Ask) -> Result<(), Failure> {
         let mut state = self.pipeline.edge_state().await?;
-        if let Some(stored) = state.tunnel.clone() {
-            let cloud = self.known_cloud(&state, course)?;
-            self.redactor.add(cloud.client.token().expose().trim_ascii());
-            self.drop_all_records(&cloud, &state, &stored, course).await?;
-            self.drop_routes(&cloud, &mut state, &stored, course).await?;
-            self.drop_objects(ask).await?;
-            self.drop_tunnel(&cloud, &stored, course).await?;
-            state = State { down: state.down, former: state.former, ..State::default() };
-            if !stored.adopted {
-                state.remember(stored.id);
-            }
-            self.pipeline.keep_edge_state(&state).await?;
+        if state.unsure {
+            self.find_again(&mut state, course).await?;
+        }
+        if state.stands() {
+            self.drop_provided(&mut state, course, ask).await?;
         } else {
             self.drop_objects(ask).await?;
         }
@@ -42,10 +53,68 @@ impl Run<'_> {
         };
         course.view = EdgeView { ready: true, message, ..EdgeView::default() };
         course.withdrawn = self.held.is_empty();
-        if state.down.is_none() && course.withdrawn {
+        if state.down.is_none() && course.withdrawn && !state.stands() {
             self.pipeline.drop_edge_state().await?;
         }
         Ok(())
+    }
+
+    /// What stands at the provider, and with it what stands in the cluster.
+    async fn drop_provided(
+        &mut self,
+        state: &mut State,
+        course: &mut Course,
+        ask: &Ask,
+    ) -> Result<(), Failure> {
+        let cloud = self.known_cloud(state, course)?;
+        self.redactor.add(cloud.client.token().expose().trim_ascii());
+        let stored = state.tunnel.clone();
+        if let Some(stored) = &stored {
+            // Nothing is taken away before it is sure that all of it may be.
+            self.look_end(&cloud, state, stored, course).await?;
+        }
+        let (records, unread) = self.all_records(&cloud.client, state, course).await?;
+        self.drop_records(&cloud, &records, &Wanted::nothing(), course).await?;
+        if let Some(stored) = &stored {
+            self.drop_routes(&cloud, state, stored, course).await?;
+        }
+        self.drop_objects(ask).await?;
+        if let Some(stored) = &stored {
+            self.drop_tunnel(&cloud, stored, course).await?;
+        }
+        self.clear_left(&cloud.client, state, &Wanted::nothing()).await?;
+        let State { url, account, former, down, .. } = std::mem::take(state);
+        *state = State { url, account, former, down, zones: unread, ..State::default() };
+        if let Some(stored) = stored.filter(|stored| !stored.adopted || !state.zones.is_empty()) {
+            state.remember(stored.id);
+            // Told once, as nobody may look at the status of what is gone.
+            self.warnings.iter().for_each(|warning| tracing::warn!("edge: {warning}"));
+        }
+        self.pipeline.keep_edge_state(state).await
+    }
+
+    /// Looks for what the configuration speaks of, as nobody remembers what was made.
+    async fn find_again(&mut self, state: &mut State, course: &mut Course) -> Result<(), Failure> {
+        if let Some(settings) = self.pipeline.edge.parts.settings.clone() {
+            let cloud = self.look_zones(&settings, course).await?;
+            let choice = self.look_tunnel(&settings, state, &cloud, course).await?;
+            state.url.clone_from(&settings.url);
+            state.account = Some(cloud.account.clone());
+            state.zones.clone_from(&cloud.zones);
+            if let Some(tunnel) = chosen(&choice) {
+                let (id, name) = (tunnel.id.clone(), tunnel.name.clone());
+                state.take(&cloud.account, Stored { id, name, adopted: settings.adopt });
+            }
+            // What would be written now is all that is sure to be ours.
+            if let Ok(ground) = self.ground(settings, course).await
+                && let Ok(target) = &ground.target
+            {
+                let hosts = public(&ground.settings, &self.present(&ground, &cloud.zones, state));
+                state.rules.add(Rules::of(&routes(target, &hosts, &ground.settings)));
+            }
+        }
+        state.unsure = false;
+        self.pipeline.keep_edge_state(state).await
     }
 
     /// The provider's side as it was noted.
@@ -59,17 +128,39 @@ impl Run<'_> {
         Ok(Cloud { client, account, zones: state.zones.clone() })
     }
 
-    async fn drop_all_records(
+    /// Records of ours in all zones that were used, and the zones that could not be read.
+    async fn all_records(
         &mut self,
+        client: &Arc<Cloudflare>,
+        state: &State,
+        course: &mut Course,
+    ) -> Result<(Records, Vec<Zoned>), Failure> {
+        let Marked { records, unread } = self.marked(client, (&[], &state.zones), course).await?;
+        let mark = comment(&self.pipeline.edge.parts.suffix);
+        let tunnel = state.tunnel.as_ref().map_or("", |tunnel| tunnel.id.as_str());
+        Ok((withdraw_records(&records, tunnel, &state.former, &mark), unread))
+    }
+
+    /// What of the tunnel's configuration would go.
+    async fn look_end(
+        &self,
         cloud: &Cloud,
         state: &State,
         stored: &Stored,
         course: &mut Course,
-    ) -> Result<(), Failure> {
-        let marked = self.marked(cloud, &state.zones, course).await?;
-        let mark = comment(&self.pipeline.edge.parts.suffix);
-        let records = withdraw_records(&marked, &stored.id, &state.former, &mark);
-        self.drop_records(cloud, &records, &Wanted::nothing(), course).await
+    ) -> Result<Routes, Failure> {
+        let tunnel = cloud.client.tunnel(&cloud.account, &stored.id).await;
+        let tunnel = self.asked(course, &cloud.client, Link::Tunnel, tunnel).await?;
+        if !tunnel.is_some_and(|tunnel| tunnel.lives()) {
+            return Ok(Routes::default());
+        }
+        let found = cloud.client.configuration(&cloud.account, &stored.id).await;
+        let found = self.asked(course, &cloud.client, Link::Route, found).await?;
+        withdraw_routes(&found, &state.rules, stored.adopted).map_err(|foreign| {
+            let cause = format!("tunnel {} has {}", stored.name, foreign.join(", and "));
+            let hint = "delete it in Cloudflare's dashboard first: the tunnel goes as a whole";
+            broken(course, Link::Route, cause, Some(hint.to_owned()))
+        })
     }
 
     async fn drop_routes(
@@ -79,21 +170,7 @@ impl Run<'_> {
         stored: &Stored,
         course: &mut Course,
     ) -> Result<(), Failure> {
-        let tunnel = cloud.client.tunnel(&cloud.account, &stored.id).await;
-        let tunnel = self.asked(course, &cloud.client, Link::Tunnel, tunnel).await?;
-        if !tunnel.is_some_and(|tunnel| tunnel.lives()) {
-            return Ok(());
-        }
-        let found = cloud.client.configuration(&cloud.account, &stored.id).await;
-        let found = self.asked(course, &cloud.client, Link::Route, found).await?;
-        let routes = match withdraw_routes(&found, &state.hosts, stored.adopted) {
-            Ok(routes) => routes,
-            Err(foreign) => {
-                let cause = format!("tunnel {} has {}", stored.name, foreign.join(", and "));
-                let hint = "delete it in Cloudflare's dashboard first: the tunnel goes as a whole";
-                return Err(broken(course, Link::Route, cause, Some(hint.to_owned())));
-            }
-        };
+        let routes = self.look_end(cloud, state, stored, course).await?;
         if let Some(body) = &routes.body {
             self.begin(&Wanted::nothing()).await?;
             let done = cloud.client.configure(&cloud.account, &stored.id, body).await;
@@ -102,7 +179,7 @@ impl Run<'_> {
                 self.did(deed).await?;
             }
         }
-        state.hosts.clear();
+        state.rules = Rules::default();
         self.pipeline.keep_edge_state(state).await
     }
 
@@ -155,30 +232,25 @@ impl Run<'_> {
         self.did(&Deed::new("delete", "Tunnel", &tunnel.name, "")).await
     }
 
-    /// What a withdrawal would do, in its order.
-    pub(super) async fn foreseen_end(
-        &mut self,
-        course: &mut Course,
-    ) -> Result<(Vec<Deed>, Vec<Deed>), Failure> {
+    /// What a withdrawal would do at the provider.
+    pub(super) async fn foreseen_end(&mut self, course: &mut Course) -> Result<End, Failure> {
         let state = self.pipeline.edge_state().await?;
-        let Some(stored) = state.tunnel.clone() else { return Ok((Vec::new(), Vec::new())) };
-        let cloud = self.known_cloud(&state, course)?;
-        let marked = self.marked(&cloud, &state.zones, course).await?;
-        let mark = comment(&self.pipeline.edge.parts.suffix);
-        let records = withdraw_records(&marked, &stored.id, &state.former, &mark);
-        let mut first = records.deeds();
-        let found = cloud.client.configuration(&cloud.account, &stored.id).await;
-        let found = self.asked(course, &cloud.client, Link::Route, found).await?;
-        let none = BTreeSet::new();
-        let ours = if state.hosts.is_empty() { &none } else { &state.hosts };
-        if let Ok(routes) = withdraw_routes(&found, ours, stored.adopted) {
-            first.extend(routes.deeds);
+        if !state.stands() {
+            return Ok(End::default());
         }
-        let last = if stored.adopted {
-            Vec::new()
-        } else {
-            vec![Deed::new("delete", "Tunnel", &stored.name, "")]
-        };
-        Ok((first, last))
+        let cloud = self.known_cloud(&state, course)?;
+        let (records, _) = self.all_records(&cloud.client, &state, course).await?;
+        let mut end = End { first: records.deeds(), ..End::default() };
+        if let Some(stored) = &state.tunnel {
+            match self.look_end(&cloud, &state, stored, course).await {
+                Ok(routes) => end.first.extend(routes.deeds),
+                Err(refused) => end.refused = Some(refused),
+            }
+            if !stored.adopted {
+                end.last.push(Deed::new("delete", "Tunnel", &stored.name, ""));
+            }
+        }
+        end.last.extend(self.foreseen_left(&cloud.client, &state).await);
+        Ok(end)
     }
 }

@@ -11,11 +11,14 @@
 //! connection, is looked for by the next.
 //!
 //! After a kill between any two calls the next run goes on: a tunnel is found by its name, records
-//! by comment and target, and hosts are noted before their rules are written. Without the provider
-//! the objects in the cluster are kept right with the token that is known.
+//! by comment and target, and rules are noted before they are written. `left` clears tunnels that
+//! were used before. Without the provider the objects in the cluster are kept right with the token
+//! that is known.
 
 mod down;
 mod facts;
+mod hosts;
+mod left;
 mod plan;
 mod provider;
 mod up;
@@ -34,9 +37,13 @@ use crate::history::{HistoryError, Trigger};
 use crate::plan::{Held, Owner};
 use crate::render::Manifest;
 use crate::secrets::Plaintext;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// Reason of a run that ended because objects of ours are on their way out: no failure of anything.
+const LEAVING: &str = "Progressing";
 
 /// Key of the edge's note in the database.
 const NOTE: &str = "edge";
@@ -69,6 +76,10 @@ struct Memory {
     token: Option<(String, Plaintext)>,
     /// The objects that were applied last.
     objects: Vec<Manifest>,
+    /// Everything in Git is applied.
+    complete: bool,
+    /// Hosts that were discovered and that the last run has missed.
+    missed: BTreeSet<String>,
     /// What was seen last.
     view: EdgeView,
 }
@@ -145,6 +156,11 @@ impl Pipeline {
         self.edge.parts.settings.is_some()
     }
 
+    /// Tells whether everything in Git is applied: only then an Ingress that is not there counts.
+    pub fn edge_complete(&self, complete: bool) {
+        lock(&self.edge.memory).complete = complete;
+    }
+
     /// How often the provider is asked.
     pub fn edge_interval(&self) -> Duration {
         self.edge.parts.settings.as_ref().map_or(Duration::from_secs(600), |s| s.interval)
@@ -179,8 +195,11 @@ impl Pipeline {
 
     /// Notes who has taken the edge down, or that it is to be up again.
     async fn note_down(&self, by: Option<String>) -> Result<(), Failure> {
+        let lost = self.database(|history| history.meta(NOTE)).await?.is_none();
         let state = self.edge_state().await?;
-        self.keep_edge_state(&State { down: by, ..state }).await
+        // With the note, what stands at the provider is forgotten too.
+        let unsure = by.is_some() && (lost || state.unsure);
+        self.keep_edge_state(&State { down: by, unsure, ..state }).await
     }
 
     async fn edge_state(&self) -> Result<State, Failure> {
@@ -261,12 +280,21 @@ impl Run<'_> {
 
     async fn edge_close(mut self, course: Course, result: Result<(), Failure>) -> EdgeReport {
         self.enter(Step::Record);
-        let Course { mut view, waits, pause, withdrawn } = course;
+        let Course { mut view, mut waits, pause, withdrawn } = course;
         for warning in std::mem::take(&mut self.warnings) {
             if !view.warnings.contains(&warning) {
                 view.warnings.push(warning);
             }
         }
+        let result = match result {
+            Err(leaving) if leaving.reason == LEAVING => {
+                waits = true;
+                (view.ready, view.message, view.hint) = (false, leaving.cause, leaving.hint);
+                Ok(())
+            }
+            result => result,
+        };
+        view.waits = waits;
         view.message = self.redactor.mask(&view.message);
         let stopping = matches!(&result, Err(failure) if failure.reason == super::write::STOPPING);
         let failure = result.err().filter(|_| !stopping).map(|mut failure| {

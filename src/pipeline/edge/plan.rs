@@ -1,10 +1,12 @@
 //! The plan that a run of the edge would execute, for `gitopsd diff edge` and before `edge down`.
 
+use super::down::End;
+use super::hosts::{public, routes};
 use super::provider::Cloud;
-use super::up::{Ground, chosen, routes};
+use super::up::{Ground, chosen};
 use super::{Course, edge_job, lock};
 use crate::config::ConnectorBy;
-use crate::edge::{Choice, Deed, State, Stored, public};
+use crate::edge::{Choice, Deed, State, Stored};
 use crate::history::Trigger;
 use crate::pipeline::kustomization::Run;
 use crate::pipeline::{Failure, Pipeline, Preview, PreviewStep};
@@ -82,7 +84,8 @@ impl Run<'_> {
         };
         if let Some(tunnel) = &tunnel {
             let adopted = ground.settings.adopt;
-            state.take(Stored { id: tunnel.id.clone(), name: tunnel.name.clone(), adopted });
+            let stored = Stored { id: tunnel.id.clone(), name: tunnel.name.clone(), adopted };
+            state.take(&cloud.account, stored);
         }
         let id = tunnel.as_ref().map_or("", |tunnel| tunnel.id.as_str());
         let objects = self.edge_objects(&ground, id, token.as_ref());
@@ -100,8 +103,7 @@ impl Run<'_> {
         state: &State,
         course: &mut Course,
     ) -> Result<(), Failure> {
-        let zones = cloud.zones.iter().map(|zone| zone.name.clone()).collect::<Vec<_>>();
-        let hosts = public(&ground.settings, &zones, &ground.facts);
+        let hosts = public(&ground.settings, &self.present(ground, &cloud.zones, state));
         let Some(stored) = &state.tunnel else {
             for host in &hosts {
                 if let (true, Ok(target)) = (ground.settings.routes, &ground.target) {
@@ -117,11 +119,11 @@ impl Run<'_> {
         };
         if let (true, Ok(target)) = (ground.settings.routes, &ground.target) {
             let wanted = routes(target, &hosts, &ground.settings);
-            let (found, _) = self.look_routes(cloud, stored, &wanted, &state.hosts, course).await?;
+            let (found, _) = self.look_routes(cloud, stored, &wanted, &state.rules, course).await?;
             preview.steps.extend(found.deeds.iter().map(shown));
         }
         if ground.settings.dns {
-            let records = self.look_records(cloud, state, &hosts, course).await?;
+            let (records, _) = self.look_records(cloud, state, &hosts, course).await?;
             preview.steps.extend(records.deeds().iter().map(shown));
             preview.steps.extend(records.conflicts.iter().map(|conflict| PreviewStep {
                 verb: "refuse".to_owned(),
@@ -130,6 +132,7 @@ impl Run<'_> {
                 lines: vec![conflict.clone()],
             }));
         }
+        preview.steps.extend(self.foreseen_left(&cloud.client, state).await.iter().map(shown));
         Ok(())
     }
 
@@ -138,7 +141,7 @@ impl Run<'_> {
         preview: &mut Preview,
         course: &mut Course,
     ) -> Result<(), Failure> {
-        let (first, last) = self.foreseen_end(course).await?;
+        let End { first, last, refused } = self.foreseen_end(course).await?;
         preview.steps.extend(first.iter().map(shown));
         let inventory = self.inventory().await?;
         let mut ids: Vec<ObjectId> = inventory.into_iter().map(|entry| entry.id).collect();
@@ -154,6 +157,6 @@ impl Run<'_> {
             lines: Vec::new(),
         }));
         preview.steps.extend(last.iter().map(shown));
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 }

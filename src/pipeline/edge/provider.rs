@@ -7,7 +7,7 @@ use super::view::Link;
 use super::{Course, Wanted, lock};
 use crate::config::{ConnectorBy, EdgeSettings};
 use crate::edge::{
-    Choice, Cloudflare, CloudflareError, Deed, Named, Record, Records, Route, Routes, State,
+    Choice, Cloudflare, CloudflareError, Deed, Named, Record, Records, Route, Routes, Rules, State,
     Stored, Tunnel, Wish, Zoned, comment, point, route, select, within,
 };
 use crate::history::{Change, Verb};
@@ -39,6 +39,24 @@ pub(super) fn fresh_secret() -> Result<Plaintext, Failure> {
     Ok(Plaintext::new(STANDARD.encode(&bytes[..]).into_bytes()))
 }
 
+/// The provider says the same of a token that may not and of one that is none.
+async fn told_apart(client: &Cloudflare, error: CloudflareError) -> CloudflareError {
+    if !matches!(error, CloudflareError::Denied { .. }) {
+        return error;
+    }
+    match client.verify().await {
+        Err(invalid @ CloudflareError::Token { .. }) => invalid,
+        _ => error,
+    }
+}
+
+/// Records with our mark.
+pub(super) struct Marked {
+    pub(super) records: Vec<(Zoned, Record)>,
+    /// Zones that were used before and cannot be read any more.
+    pub(super) unread: Vec<Zoned>,
+}
+
 impl Run<'_> {
     /// An answer of the provider, or the failure that its error is, with the link that is broken.
     pub(super) async fn asked<T>(
@@ -50,12 +68,7 @@ impl Run<'_> {
     ) -> Result<T, Failure> {
         let error = match answer {
             Ok(value) => return Ok(value),
-            Err(denied @ CloudflareError::Denied { .. }) => match client.verify().await {
-                // The provider says the same of a token that may not and of one that is none.
-                Err(invalid @ CloudflareError::Token { .. }) => invalid,
-                _ => denied,
-            },
-            Err(error) => error,
+            Err(error) => told_apart(client, error).await,
         };
         let link = match &error {
             CloudflareError::Token { .. } | CloudflareError::Denied { .. } => Link::Token,
@@ -185,8 +198,8 @@ impl Run<'_> {
         };
         let name = if settings.adopt { settings.tunnel.clone() } else { tunnel.name.clone() };
         state.url.clone_from(&settings.url);
-        state.account = Some(account.clone());
-        state.take(Stored { id: tunnel.id.clone(), name, adopted: settings.adopt });
+        let stored = Stored { id: tunnel.id.clone(), name, adopted: settings.adopt };
+        state.take(account, stored);
         self.pipeline.keep_edge_state(state).await?;
         Ok(tunnel)
     }
@@ -214,7 +227,7 @@ impl Run<'_> {
         cloud: &Cloud,
         stored: &Stored,
         wanted: &[Route],
-        ours: &BTreeSet<String>,
+        ours: &Rules,
         course: &mut Course,
     ) -> Result<(Routes, i64), Failure> {
         let found = cloud.client.configuration(&cloud.account, &stored.id).await;
@@ -244,18 +257,17 @@ impl Run<'_> {
         course: &mut Course,
     ) -> Result<(), Failure> {
         let Some(stored) = state.tunnel.clone() else { return Ok(()) };
-        let after: BTreeSet<String> = wanted.iter().map(|route| route.host.clone()).collect();
-        let ours = state.hosts.clone();
+        let (after, ours) = (Rules::of(wanted), state.rules.clone());
         let (mut routes, mut seen) =
             self.look_routes(cloud, &stored, wanted, &ours, course).await?;
         for _ in 0..TRIES {
             let Some(body) = routes.body.take() else {
-                state.hosts = after;
+                state.rules = after;
                 return self.pipeline.keep_edge_state(state).await;
             };
             self.begin(begin).await?;
             // Both old and new are ours, wherever this is cut short.
-            state.hosts.extend(after.iter().cloned());
+            state.rules.add(after.clone());
             self.pipeline.keep_edge_state(state).await?;
             // There is no precondition: another look just before is all there is.
             let (again, version) = self.look_routes(cloud, &stored, wanted, &ours, course).await?;
@@ -269,42 +281,58 @@ impl Run<'_> {
                 self.did(deed).await?;
             }
             (routes, seen) =
-                self.look_routes(cloud, &stored, wanted, &state.hosts.clone(), course).await?;
+                self.look_routes(cloud, &stored, wanted, &state.rules.clone(), course).await?;
         }
         let cause = format!("somebody else keeps changing the configuration of {}", stored.name);
         Err(broken(course, Link::Route, cause, None).retry(Retry::Soon))
     }
 
-    /// Records with our mark in all zones, those that left the configuration included.
+    /// Records with our mark in all zones, those that left the configuration included. One of these
+    /// that cannot be read any more is named, and keeps nothing else from being done.
     pub(super) async fn marked(
-        &self,
-        cloud: &Cloud,
-        zones: &[Zoned],
+        &mut self,
+        client: &Cloudflare,
+        (zones, before): (&[Zoned], &[Zoned]),
         course: &mut Course,
-    ) -> Result<Vec<(Zoned, Record)>, Failure> {
+    ) -> Result<Marked, Failure> {
         let mark = comment(&self.pipeline.edge.parts.suffix);
-        let mut marked = Vec::new();
-        for zone in zones {
-            let found = cloud.client.records_marked(&zone.id, &mark).await;
-            let found = self.asked(course, &cloud.client, Link::Dns, found).await?;
+        let mut marked = Marked { records: Vec::new(), unread: Vec::new() };
+        let before = before.iter().filter(|zone| !zones.contains(zone));
+        for (zone, needed) in zones.iter().map(|z| (z, true)).chain(before.map(|z| (z, false))) {
+            let found = match client.records_marked(&zone.id, &mark).await {
+                Err(error) if !needed => Err(told_apart(client, error).await),
+                found => found,
+            };
+            if let (false, Err(error)) = (needed, &found)
+                && error.of_this_alone()
+            {
+                self.warnings.push(format!(
+                    "zone {} was used before and cannot be read any more: {error}; give the token \
+                     the right again, or delete there the records with the comment {mark:?}",
+                    zone.name
+                ));
+                marked.unread.push(zone.clone());
+                continue;
+            }
+            let found = self.asked(course, client, Link::Dns, found).await?;
             let ours = |record: &Record| record.comment.as_deref() == Some(mark.as_str());
-            marked.extend(found.into_iter().filter(ours).map(|record| (zone.clone(), record)));
+            let found = found.into_iter().filter(ours).map(|record| (zone.clone(), record));
+            marked.records.extend(found);
         }
         Ok(marked)
     }
 
-    /// What DNS lacks.
+    /// What DNS lacks, and the zones that could not be read.
     pub(super) async fn look_records(
-        &self,
+        &mut self,
         cloud: &Cloud,
         state: &State,
         hosts: &BTreeSet<String>,
         course: &mut Course,
-    ) -> Result<Records, Failure> {
-        let Some(stored) = &state.tunnel else { return Ok(Records::default()) };
-        let mut zones = cloud.zones.clone();
-        zones.extend(state.zones.iter().filter(|zone| !cloud.zones.contains(zone)).cloned());
-        let marked = self.marked(cloud, &zones, course).await?;
+    ) -> Result<(Records, Vec<Zoned>), Failure> {
+        let Some(stored) = &state.tunnel else { return Ok(Default::default()) };
+        let zones = (cloud.zones.as_slice(), state.zones.as_slice());
+        let Marked { records: marked, unread } = self.marked(&cloud.client, zones, course).await?;
         let (mut wanted, mut named) = (Vec::new(), Vec::new());
         for host in hosts {
             let inside = cloud.zones.iter().filter(|zone| within(host, &zone.name));
@@ -320,7 +348,7 @@ impl Run<'_> {
             wanted.push(Named { host: host.clone(), zone });
         }
         let mark = comment(&self.pipeline.edge.parts.suffix);
-        Ok(point(&wanted, &marked, &named, (&stored.id, &state.former), &mark))
+        Ok((point(&wanted, &marked, &named, (&stored.id, &state.former), &mark), unread))
     }
 
     /// Deletes records of hosts that are not public any more.

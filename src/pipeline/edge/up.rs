@@ -4,24 +4,25 @@
 //! once a connector is connected: no name ever leads nowhere by our doing. The provider being away
 //! keeps nothing of the cluster's side from being healed.
 
+use super::hosts::{public, routes};
 use super::provider::{Cloud, broken};
 use super::view::Link;
-use super::{Course, EdgeTask, Wanted, facts, lock};
+use super::{Course, EdgeTask, LEAVING, Wanted, facts, lock};
 use crate::config::{ConnectorBy, EdgeSettings, IngressBy};
 use crate::edge::{
-    CONNECTOR, Choice, Connector, Facts, NAMESPACE, Records, Route, SECRET, State, Target, Trouble,
-    choose, manifests, public, traefik,
+    CONNECTOR, Choice, Connector, Facts, NAMESPACE, Records, SECRET, State, Target, Trouble,
+    choose, manifests, traefik,
 };
 use crate::observe::Status;
 use crate::pipeline::kustomization::Run;
 use crate::pipeline::write::cluster_failure;
-use crate::pipeline::{Ask, Connection, Failure, Step};
+use crate::pipeline::{Ask, Connection, Failure, Retry, Step};
 use crate::plan::{Guard, Owner, owned, stale};
 use crate::render::{Manifest, ObjectId};
 use crate::secrets::Plaintext;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -69,8 +70,9 @@ impl Run<'_> {
         self.keep_token(&tunnel.id, token);
         let wanted = self.write_edge(objects, ask).await?;
         self.enter(Step::Apply);
-        let zones = cloud.zones.iter().map(|zone| zone.name.clone()).collect::<Vec<_>>();
-        let hosts = public(&ground.settings, &zones, &ground.facts);
+        let present = self.present(&ground, &cloud.zones, &state);
+        let hosts = public(&ground.settings, &present);
+        self.keep_present(&present, &mut state).await?;
         course.view.hosts.clear();
         for host in &hosts {
             course.view.host(host);
@@ -80,10 +82,12 @@ impl Run<'_> {
         course.view.adopted = ground.settings.adopt;
         let mut records = Records::default();
         if ground.settings.dns {
-            records = self.look_records(&cloud, &state, &hosts, course).await?;
+            let (found, unread) = self.look_records(&cloud, &state, &hosts, course).await?;
+            records = found;
             self.drop_records(&cloud, &records, &wanted, course).await?;
-            if state.zones != cloud.zones {
-                state.zones.clone_from(&cloud.zones);
+            let zones = [cloud.zones.clone(), unread].concat();
+            if state.zones != zones {
+                state.zones = zones;
                 self.pipeline.keep_edge_state(&state).await?;
             }
         }
@@ -109,8 +113,11 @@ impl Run<'_> {
         let led = !ground.settings.routes || (ground.target.is_ok() && blocked.is_none());
         if course.view.connections > 0 && led {
             self.make_records(&cloud, &mut records, &wanted, course).await?;
+            // No name of ours points there any more.
+            self.clear_left(&cloud.client, &mut state, &wanted).await?;
         }
         self.tell_hosts(&ground, &state, &records, course);
+        self.tell_absent(&present, course);
         self.verdict(&ground, blocked, &records, course).await
     }
 
@@ -243,6 +250,9 @@ impl Run<'_> {
         let manifests = self.finish(objects).await?;
         let wanted = self.edge_objects_wanted(manifests);
         let written = self.write(&wanted).await?;
+        if let Some(first) = written.going.first() {
+            return Err(self.leaving(first).await?);
+        }
         self.refused(&wanted, &written)?;
         let rendered: BTreeSet<ObjectId> =
             wanted.manifests.iter().map(|manifest| manifest.id.clone()).collect();
@@ -265,6 +275,17 @@ impl Run<'_> {
         lock(&self.pipeline.memory).entry(self.owner.clone()).or_default().targets = targets;
         self.remember_ready(&wanted);
         Ok(wanted)
+    }
+
+    /// What was taken away is not gone yet, such as a namespace that is still being emptied.
+    async fn leaving(&self, id: &ObjectId) -> Result<Failure, Failure> {
+        let whose = match self.taken_down(id).await? {
+            true => "which was taken down",
+            false => "which somebody else deletes",
+        };
+        let cause = format!("waits until {id}, {whose}, is gone");
+        let hint = "if it stays, look at its metadata.finalizers".to_owned();
+        Ok(Failure::new(Step::Apply, LEAVING, cause).hint(Some(hint)).retry(Retry::Soon))
     }
 
     /// Writes what is known from the last run. False when nothing is.
@@ -315,35 +336,6 @@ impl Run<'_> {
         }
         let token = text("/data/token").and_then(|text| STANDARD.decode(text).ok());
         Ok(token.map(Plaintext::new))
-    }
-
-    /// What is known of each host.
-    fn tell_hosts(&self, ground: &Ground, state: &State, records: &Records, course: &mut Course) {
-        let facts = &ground.facts;
-        let waits: BTreeSet<&str> = records
-            .create
-            .iter()
-            .map(|(_, body)| body["name"].as_str().unwrap_or_default())
-            .collect();
-        for line in &mut course.view.hosts {
-            let conflict =
-                records.conflicts.iter().find(|text| text.split(' ').any(|w| w == line.host));
-            line.routed = state.hosts.contains(&line.host);
-            line.named = ground.settings.dns
-                && conflict.is_none()
-                && line.problem.is_empty()
-                && !waits.contains(line.host.as_str());
-            let served = facts.published.iter().any(|published| {
-                published.host == line.host
-                    || published.host.strip_prefix('*').is_some_and(|end| line.host.ends_with(end))
-                    || line.host.strip_prefix('*').is_some_and(|end| published.host.ends_with(end))
-            });
-            if let Some(conflict) = conflict {
-                line.problem.clone_from(conflict);
-            } else if !served && line.problem.is_empty() {
-                line.problem = "ingress: no Ingress or HTTPRoute has this host yet".to_owned();
-            }
-        }
     }
 
     /// Says whether it works, or which link is broken.
@@ -435,37 +427,6 @@ impl Run<'_> {
             None => (Link::Pod, verdict.message, None),
         })
     }
-}
-
-/// A rule for each host.
-pub(super) fn routes(
-    target: &Target,
-    hosts: &BTreeSet<String>,
-    settings: &EdgeSettings,
-) -> Vec<Route> {
-    let origin = |host: &str| {
-        let mut origin = json!({});
-        let exact = !host.starts_with("*.");
-        if exact {
-            origin["httpHostHeader"] = json!(host);
-        }
-        if target.tls {
-            match exact {
-                true => origin["originServerName"] = json!(host),
-                false => origin["matchSNItoHost"] = json!(true),
-            }
-            if !settings.ingress.verify {
-                origin["noTLSVerify"] = json!(true);
-            }
-        }
-        origin
-    };
-    let rule = |host: &String| Route {
-        host: host.clone(),
-        service: target.url.clone(),
-        origin: origin(host),
-    };
-    hosts.iter().map(rule).collect()
 }
 
 /// What a choice of a tunnel means for a plan.

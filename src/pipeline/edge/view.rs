@@ -13,6 +13,8 @@ pub struct EdgeView {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
+    /// True while it is not ready for something that comes by itself, and is looked for again soon.
+    pub waits: bool,
     /// Name of the tunnel at the provider.
     pub tunnel: Option<String>,
     /// Its id.
@@ -90,6 +92,7 @@ impl EdgeView {
     pub(super) fn reachable(&mut self) {
         let s = if self.connections == 1 { "" } else { "s" };
         self.ready = true;
+        self.waits = false;
         self.message = format!("reachable through {} connection{s}", self.connections);
         self.hint = None;
     }

@@ -32,6 +32,8 @@ pub enum Mishap {
     Torn,
     /// The connection is closed before the API sees anything.
     Reset,
+    /// 307 to the same path once more; the API sees nothing.
+    Moved,
     /// Taken by the API; the answer waits until [`Cloudflare::release`].
     Held,
 }
@@ -96,6 +98,21 @@ impl Cloudflare {
     /// Makes a token worth nothing.
     pub fn revoke(&self, token: &str) {
         lock(&self.shared).api.revoke(token);
+    }
+
+    /// Adds a zone to the account.
+    pub fn zone(&self, name: &str) {
+        lock(&self.shared).api.add_zone(name);
+    }
+
+    /// Takes a zone away from what tokens see, or gives it back. Its records stay.
+    pub fn hide_zone(&self, name: &str, hidden: bool) {
+        lock(&self.shared).api.hide_zone(name, hidden);
+    }
+
+    /// Gives a zone to another account.
+    pub fn move_zone(&self, name: &str, account: &str) {
+        lock(&self.shared).api.move_zone(name, account);
     }
 
     /// Says how many connections every living tunnel has.
@@ -209,6 +226,11 @@ fn serve(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
         Some(Mishap::Reset) => return stream.shutdown(Shutdown::Both),
         Some(Mishap::Status(status, code)) => {
             return write(&mut stream, &Answer::fault(*status, *code, "as the test wants"), "");
+        }
+        Some(Mishap::Moved) => {
+            let answer = Answer::fault(307, 0, "somewhere else");
+            let place = format!("Location: /client/v4{}\r\n", request.path);
+            return write(&mut stream, &answer, &place);
         }
         Some(Mishap::Limited(seconds)) => {
             let answer = Answer::fault(429, 10429, "too many requests");

@@ -83,9 +83,10 @@ async fn a_list_is_read_to_its_last_page() {
 #[tokio::test]
 async fn each_fault_is_told_by_what_it_is_and_whether_it_may_pass() {
     let stand_in = StandIn::start();
-    let good = client(&stand_in, "good-token");
     let mut told = Vec::new();
     for mishap in [Mishap::Status(503, 0), Mishap::Limited(7), Mishap::Torn, Mishap::Reset] {
+        // A fresh one each time: a pause that is wanted is kept.
+        let good = client(&stand_in, "good-token");
         stand_in.outage(Some(mishap));
         let error = good.zone("muppit.au").await.expect_err("a fault");
         assert!(error.retry(), "{error}");
@@ -106,4 +107,41 @@ async fn each_fault_is_told_by_what_it_is_and_whether_it_may_pass() {
     let denied = narrow.may_edit_tunnels(&zone.account.id).await.expect_err("it may not");
     assert!(matches!(denied, CloudflareError::Denied { need: Need::TunnelEdit, code: 10000 }));
     assert!(!denied.retry() && denied.hint().expect("a remedy").contains("Cloudflare Tunnel"));
+}
+
+#[tokio::test]
+async fn a_pause_that_is_wanted_is_kept_by_all_that_comes_meanwhile() {
+    let stand_in = StandIn::start();
+    let client = client(&stand_in, "good-token");
+    stand_in.outage(Some(Mishap::Limited(2)));
+    client.zone("muppit.au").await.expect_err("too many requests");
+    stand_in.outage(None);
+    let calls = stand_in.calls().len();
+    for _ in 0..3 {
+        let error = client.verify().await.expect_err("it is not over");
+        assert!(matches!(error, CloudflareError::Limited { .. }), "{error}");
+    }
+    assert_eq!(stand_in.calls().len(), calls, "nobody was asked");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    client.zone("muppit.au").await.expect("it is over");
+}
+
+#[tokio::test]
+async fn no_call_is_sent_on_to_where_an_answer_points() {
+    let stand_in = StandIn::start();
+    let client = client(&stand_in, "good-token");
+    let zone = client.zone("muppit.au").await.expect("the zone").id;
+    stand_in.outage(Some(Mishap::Moved));
+    let calls = stand_in.calls().len();
+    let body = json!({"type": "CNAME", "name": "a.muppit.au", "content": "x", "ttl": 1});
+    for error in [
+        client.create_record(&zone, &body).await.map(|_| ()).expect_err("it is elsewhere"),
+        client.update_record(&zone, "1", &body).await.expect_err("it is elsewhere"),
+        client.delete_record(&zone, "1").await.expect_err("it is elsewhere"),
+        client.zone("muppit.au").await.map(|_| ()).expect_err("it is elsewhere"),
+    ] {
+        assert!(error.to_string().contains("points elsewhere"), "{error}");
+    }
+    assert_eq!(stand_in.calls().len() - calls, 4);
+    assert!(stand_in.records().is_empty());
 }

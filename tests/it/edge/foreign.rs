@@ -56,6 +56,12 @@ fn a_rule_by_hand_in_our_tunnel_is_named_and_nothing_is_written_until_it_is_deci
     edge.world.run(&["edge", "reconcile"]);
     edge.says("a rule for grafana.muppit.au to http://10.0.0.2:3000 that gitopsd has not written");
     assert_eq!(edge.cloud.rules(&tunnel), before);
+    // It holds up a withdrawal too, whose plan says so.
+    let down = edge.world.run(&["edge", "down", "--yes"]);
+    let plan = String::from_utf8_lossy(&down.stdout).into_owned();
+    assert_eq!(down.status.code(), Some(1));
+    assert!(plan.contains("a rule for grafana.muppit.au to http://10.0.0.2:3000"), "{plan}");
+    assert_eq!((edge.cloud.rules(&tunnel), edge.cloud.records().len()), (before, 1));
     // Named in the configuration, it is ours to write.
     edge.world.stop();
     edge.configure(&format!("  tunnel: home\n  hosts: [{HOST}, grafana.muppit.au]\n"));
@@ -99,11 +105,22 @@ fn an_adopted_tunnel_keeps_its_own_rules_and_outlives_us() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(edge.message().contains("somebody else's"), "{}", edge.message());
 
+    // Its owner takes our host for himself: named, and neither overwritten nor taken away.
+    let bent = json!([{"hostname": HOST, "service": "http://10.0.0.7"},
+        {"hostname": "nas.muppit.au", "service": "https://10.0.0.9:5001"},
+        {"service": "http://10.0.0.9"}]);
+    edge.cloud.set_rules("lab", bent);
+    edge.world.run(&["edge", "reconcile"]);
+    edge.says(&format!("route: tunnel lab has a rule of somebody else's for {HOST}"));
     edge.world.ok(&["edge", "down", "--yes"]);
     edge.says("taken down by");
     assert_eq!(
         edge.cloud.rules("lab"),
-        ["nas.muppit.au -> https://10.0.0.9:5001", " -> http://10.0.0.9"]
+        [
+            &format!("{HOST} -> http://10.0.0.7"),
+            "nas.muppit.au -> https://10.0.0.9:5001",
+            " -> http://10.0.0.9"
+        ]
     );
     assert_eq!(edge.cloud.tunnels().len(), 2, "neither was deleted");
     assert_eq!((edge.cloud.rules("other"), edge.cloud.records()), (other, vec![]));

@@ -66,6 +66,35 @@ fn down_shows_its_plan_takes_everything_away_and_stays_down_until_up() {
 }
 
 #[test]
+fn up_right_after_down_waits_until_what_was_taken_down_is_gone() {
+    let mut edge = Edge::new("");
+    edge.cloud.connect(4);
+    edge.world.start();
+    edge.says("reachable through 4");
+    // As slow as a namespace can be.
+    let finalizers = |edge: &Edge, list: &str| {
+        let patch = format!(r#"{{"metadata":{{"finalizers":{list}}}}}"#);
+        let arguments = ["patch", "namespace", "gitopsd-edge", "--type=merge", "-p", &patch];
+        edge.world.cluster().kubectl_ok(&arguments);
+    };
+    finalizers(&edge, r#"["test.invalid/stay"]"#);
+    edge.world.ok(&["edge", "down", "--yes"]);
+    edge.cloud.connect(4);
+    // Whoever looks knows it from the record, also a daemon that has been started since.
+    edge.world.stop();
+    edge.world.start();
+    edge.says("taken down by");
+    let mut verb = edge.world.lasting(&["edge", "up"]);
+    edge.says("waits until Namespace/gitopsd-edge, which was taken down, is gone");
+    assert!(verb.try_wait().expect("our child").is_none(), "it is followed until it is up");
+    finalizers(&edge, "null");
+    assert!(verb.wait().expect("our child").success());
+    edge.says("reachable through 4");
+    let failed = edge.world.log().lines().filter(|line| line.contains("somebody else")).count();
+    assert_eq!(failed, 0, "{}", edge.world.log());
+}
+
+#[test]
 fn taking_the_section_away_withdraws_with_the_token_that_is_still_there() {
     let mut edge = Edge::new("");
     edge.cloud.connect(4);

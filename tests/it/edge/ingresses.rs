@@ -134,6 +134,74 @@ fn cluster_scales_to_nothing(edge: &Edge) {
     edge.world.cluster().kubectl_ok(&scale);
 }
 
+/// Kinds of the Gateway API, with no more than is read here.
+fn gateway_kinds() -> String {
+    [("GatewayClass", "gatewayclasses", "Cluster"), ("HTTPRoute", "httproutes", "Namespaced")]
+        .map(|(kind, plural, scope)| {
+            format!(
+                "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata:\n  \
+                 name: {plural}.gateway.networking.k8s.io\n  annotations: \
+                 {{api-approved.kubernetes.io: \"unapproved, for a test\"}}\nspec:\n  group: \
+                 gateway.networking.k8s.io\n  names: {{kind: {kind}, plural: {plural}, singular: \
+                 {}}}\n  scope: {scope}\n  versions:\n  - name: v1\n    served: true\n    storage: \
+                 true\n    schema:\n      openAPIV3Schema: {{type: object, \
+                 x-kubernetes-preserve-unknown-fields: true}}\n",
+                kind.to_lowercase()
+            )
+        })
+        .join("---\n")
+}
+
+/// A route of a host, in namespace `default`.
+fn mk_route(host: &str, labels: &str) -> String {
+    let name = host.replace('.', "-");
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata:\n  name: {name}\n  \
+         namespace: default\n  labels: {{{labels}}}\nspec:\n  hostnames: [{host}]\n"
+    )
+}
+
+#[test]
+fn a_gateway_is_found_by_its_class_and_its_routes_have_hosts_too() {
+    let mut edge = Edge::bare("  discover: {label: gitopsd.io/public=true}\n");
+    let cluster = edge.world.cluster();
+    cluster.apply(&gateway_kinds());
+    cluster.kubectl_ok(&["wait", "--for=condition=established", "crd", "--all"]);
+    let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: \
+                   own}\nspec: {controllerName: test.invalid/gateway}\n---\napiVersion: v1\nkind: \
+                   Service\nmetadata:\n  name: own\n  namespace: gateways\n  labels: \
+                   {gateway.networking.k8s.io/gateway-name: main}\nspec:\n  selector: {app: own}\n  \
+                   ports:\n  - {name: http, port: 80}\n";
+    let all = [
+        mk_namespace("gateways"),
+        gateway.to_owned(),
+        mk_deployment("gateways", "own", "1"),
+        mk_route(HOST, ""),
+        mk_route("shop.muppit.au", "gitopsd.io/public: \"true\""),
+        mk_route("secret.muppit.au", ""),
+    ];
+    cluster.apply(&all.join("---\n"));
+    edge.cloud.connect(4);
+    edge.world.start();
+    edge.says("reachable through 4");
+    let service = "http://own.gateways.svc.cluster.local:80";
+    assert_eq!(
+        edge.cloud.rules(&edge.tunnel()),
+        [
+            format!("{HOST} -> {service}"),
+            format!("shop.muppit.au -> {service}"),
+            " -> http_status:404".to_owned()
+        ]
+    );
+    let problems: Vec<_> = edge.view()["hosts"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|host| host["problem"].clone())
+        .collect();
+    assert_eq!(problems, ["", ""], "each host has its route");
+}
+
 #[test]
 fn a_new_ingress_is_public_only_when_its_label_says_so() {
     let mut edge = Edge::new("");
@@ -155,7 +223,16 @@ fn a_new_ingress_is_public_only_when_its_label_says_so() {
     let mut names: Vec<String> = edge.cloud.records().into_iter().map(|r| r.name).collect();
     names.sort();
     assert_eq!(names, [HOST, "shop.muppit.au"]);
+    edge.world.settled();
     cluster.kubectl_ok(&["delete", "ingress", "shop-muppit-au"]);
+    // It may just be made again: a name that is taken away is away for long.
+    edge.world.ok(&["edge", "reconcile"]);
+    let view = edge.view();
+    let shop =
+        view["hosts"].as_array().and_then(|all| all.iter().find(|h| h["host"] == "shop.muppit.au"));
+    let problem = shop.expect("it is still public")["problem"].as_str().unwrap_or_default();
+    assert!(problem.contains("no Ingress or HTTPRoute has this host any more"), "{view}");
+    assert_eq!(edge.cloud.records().len(), 2);
     edge.world.ok(&["edge", "reconcile"]);
     let names: Vec<String> = edge.cloud.records().into_iter().map(|r| r.name).collect();
     assert_eq!(names, [HOST], "what is public no longer is taken away");

@@ -5,6 +5,7 @@ use crate::drift::written;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -188,13 +189,25 @@ fn a_rotation_gives_the_connectors_another_token_one_after_the_other() {
         found.unwrap_or_default()["spec"]["template"]["metadata"]["annotations"].clone()
     };
     let marked = pods();
+    let status = |key: &str| {
+        let found = edge.get("deployment", "cloudflared").unwrap_or_default();
+        found["status"][key].as_u64().unwrap_or_default()
+    };
+    edge.world.eventually("both connectors serve", |_| status("availableReplicas") == 2);
     edge.world.ok(&["edge", "rotate"]);
     let after = edge.secret();
     assert_ne!(before, after);
     assert_eq!(after, STANDARD.encode(edge.cloud.connector_token(&tunnel)));
     assert_ne!(marked, pods(), "the pods are rolled");
-    let deployment = edge.get("deployment", "cloudflared").expect("it is there");
-    assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"], 0);
+    let least = Cell::new(u64::MAX);
+    edge.world.eventually("every connector has the new token", |_| {
+        let found = edge.get("deployment", "cloudflared").unwrap_or_default();
+        let status = |key: &str| found["status"][key].as_u64().unwrap_or_default();
+        least.set(least.get().min(status("availableReplicas")));
+        let seen = found["status"]["observedGeneration"] == found["metadata"]["generation"];
+        seen && [status("updatedReplicas"), status("replicas")] == [2, 2]
+    });
+    assert_eq!(least.get(), 2, "at no time fewer than both serve");
 
     // The interval finds, without being asked, what somebody did at the provider.
     edge.cloud.delete_record(HOST);

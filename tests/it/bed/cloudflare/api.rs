@@ -1,8 +1,12 @@
 //! The state behind the stand-in, and what it takes and refuses.
 //!
 //! Field names, types and limits are those of the API's published description. Codes are those that
-//! the real one is known to answer with; where none is known, it is 10001.
+//! the real one is known to answer with; where none is known, it is 10001. `check` has the shape of
+//! requests.
 
+mod check;
+
+use check::{Field, configuration, fields, page, query, secret};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +31,17 @@ pub struct Record {
     pub comment: Option<String>,
 }
 
+/// A zone and whose it is.
+struct Zone {
+    id: String,
+    name: String,
+    account: String,
+    /// No token sees it any more.
+    hidden: bool,
+}
+
 pub struct Tunnel {
+    account: String,
     pub id: String,
     pub name: String,
     pub deleted_at: Option<String>,
@@ -49,12 +63,13 @@ pub struct Answer {
     pub body: Value,
 }
 
-pub const ACCOUNT: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-pub const ZONE: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+const ACCOUNT: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const ZONE: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 const DOMAIN: &str = "muppit.au";
 
 pub struct Api {
     tokens: BTreeMap<String, BTreeSet<Grant>>,
+    zones: Vec<Zone>,
     pub tunnels: Vec<Tunnel>,
     pub records: Vec<Record>,
     pub connections: usize,
@@ -67,6 +82,12 @@ impl Default for Api {
         let all = [ZoneRead, TunnelRead, TunnelEdit, DnsRead, DnsEdit];
         Api {
             tokens: [("good-token".to_owned(), all.into())].into(),
+            zones: vec![Zone {
+                id: ZONE.to_owned(),
+                name: DOMAIN.to_owned(),
+                account: ACCOUNT.to_owned(),
+                hidden: false,
+            }],
             tunnels: Vec::new(),
             records: Vec::new(),
             connections: 0,
@@ -89,23 +110,6 @@ impl Answer {
 }
 
 type Refusal = Answer;
-
-/// A field, and whether a value is of its type.
-type Field = (&'static str, fn(&Value) -> bool);
-
-/// Refuses fields that the description does not have, and values of another type.
-fn fields(body: &Value, known: &[Field]) -> Result<(), Refusal> {
-    let refuse = |what: String| Answer::fault(400, 10001, &what);
-    let Some(object) = body.as_object() else { return Err(refuse("not an object".into())) };
-    for (key, value) in object {
-        match known.iter().find(|(name, _)| name == key) {
-            None => return Err(refuse(format!("unknown field {key}"))),
-            Some((_, fits)) if !fits(value) => return Err(refuse(format!("type of {key}"))),
-            _ => {}
-        }
-    }
-    Ok(())
-}
 
 fn text<'a>(body: &'a Value, key: &str) -> &'a str {
     body.get(key).and_then(Value::as_str).unwrap_or_default()
@@ -133,9 +137,27 @@ impl Api {
         let id = self.uuid();
         let secret = "dGhlaXJz".to_owned();
         let (name, config) = (name.to_owned(), json!({"ingress": rules}));
-        let tunnel = Tunnel { id: id.clone(), name, deleted_at: None, secret, config, version: 1 };
+        let (account, deleted_at) = (ACCOUNT.to_owned(), None);
+        let tunnel =
+            Tunnel { account, id: id.clone(), name, deleted_at, secret, config, version: 1 };
         self.tunnels.push(tunnel);
         id
+    }
+
+    pub fn add_zone(&mut self, name: &str) {
+        let id = format!("{:0>32x}", self.fresh());
+        let (name, account) = (name.to_owned(), ACCOUNT.to_owned());
+        self.zones.push(Zone { id, name, account, hidden: false });
+    }
+
+    pub fn hide_zone(&mut self, name: &str, hidden: bool) {
+        let found = self.zones.iter_mut().filter(|zone| zone.name == name);
+        found.for_each(|zone| zone.hidden = hidden);
+    }
+
+    pub fn move_zone(&mut self, name: &str, account: &str) {
+        let moved = self.zones.iter_mut().filter(|zone| zone.name == name);
+        moved.for_each(|zone| account.clone_into(&mut zone.account));
     }
 
     fn living(&mut self, name: &str) -> &mut Tunnel {
@@ -206,42 +228,50 @@ impl Api {
             ("GET", ["zones"]) => {
                 may(Grant::ZoneRead)?;
                 let asked = query(request, &["name"], 50)?;
-                let zones = if asked.get("name").is_none_or(|name| name == DOMAIN) {
-                    vec![zone(&grants)]
-                } else {
-                    Vec::new()
-                };
-                Ok(page(request, zones))
+                let named = |zone: &&Zone| asked.get("name").is_none_or(|name| *name == zone.name);
+                let found = self.zones.iter().filter(|zone| !zone.hidden).filter(named);
+                Ok(page(request, found.map(|found| zone(found, &grants)).collect()))
             }
             ("GET", ["zones", id]) => {
                 may(Grant::ZoneRead)?;
-                match *id == ZONE {
-                    true => Ok(Answer::ok(zone(&grants))),
-                    false => Err(Answer::fault(404, 1001, "Invalid zone identifier")),
-                }
+                let found = self.zones.iter().find(|zone| zone.id == *id && !zone.hidden);
+                let unknown = || Answer::fault(404, 1001, "Invalid zone identifier");
+                found.map(|found| Answer::ok(zone(found, &grants))).ok_or_else(unknown)
             }
-            (_, ["zones", ZONE, "dns_records", rest @ ..]) => {
+            (_, ["zones", id, "dns_records", rest @ ..]) => {
+                let found = self.zones.iter().find(|zone| zone.id == *id && !zone.hidden);
+                let domain = match found {
+                    Some(zone) => zone.name.clone(),
+                    // Nothing is told of what a token does not see.
+                    None => return Err(Answer::fault(403, 10000, "Authentication error")),
+                };
                 match method {
                     "GET" => may(Grant::DnsRead).or_else(|_| may(Grant::DnsEdit))?,
                     _ => may(Grant::DnsEdit)?,
                 }
-                self.dns(request, rest)
+                self.dns(request, &domain, rest)
             }
-            (_, ["accounts", ACCOUNT, "cfd_tunnel", rest @ ..]) => {
+            (_, ["accounts", account, "cfd_tunnel", rest @ ..]) => {
                 tunnels(method != "GET" || rest.last() == Some(&"token"))?;
-                self.tunnel(request, rest)
+                self.tunnel(request, account, rest)
             }
             _ => Err(Answer::fault(404, 7003, "Could not route to this path")),
         }
     }
 
-    fn tunnel(&mut self, request: &Request, rest: &[&str]) -> Result<Answer, Refusal> {
+    fn tunnel(
+        &mut self,
+        request: &Request,
+        account: &str,
+        rest: &[&str],
+    ) -> Result<Answer, Refusal> {
         let connections = self.connections;
         match (request.method.as_str(), rest) {
             ("GET", []) => {
                 let asked = query(request, &["name", "is_deleted"], 1000)?;
                 let named = |tunnel: &&Tunnel| {
-                    asked.get("name").is_none_or(|name| *name == tunnel.name)
+                    tunnel.account == account
+                        && asked.get("name").is_none_or(|name| *name == tunnel.name)
                         && asked.get("is_deleted").is_none_or(|deleted| {
                             (deleted == "true") == tunnel.deleted_at.is_some()
                         })
@@ -250,13 +280,16 @@ impl Api {
                 let found = found.map(|tunnel| shown(tunnel, connections)).collect();
                 return Ok(page(request, found));
             }
-            ("POST", []) => return self.create_tunnel(request),
+            ("POST", []) => return self.create_tunnel(request, account),
             _ => {}
         }
-        let at = self.tunnels.iter().position(|tunnel| Some(&tunnel.id.as_str()) == rest.first());
+        let at = self.tunnels.iter().position(|tunnel| {
+            Some(&tunnel.id.as_str()) == rest.first() && tunnel.account == account
+        });
         let Some(at) = at else { return Err(Answer::fault(404, 1003, "Tunnel not found")) };
         let taken = |name: &str, all: &[Tunnel]| {
-            all.iter().any(|other| other.name == name && other.deleted_at.is_none())
+            let same = |other: &&Tunnel| other.name == name && other.account == account;
+            all.iter().filter(same).any(|other| other.deleted_at.is_none())
         };
         let body = request.body.clone().unwrap_or(Value::Null);
         match (request.method.as_str(), &rest[1..]) {
@@ -307,7 +340,7 @@ impl Api {
             }
             ("GET", ["configurations"]) => {
                 let Tunnel { id, config, version, .. } = &self.tunnels[at];
-                Ok(Answer::ok(json!({"account_id": ACCOUNT, "tunnel_id": id, "version": version,
+                Ok(Answer::ok(json!({"account_id": account, "tunnel_id": id, "version": version,
                     "source": "cloudflare", "config": config})))
             }
             ("PUT", ["configurations"]) => {
@@ -323,7 +356,7 @@ impl Api {
         }
     }
 
-    fn create_tunnel(&mut self, request: &Request) -> Result<Answer, Refusal> {
+    fn create_tunnel(&mut self, request: &Request, account: &str) -> Result<Answer, Refusal> {
         let body = request.body.clone().unwrap_or(Value::Null);
         fields(
             &body,
@@ -337,18 +370,22 @@ impl Api {
         if name.is_empty() {
             return Err(Answer::fault(400, 10001, "name is required"));
         }
-        if self.tunnels.iter().any(|t| t.name == name && t.deleted_at.is_none()) {
+        let taken = |t: &Tunnel| t.account == account && t.name == name && t.deleted_at.is_none();
+        if self.tunnels.iter().any(taken) {
             return Err(Answer::fault(409, 1013, "You already have a tunnel with this name"));
         }
         let id = self.uuid();
         let secret = text(&body, "tunnel_secret").to_owned();
-        let config = Value::Null;
-        self.tunnels.push(Tunnel { id, name, deleted_at: None, secret, config, version: 0 });
+        let (account, config) = (account.to_owned(), Value::Null);
+        let deleted_at = None;
+        self.tunnels.push(Tunnel { account, id, name, deleted_at, secret, config, version: 0 });
         Ok(Answer::ok(shown(self.tunnels.last().expect("just pushed"), 0)))
     }
 
-    fn dns(&mut self, request: &Request, rest: &[&str]) -> Result<Answer, Refusal> {
-        let at = self.records.iter().position(|record| Some(&record.id.as_str()) == rest.first());
+    fn dns(&mut self, request: &Request, zone: &str, rest: &[&str]) -> Result<Answer, Refusal> {
+        let at = self.records.iter().position(|record| {
+            Some(&record.id.as_str()) == rest.first() && within(&record.name, zone)
+        });
         let missing = || Answer::fault(404, 81044, "Record does not exist.");
         match (request.method.as_str(), rest) {
             ("GET", []) => {
@@ -357,7 +394,8 @@ impl Api {
                     let is = |key: &str, value: Option<&str>| {
                         asked.get(key).is_none_or(|wanted| Some(wanted.as_str()) == value)
                     };
-                    is("comment.exact", record.comment.as_deref())
+                    within(&record.name, zone)
+                        && is("comment.exact", record.comment.as_deref())
                         && is("name.exact", Some(&record.name))
                         && is("type", Some(&record.kind))
                 };
@@ -366,7 +404,7 @@ impl Api {
             }
             ("POST", []) => {
                 let id = format!("{:032}", self.fresh());
-                let made = self.wanted(request, id)?;
+                let made = self.wanted(request, zone, id)?;
                 let answer = record(&made);
                 self.records.push(made);
                 Ok(Answer::ok(answer))
@@ -374,7 +412,7 @@ impl Api {
             ("PUT", [id]) => {
                 let at = at.ok_or_else(missing)?;
                 let before = self.records.remove(at);
-                match self.wanted(request, (*id).to_owned()) {
+                match self.wanted(request, zone, (*id).to_owned()) {
                     Ok(after) => {
                         let answer = record(&after);
                         self.records.insert(at, after);
@@ -394,7 +432,7 @@ impl Api {
         }
     }
 
-    fn wanted(&self, request: &Request, id: String) -> Result<Record, Refusal> {
+    fn wanted(&self, request: &Request, zone: &str, id: String) -> Result<Record, Refusal> {
         let body = request.body.clone().unwrap_or(Value::Null);
         let comment =
             |value: &Value| value.as_str().is_some_and(|text| text.chars().count() <= 100);
@@ -416,7 +454,7 @@ impl Api {
             return Err(Answer::fault(400, 1004, "DNS Validation Error"));
         }
         let name = text(&body, "name").to_owned();
-        if name != DOMAIN && !name.ends_with(&format!(".{DOMAIN}")) {
+        if !within(&name, zone) {
             return Err(Answer::fault(400, 9000, "DNS name is invalid."));
         }
         if self
@@ -438,11 +476,6 @@ impl Api {
     }
 }
 
-/// A secret of 32 bytes in base64 has 44 characters.
-fn secret(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| text.len() >= 44 && text.is_ascii())
-}
-
 fn connection(number: usize) -> Value {
     json!({"id": format!("conn-{number}"), "colo_name": "bne01", "is_pending_reconnect": false})
 }
@@ -450,104 +483,26 @@ fn connection(number: usize) -> Value {
 fn shown(tunnel: &Tunnel, connections: usize) -> Value {
     let connections = if tunnel.deleted_at.is_some() { 0 } else { connections };
     let connections: Vec<Value> = (0..connections).map(connection).collect();
-    json!({"id": tunnel.id, "name": tunnel.name, "account_tag": ACCOUNT, "config_src": "cloudflare",
+    json!({"id": tunnel.id, "name": tunnel.name, "account_tag": tunnel.account, "config_src": "cloudflare",
         "remote_config": true, "tun_type": "cfd_tunnel", "created_at": "2026-11-29T00:00:00Z",
         "deleted_at": tunnel.deleted_at, "connections": connections,
         "status": if connections.is_empty() { "down" } else { "healthy" }})
 }
 
-fn zone(grants: &BTreeSet<Grant>) -> Value {
+fn within(name: &str, zone: &str) -> bool {
+    name == zone || name.ends_with(&format!(".{zone}"))
+}
+
+fn zone(zone: &Zone, grants: &BTreeSet<Grant>) -> Value {
     let mut permissions = vec!["#zone:read"];
     if grants.contains(&Grant::DnsEdit) {
         permissions.extend(["#dns_records:read", "#dns_records:edit"]);
     }
-    json!({"id": ZONE, "name": DOMAIN, "account": {"id": ACCOUNT, "name": "Home"},
+    json!({"id": zone.id, "name": zone.name, "account": {"id": zone.account, "name": "Home"},
         "status": "active", "permissions": permissions})
 }
 
 fn record(record: &Record) -> Value {
     json!({"id": record.id, "type": record.kind, "name": record.name, "content": record.content,
         "proxied": record.proxied, "ttl": 1, "comment": record.comment, "tags": [], "meta": {}})
-}
-
-/// The parameters of a request; unknown ones are refused.
-fn query(
-    request: &Request,
-    known: &[&str],
-    most: usize,
-) -> Result<BTreeMap<String, String>, Refusal> {
-    let mut asked = BTreeMap::new();
-    for (key, value) in &request.query {
-        if !known.contains(&key.as_str()) && !["page", "per_page"].contains(&key.as_str()) {
-            return Err(Answer::fault(400, 10001, &format!("unknown parameter {key}")));
-        }
-        asked.insert(key.clone(), value.clone());
-    }
-    let per_page = asked.get("per_page").map_or(Ok(20), |text| text.parse::<usize>());
-    match per_page {
-        Ok(per_page) if (5..=most).contains(&per_page) => Ok(asked),
-        _ => Err(Answer::fault(400, 10001, "per_page")),
-    }
-}
-
-fn page(request: &Request, all: Vec<Value>) -> Answer {
-    let number = |key: &str, default: usize| {
-        let said = request.query.iter().find(|(known, _)| known == key);
-        said.and_then(|(_, value)| value.parse().ok()).unwrap_or(default)
-    };
-    let (page, per_page) = (number("page", 1), number("per_page", 20));
-    let some: Vec<Value> = all.iter().skip((page - 1) * per_page).take(per_page).cloned().collect();
-    let mut answer = Answer::ok(json!(some));
-    answer.body["result_info"] = json!({"page": page, "per_page": per_page, "count": some.len(),
-        "total_count": all.len(), "total_pages": all.len().div_ceil(per_page)});
-    answer
-}
-
-/// Refuses a configuration that no connector could run with.
-fn configuration(config: &Value) -> Result<(), Refusal> {
-    let refuse = |what: &str| Err(Answer::fault(400, 1056, &format!("Bad Configuration: {what}")));
-    fields(
-        config,
-        &[
-            ("ingress", Value::is_array),
-            ("originRequest", Value::is_object),
-            ("warp-routing", Value::is_object),
-        ],
-    )?;
-    let rules = config["ingress"].as_array().cloned().unwrap_or_default();
-    let Some((last, before)) = rules.split_last() else { return refuse("no rules") };
-    for rule in &rules {
-        fields(
-            rule,
-            &[
-                ("hostname", Value::is_string),
-                ("path", Value::is_string),
-                ("service", Value::is_string),
-                ("originRequest", Value::is_object),
-            ],
-        )?;
-        let service = text(rule, "service");
-        let known = ["http://", "https://", "http_status:", "tcp://", "ssh://", "unix:"];
-        if !known.iter().any(|scheme| service.starts_with(scheme)) {
-            return refuse("service");
-        }
-        fields(
-            rule.get("originRequest").unwrap_or(&json!({})),
-            &[
-                ("httpHostHeader", Value::is_string),
-                ("originServerName", Value::is_string),
-                ("noTLSVerify", Value::is_boolean),
-                ("matchSNItoHost", Value::is_boolean),
-                ("connectTimeout", Value::is_u64),
-                ("caPool", Value::is_string),
-                ("http2Origin", Value::is_boolean),
-            ],
-        )?;
-    }
-    let everything =
-        |rule: &Value| text(rule, "hostname").is_empty() && text(rule, "path").is_empty();
-    if !everything(last) || before.iter().any(everything) {
-        return refuse("the last rule, and no other, must match everything");
-    }
-    Ok(())
 }
