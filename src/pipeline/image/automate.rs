@@ -157,7 +157,13 @@ impl Pass<'_> {
         let at_hand = self.target.same && self.target.checkout == self.job.source.reference;
         let Some(tree) = self.job.tree.as_ref().filter(|_| at_hand) else { return Ok(None) };
         let edited = self.edit(tree.unfiltered()).await?;
-        Ok(edited.files.is_empty().then(|| self.nothing(edited)))
+        if !edited.files.is_empty() {
+            return Ok(None);
+        }
+        if let Some((_, commit)) = self.job.revision.id.split_once("sha1:") {
+            self.arrived(commit).await?;
+        }
+        Ok(Some(self.nothing(edited)))
     }
 
     /// One try: edits the tip, commits, pushes. `None` when somebody else was faster.
@@ -187,8 +193,9 @@ impl Pass<'_> {
             source.push(&remote, &made, &push)
         });
         match pushed.await {
-            Ok(Ok(_)) => {
+            Ok(Ok(pushed)) => {
                 let now_ms = record::now_ms();
+                self.leave(pushed.left);
                 self.pipeline.database(move |history| history.pushed(id, now_ms)).await?;
                 Ok(Some(self.pushed(&commit, subject, edited)))
             }
@@ -245,7 +252,10 @@ impl Pass<'_> {
         let latest = self.pipeline.database(move |history| history.pushes(Some(&name), LATEST));
         let interval = self.job.automation.interval.as_millis();
         let interval = i64::try_from(interval).unwrap_or(i64::MAX);
-        self.held = held(&latest.await?, &edited.changes, interval, record::now_ms());
+        let mut latest = latest.await?;
+        let (url, branch) = (public_url(&self.job.source.url), self.destination());
+        latest.retain(|push| push.url == url && push.branch == branch);
+        self.held = held(&latest, &edited.changes, interval, record::now_ms());
         if self.held.is_empty() {
             return Ok(edited);
         }
@@ -333,6 +343,29 @@ impl Pass<'_> {
         self.pipeline.database(move |history| history.found_pushed(&name, &tip, now_ms)).await
     }
 
+    /// Notes why the refspec's destination does not have the commit that the branch has, until one
+    /// gets there.
+    fn leave(&self, left: Option<PushError>) {
+        let mut images = lock(&self.pipeline.images);
+        let refspec = self.job.automation.push_refspec.as_deref().unwrap_or_default();
+        match left {
+            None => images.left.remove(&self.name),
+            Some(error) => {
+                let told = format!(
+                    "spec.git.push.refspec {refspec}: the branch has the commit, the second place \
+                     does not: {error}"
+                );
+                images.left.insert(self.name.clone(), told)
+            }
+        };
+    }
+
+    /// What was noted, while the automation has a refspec.
+    fn left(&self) -> Option<String> {
+        self.job.automation.push_refspec.as_ref()?;
+        lock(&self.pipeline.images).left.get(&self.name).cloned()
+    }
+
     /// There was nothing to replace.
     fn nothing(&self, edited: Edited) -> Automated {
         Automated {
@@ -348,6 +381,7 @@ impl Pass<'_> {
         let author = &self.job.automation.author;
         let refspec = self.job.automation.push_refspec.as_deref().unwrap_or_default();
         let beside = refspec.rsplit(':').next().and_then(|to| to.strip_prefix("refs/heads/"));
+        let beside = beside.filter(|_| self.left().is_none());
         let branches: BTreeSet<String> =
             self.target.branch.clone().into_iter().chain(beside.map(str::to_owned)).collect();
         let short = commit.id.get(..7).unwrap_or(&commit.id);
@@ -371,6 +405,7 @@ impl Pass<'_> {
 
     fn warnings(&self, mut warnings: Vec<String>) -> Vec<String> {
         warnings.extend(self.held.values().map(|(_, told)| told.clone()));
+        warnings.extend(self.left());
         warnings
     }
 

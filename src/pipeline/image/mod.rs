@@ -110,6 +110,8 @@ pub(super) struct Images {
     known: BTreeMap<String, Known>,
     /// Trees and files, by Git's ids, in which no marker stands.
     unmarked: Arc<HashSet<String>>,
+    /// By automation, `namespace/name`: why its last commit did not get to the second place.
+    left: HashMap<String, String>,
     /// One automation at a time for each remote.
     remotes: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
@@ -134,6 +136,7 @@ impl Images {
             registries: HashMap::new(),
             known,
             unmarked: Arc::default(),
+            left: HashMap::new(),
             remotes: HashMap::new(),
         }
     }
@@ -147,8 +150,10 @@ impl Pipeline {
             let mut images = super::lock(&self.images);
             images.listed.remove(key);
             images.keys.remove(key);
-            if kind == Kind::ImagePolicy {
-                images.known.remove(&name);
+            match kind {
+                Kind::ImagePolicy => drop(images.known.remove(&name)),
+                Kind::ImageUpdateAutomation => drop(images.left.remove(&name)),
+                _ => {}
             }
         }
         let forgotten = self.database(move |history| match kind {
