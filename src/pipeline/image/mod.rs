@@ -110,8 +110,8 @@ pub(super) struct Images {
     known: BTreeMap<String, Known>,
     /// Trees and files, by Git's ids, in which no marker stands.
     unmarked: Arc<HashSet<String>>,
-    /// By automation, `namespace/name`: why its last commit did not get to the second place.
-    left: HashMap<String, String>,
+    /// By automation, `namespace/name`: what a person should know of its last commit.
+    told: HashMap<String, Vec<String>>,
     /// One automation at a time for each remote.
     remotes: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
@@ -136,13 +136,19 @@ impl Images {
             registries: HashMap::new(),
             known,
             unmarked: Arc::default(),
-            left: HashMap::new(),
+            told: HashMap::new(),
             remotes: HashMap::new(),
         }
     }
 }
 
 impl Pipeline {
+    /// What each policy, `namespace/name`, has chosen: at the start, what is stored.
+    pub fn choices(&self) -> Vec<(String, Choice)> {
+        let images = super::lock(&self.images);
+        images.known.iter().map(|(policy, known)| (policy.clone(), known.choice.clone())).collect()
+    }
+
     /// Lets go of what is stored of an image object that left Git. Commits stay in the history.
     pub async fn forget_image(&self, key: &Key) {
         let (name, kind) = (format!("{}/{}", key.namespace, key.name), key.kind);
@@ -152,7 +158,7 @@ impl Pipeline {
             images.keys.remove(key);
             match kind {
                 Kind::ImagePolicy => drop(images.known.remove(&name)),
-                Kind::ImageUpdateAutomation => drop(images.left.remove(&name)),
+                Kind::ImageUpdateAutomation => drop(images.told.remove(&name)),
                 _ => {}
             }
         }
