@@ -102,7 +102,7 @@ mod tests {
             let held = held(latest, wanted, 500, 1_100);
             held.into_values().map(|(until, told)| (until, told.contains("somebody else"))).next()
         };
-        assert_eq!(until(&[arrived.clone()], &wanted), Some((1_500, true)));
+        assert_eq!(until(std::slice::from_ref(&arrived), &wanted), Some((1_500, true)));
         assert_eq!(until(&[lost], &wanted), None, "what did not arrive is made again at once");
         let elsewhere = Replaced { object: "Deployment/n/b".into(), ..wanted[0].clone() };
         assert_eq!(until(&[arrived], &[elsewhere]), None, "another marker is filled at once");
