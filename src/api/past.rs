@@ -86,10 +86,13 @@ fn linked(history: &History, rows: Vec<RunRow>) -> Result<Vec<RunView>, HistoryE
     shas.sort_unstable();
     shas.dedup();
     let pushes = history.pushes_of(&shas)?;
+    let runs: Vec<RunId> = rows.iter().map(|row| row.id).collect();
+    let overtaken = history.brought(&runs)?;
     let views = rows.into_iter().map(|row| {
         let sha = brought(&row).map(str::to_owned);
         let of = pushes.iter().filter(|push| Some(&push.sha) == sha.as_ref());
-        let images = of.flat_map(replaced).collect();
+        let beside = overtaken.iter().filter(|(run, _)| *run == row.id).map(|(_, push)| push);
+        let images = beside.chain(of).flat_map(replaced).collect();
         RunView { images, ..view(row) }
     });
     Ok(views.collect())
@@ -97,11 +100,7 @@ fn linked(history: &History, rows: Vec<RunRow>) -> Result<Vec<RunView>, HistoryE
 
 /// The commit that a run brought in: one that healed, say, brought nothing of its commit.
 fn brought(row: &RunRow) -> Option<&str> {
-    let brings = !matches!(
-        row.trigger,
-        Trigger::Drift | Trigger::Health | Trigger::Verify | Trigger::Values | Trigger::Prune
-    );
-    row.revision.split_once("sha1:").map(|(_, sha)| sha).filter(|_| brings)
+    row.revision.split_once("sha1:").map(|(_, sha)| sha).filter(|_| row.trigger.brings())
 }
 
 fn replaced(push: &Push) -> Vec<ReplacedView> {

@@ -193,6 +193,7 @@ impl Daemon {
         tokio::spawn(crate::api::serve(parts.listener, handle, stopping));
         let ask = Ask { questions, flux: publisher.flux() };
         parts.state.apply(&mut graph);
+        graph.recall(parts.pipeline.choices().into_iter());
         parts.pipeline.confirm(parts.state.confirmed());
         let hook = |kind| signal(kind).map_err(DaemonError::Runtime);
         Ok(Daemon {

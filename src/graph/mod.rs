@@ -24,6 +24,7 @@ pub use summary::{ItemView, Summary, UnsupportedView};
 pub use vigil::{Sight, Vigil};
 
 use crate::flux::{GitRepository, Key, Kind, Kustomization, Object, Root, Unsupported};
+use crate::history::Choice;
 use crate::pipeline::{Order, Problem, Revision, SetAsideEntry};
 use crate::plan::Held;
 use crate::render::ObjectId;
@@ -53,6 +54,8 @@ pub struct Graph {
     agreed: BTreeSet<ObjectId>,
     /// Suspends of the host, by printed key, for items that may not be declared yet.
     preset: BTreeMap<String, String>,
+    /// What policies had chosen in a former process, by `namespace/name`, until they are declared.
+    recalled: BTreeMap<String, Choice>,
 }
 
 /// What one Kustomization's render declared that is not run.
@@ -86,6 +89,7 @@ impl Graph {
             together: None,
             agreed: BTreeSet::new(),
             preset: BTreeMap::new(),
+            recalled: BTreeMap::new(),
         }
     }
 
@@ -95,6 +99,12 @@ impl Graph {
         for (key, item) in &mut self.items {
             item.suspended = self.preset.get(&key.to_string()).cloned();
         }
+    }
+
+    /// Takes up what policies, `namespace/name`, had chosen in a former process: it is in force also
+    /// for one that does not choose any more because it is suspended.
+    pub fn recall(&mut self, choices: impl Iterator<Item = (String, Choice)>) {
+        self.recalled.extend(choices);
     }
 
     /// Key of the root Kustomization.

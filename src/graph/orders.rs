@@ -213,6 +213,11 @@ impl Graph {
             item.parent = Some(parent.clone());
             item.origin = origin;
             item.suspended = self.preset.get(&key.to_string()).cloned();
+            if key.kind == Kind::ImagePolicy {
+                item.choice = self.recalled.remove(&format!("{}/{}", key.namespace, key.name));
+                let tag = item.choice.as_ref().map(|choice| super::revision(&choice.tag));
+                item.revision = tag;
+            }
             self.items.insert(key, item);
             return None;
         };

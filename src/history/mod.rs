@@ -50,7 +50,7 @@ pub use image::{Choice, Deployed, Tags};
 pub use inventory::{Entry, ObjectDigest};
 pub use key::host_key;
 pub use open::Opened;
-pub use push::{Push, PushId, Replaced};
+pub use push::{Origin, Push, PushId, Replaced};
 pub use run::{Applied, Change, Finish, LastApplied, RunId, RunRow, Start};
 pub use state::{State, Suspend};
 pub use word::{Rank, Trigger, Verb, Verdict};

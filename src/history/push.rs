@@ -1,6 +1,7 @@
 //! Commits that automations made: stored before they leave the host, linked to runs by their id.
 
 use super::error::HistoryError;
+use super::run::RunId;
 use super::{Durability, History};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,15 @@ pub struct Push {
     pub pushed_ms: Option<i64>,
     /// What it replaced.
     pub changes: Vec<Replaced>,
+}
+
+/// Where a run's commit comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// URL of the source, without credentials.
+    pub url: &'a str,
+    /// The directory that the run renders, without a slash at either end; empty for all of it.
+    pub path: &'a str,
 }
 
 /// One value that a commit replaced.
@@ -134,6 +144,58 @@ impl History {
         })
     }
 
+    /// Notes which commits of automations a run brings in beside its own: those that the branch has
+    /// got since the revision that this owner had before, and that concern it. Its directory holds
+    /// a changed value, or it runs an image of that policy. Nothing to note is no write.
+    pub fn brings(&self, run: RunId, from: &Origin<'_>) -> Result<(), HistoryError> {
+        let found: Vec<i64> = self.read("look for commits", |db| {
+            let mut rows = db.prepare_cached(
+                "SELECT p.id FROM run r JOIN push p ON p.url = ?2 AND p.pushed_ms <= r.started_ms \
+                 AND substr(r.revision, 1, length(p.branch) + 6) = p.branch || '@sha1:' \
+                 AND r.revision <> p.branch || '@sha1:' || p.sha \
+                 AND p.pushed_ms > (SELECT min(started_ms) FROM run WHERE owner = r.owner AND \
+                     revision = (SELECT revision FROM run WHERE owner = r.owner AND id < r.id \
+                                 AND revision <> r.revision ORDER BY id DESC LIMIT 1)) \
+                 WHERE r.id = ?1 \
+                 AND NOT EXISTS (SELECT 1 FROM run o WHERE o.owner = r.owner AND o.id < r.id \
+                     AND o.revision = p.branch || '@sha1:' || p.sha) \
+                 AND NOT EXISTS (SELECT 1 FROM brought b JOIN run o ON o.id = b.run \
+                     WHERE b.push = p.id AND o.owner = r.owner) \
+                 AND EXISTS (SELECT 1 FROM push_change c WHERE c.push = p.id AND (?3 = '' \
+                     OR substr(c.file, 1, length(?3) + 1) = ?3 || '/' \
+                     OR EXISTS (SELECT 1 FROM deployed d WHERE d.owner = r.owner \
+                         AND d.policy = c.policy))) ORDER BY p.id",
+            )?;
+            rows.query_map(params![run.0, from.url, from.path], |row| row.get(0))?.collect()
+        })?;
+        if found.is_empty() {
+            return Ok(());
+        }
+        self.write("link commits to a run", Durability::Normal, |db| {
+            let mut row =
+                db.prepare_cached("INSERT OR IGNORE INTO brought (run, push) VALUES (?1, ?2)")?;
+            for push in &found {
+                row.execute([run.0, *push])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The commits that each of these runs brought in beside its own.
+    pub fn brought(&self, runs: &[RunId]) -> Result<Vec<(RunId, Push)>, HistoryError> {
+        self.read("read a commit", |db| {
+            let mut rows = db.prepare_cached(&format!(
+                "{SELECT} WHERE id IN (SELECT push FROM brought WHERE run = ?1) ORDER BY id"
+            ))?;
+            let mut all = Vec::new();
+            for run in runs {
+                let found = rows.query_map([run.0], head)?.collect::<Result<Vec<_>, _>>()?;
+                all.extend(whole(db, found)?.into_iter().map(|push| (*run, push)));
+            }
+            Ok(all)
+        })
+    }
+
     /// The latest commits of one automation or of all, newest first.
     pub fn pushes(
         &self,
@@ -200,6 +262,7 @@ pub(super) fn expire(db: &Connection, oldest_ms: i64) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::{Start, Trigger};
 
     fn mk_push(sha: &str, made_ms: i64) -> Push {
         let change = Replaced {
@@ -252,5 +315,50 @@ mod tests {
             db.query_row("SELECT count(*) FROM push_change", [], |row| row.get::<_, i64>(0))
         });
         assert_eq!(changes.expect("read"), 1, "changes leave with their commit");
+    }
+
+    fn mk_run(history: &History, owner: &str, sha: &str, started_ms: i64) -> RunId {
+        let start = Start {
+            owner: owner.into(),
+            trigger: Trigger::Revision,
+            revision: format!("main@sha1:{sha}"),
+            author: String::new(),
+            subject: String::new(),
+            started_ms,
+        };
+        let run = history.begin(&start, &[]).expect("begun");
+        let path = if owner == "n/far" { "far" } else { "" };
+        history.brings(run, &Origin { url: "https://git.example/app", path }).expect("noted");
+        run
+    }
+
+    #[test]
+    fn a_run_brings_in_the_commits_that_were_overtaken_before_it() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (history, _) = History::open(dir.path()).expect("opened");
+        let push = |sha: &str, url: &str, at: i64| {
+            let row = Push { url: url.into(), ..mk_push(sha, at) };
+            let id = history.push_begun(&row).expect("stored");
+            history.pushed(id, at + 1).expect("noted");
+        };
+        let here = "https://git.example/app";
+        push("old", here, 1);
+        let mut runs = vec![mk_run(&history, "n/app", "a", 10), mk_run(&history, "n/far", "a", 11)];
+        push("over1", here, 20);
+        push("over2", here, 22);
+        push("elsewhere", "https://git.example/other", 24);
+        history.push_begun(&mk_push("lost", 26)).expect("stored");
+        // One that heals meanwhile, the one that brings, a second look, and one by its own id.
+        runs.push(mk_run(&history, "n/app", "a", 28));
+        runs.push(mk_run(&history, "n/app", "b", 30));
+        runs.push(mk_run(&history, "n/app", "b", 40));
+        push("own", here, 50);
+        runs.push(mk_run(&history, "n/app", "own", 60));
+        runs.push(mk_run(&history, "n/app", "c", 70));
+        runs.push(mk_run(&history, "n/far", "c", 71));
+        let brought = history.brought(&runs).expect("read");
+        let brought: Vec<(i64, &str)> =
+            brought.iter().map(|(run, push)| (run.0, push.sha.as_str())).collect();
+        assert_eq!(brought, [(4, "over1"), (4, "over2")]);
     }
 }

@@ -28,12 +28,14 @@
 //!   `pushed_ms` is null until the remote has it; a kill in between leaves it so, and where the
 //!   commit did arrive its id still tells which run deployed it.
 //! * `push_change`: the values that such a commit replaced, `seq` in order of file and line.
+//! * `brought`: the commits of automations that a run brought in beside its own, because the branch
+//!   had moved on before it was polled. A run's own commit is found by its id.
 //! * `deployed`: which image of a policy a Kustomization (`owner`) runs, and the last one with
 //!   which it was healthy; null when there was none.
 
 use rusqlite::{Connection, TransactionBehavior};
 
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
 CREATE TABLE run (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -138,6 +140,13 @@ CREATE TABLE deployed (
     healthy_ms INTEGER,
     PRIMARY KEY (policy, owner)
 ) WITHOUT ROWID;
+",
+    "CREATE TABLE brought (
+    run  INTEGER NOT NULL REFERENCES run (id) ON DELETE CASCADE,
+    push INTEGER NOT NULL REFERENCES push (id) ON DELETE CASCADE,
+    PRIMARY KEY (run, push)
+) WITHOUT ROWID;
+CREATE INDEX brought_by_push ON brought (push);
 ",
 ];
 

@@ -230,7 +230,7 @@ fn a_second_daemon_and_a_newer_file_are_refused() {
     history.lock().pragma_update(None, "user_version", 99).expect("a newer file");
     drop(history);
     let error = History::open(dir.path()).expect_err("newer");
-    assert_eq!(error.to_string(), "the database has schema 99, this gitopsd knows 4");
+    assert_eq!(error.to_string(), "the database has schema 99, this gitopsd knows 5");
     assert!(!error.retry() && dir.path().join("history.db").exists());
 }
 

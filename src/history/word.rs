@@ -51,6 +51,13 @@ pub enum Rank {
 }
 
 impl Trigger {
+    /// Whether a run for this reason brings in what is new in its commit: one that heals, say, does
+    /// not.
+    pub fn brings(&self) -> bool {
+        use Trigger::{Drift, Health, Prune, Values, Verify};
+        !matches!(self, Drift | Health | Verify | Values | Prune)
+    }
+
     /// Whether a run may end at once when no input has changed: neither one that is owed nor one
     /// that is to look for itself.
     pub fn may_be_quiet(&self) -> bool {

@@ -12,9 +12,11 @@
 //! `.Objects` and `.Images`. Where Flux goes through a map in any order, the order here is that of
 //! files and lines.
 //!
-//! A template is somebody else's program: output, steps and depth are bounded. It is left as it is
-//! written, also where it does not keep CI from running again. Without one the message is ours,
-//! and says `[skip ci]`.
+//! A template is somebody else's program: its length, output, steps and depth are bounded, and a
+//! step is counted for whatever takes time (`functions/cost.rs`). It is left as it is written, also
+//! where it does not keep CI from running again. Without one the message is ours, and says
+//! `[skip ci]`; so it is where Flux would run a template and we cannot, since what a commit says
+//! must not keep an image from being deployed. One that Flux would refuse too is an error.
 
 mod data;
 mod exec;
@@ -48,11 +50,21 @@ pub struct TemplateError {
     pub line: usize,
     /// What is wrong there.
     pub told: String,
+    /// Flux would run it: it wants a function that is not here, or more room than there is.
+    pub unsupported: bool,
 }
+
+/// Bytes of a template; those in use have some hundreds.
+const LONGEST_TEMPLATE: usize = 64 * 1024;
 
 impl TemplateError {
     fn new(line: usize, told: impl Into<String>) -> Self {
-        TemplateError { line, told: told.into() }
+        TemplateError { line, told: told.into(), unsupported: false }
+    }
+
+    /// One that is a limit of ours.
+    fn ours(self) -> Self {
+        TemplateError { unsupported: true, ..self }
     }
 }
 
@@ -64,8 +76,16 @@ impl TemplateError {
 pub fn message(template: Option<&str>, data: &MessageData<'_>) -> Result<String, TemplateError> {
     match template.filter(|template| !template.is_empty()) {
         None => Ok(standard(data)),
-        Some(template) => exec::run(&parse::parse(template)?, data::root(data)),
+        Some(template) => exec::run(&read(template)?, data::root(data)),
     }
+}
+
+fn read(template: &str) -> Result<parse::Template, TemplateError> {
+    if template.len() > LONGEST_TEMPLATE {
+        let told = format!("the template is longer than {LONGEST_TEMPLATE} bytes");
+        return Err(TemplateError::new(1, told).ours());
+    }
+    parse::parse(template)
 }
 
 /// Checks a template without running it: `check` tells its mistakes before there is a change.
@@ -74,7 +94,7 @@ pub fn message(template: Option<&str>, data: &MessageData<'_>) -> Result<String,
 ///
 /// See [`TemplateError`]; what only shows with data is not found.
 pub fn check_template(template: &str) -> Result<(), TemplateError> {
-    parse::parse(template).map(drop)
+    read(template).map(drop)
 }
 
 /// Our own message: what changes to what, by which policy, and where.

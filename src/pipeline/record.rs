@@ -3,11 +3,12 @@
 use super::kustomization::{Run, Wanted};
 use super::{Failure, Outcome, Pipeline, Retry, Step, lock};
 use crate::history::{
-    Applied, Change, Entry as Row, Finish, History, HistoryError, ObjectDigest, RunId, Start, Verb,
-    Verdict,
+    Applied, Change, Entry as Row, Finish, History, HistoryError, ObjectDigest, Origin, RunId,
+    Start, Verb, Verdict,
 };
 use crate::plan::{Entry, Owner};
 use crate::render::ObjectId;
+use crate::source::public_url;
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -100,7 +101,18 @@ impl Run<'_> {
         };
         let union: Vec<Row> =
             wanted.manifests.iter().map(|manifest| row(&Entry::of(manifest))).collect();
-        let run = self.database(move |history| history.begin(&start, &union)).await?;
+        let url = public_url(&self.job.url);
+        let parts =
+            self.job.kustomization.path.split('/').filter(|part| !matches!(*part, "" | "."));
+        let path = parts.collect::<Vec<_>>().join("/");
+        let begun = move |history: &History| {
+            let run = history.begin(&start, &union)?;
+            if start.trigger.brings() {
+                history.brings(run, &Origin { url: &url, path: &path })?;
+            }
+            Ok(run)
+        };
+        let run = self.database(begun).await?;
         self.record = Some(run);
         Ok(run)
     }

@@ -20,6 +20,9 @@ const MAX_BYTES: usize = 64 << 20;
 /// Bytes of a commit message: room for a line on each of a thousand changes.
 const MAX_MESSAGE: usize = 256 << 10;
 
+/// Commits before a tip that are looked for: a destination that lags further is nobody's plan.
+const MAX_EARLIER: usize = 200;
+
 /// Who writes or commits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Person {
@@ -53,6 +56,8 @@ pub struct Commit {
     pub id: String,
     /// The commit that it follows, 40 hex digits.
     pub parent: String,
+    /// Commits before that one, as far as the mirror knows them.
+    pub(super) earlier: Arc<Vec<String>>,
     pub(super) objects: Arc<Vec<Object>>,
 }
 
@@ -99,7 +104,25 @@ impl Tip {
         }
         let id = made.add(Kind::Commit, serialised(&commit)?)?;
         let objects = Arc::new(made.objects);
-        Ok(Some(Commit { id: id.to_string(), parent: parent.clone(), objects }))
+        let earlier = Arc::new(self.earlier());
+        Ok(Some(Commit { id: id.to_string(), parent: parent.clone(), earlier, objects }))
+    }
+
+    /// Commits before the tip, the nearest first. The mirror is shallow, but a commit names its
+    /// parents all the same: what was a tip once leads on to what was one before.
+    fn earlier(&self) -> Vec<String> {
+        let repo = self.mirror.repository();
+        let mut found: Vec<ObjectId> = parse(&self.revision.commit).into_iter().collect();
+        let mut next = 0;
+        while let Some(id) = found.get(next).copied().filter(|_| found.len() < MAX_EARLIER) {
+            next += 1;
+            // The last one that is known by name is not here itself.
+            let Ok(commit) = repo.find_commit(id) else { continue };
+            let parents = commit.parent_ids().map(|id| id.detach());
+            let new: Vec<ObjectId> = parents.filter(|id| !found.contains(id)).collect();
+            found.extend(new);
+        }
+        found.into_iter().skip(1).map(|id| id.to_string()).collect()
     }
 }
 

@@ -1,11 +1,15 @@
 //! Sends a commit of ours to its remote, by gix's transport and Git's own words.
 //!
 //! gix knows no push, but what a push is made of: the handshake, which lists the refs, and packs.
-//! The rest is said here. The request is one line for each ref (`OLD NEW NAME`, the first with the
-//! capabilities behind a zero byte), a flush, the push options and a flush where there are any,
-//! then a pack of whole objects; the answer is read by `report`. Which refs may change is decided
-//! by `target`, on the refs that this very connection listed; the server compares them once more
-//! when it changes them, so that nobody's commit is lost in between.
+//! The rest is said here. The request is a line (`OLD NEW NAME`, the capabilities behind a zero
+//! byte), a flush, the push options and a flush where there are any, then a pack of whole objects;
+//! the answer is read by `report`. Whether the ref may change is decided by `target`, on the refs
+//! that this very connection listed; the server compares them once more when it changes them, so
+//! that nobody's commit is lost in between.
+//!
+//! The branch goes first, and the destination of a refspec in a push of its own once the branch
+//! has the commit, as in Flux: what keeps the second place from it keeps no deployment waiting,
+//! and no server takes the second without the first.
 //!
 //! A push that is given up at its limit may still arrive. Whoever pushes next sees it in the
 //! listing: nothing is doubled.
@@ -16,7 +20,7 @@ use super::poll::{Remote, Source};
 use super::report::{PushError, Pushed, clean, judge, read_only};
 use super::select::RemoteRef;
 use super::ssh;
-use super::target::{Aim, Push, Update, aims, options, updates};
+use super::target::{Aim, Push, Sent, Update, aims, options, update};
 use super::wire::{Wire, http_status};
 use super::within::{Limit, within};
 use gix::objs::Kind;
@@ -31,7 +35,7 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::PoisonError;
 
-/// Bytes of a report: a line for each of a handful of refs.
+/// Bytes of a report: a line for the ref, and what a server adds.
 const MAX_REPORT: u64 = 64 << 10;
 
 /// Bytes of words that are kept while a server talks; `report` cuts them further.
@@ -39,17 +43,18 @@ const MAX_HEARD: usize = 16 << 10;
 
 type Box2<'a> = Box<dyn ExtendedBufRead<'a> + Unpin + 'a>;
 
-/// Everything one push needs, owned, since it runs on a thread of its own.
+/// Everything one push to one ref needs, owned, since it runs on a thread of its own.
 struct Errand {
     wire: Wire,
     commit: Commit,
-    aims: Vec<Aim>,
+    aim: Aim,
     options: Vec<String>,
 }
 
 impl Source {
     /// Pushes a commit. Never forces; the limit is `remote.timeout` for all of it, and
     /// `remote.reference` does not matter. A ref that is at the commit already counts as pushed.
+    /// Once the branch has the commit, no trouble with the refspec is an error any more.
     pub fn push(
         &self,
         remote: &Remote,
@@ -61,22 +66,33 @@ impl Source {
             let cause = "a push needs https://, http:// or ssh://".into();
             return Err(SourceError::InvalidUrl { url: limit.url, cause }.into());
         }
-        let (aims, options) = (aims(push)?, options(push.options)?);
+        let ((first, second), options) = (aims(push)?, options(push.options)?);
         // Nothing is changed while the lock is held that a panic could leave half done.
         let mut pushing = self.pushing.lock().unwrap_or_else(PoisonError::into_inner);
         if pushing.as_ref().is_some_and(|late| !late.is_finished()) {
             return Err(limit.passed().into());
         }
-        let dirs = (self.dir.as_path(), self.runtime.as_path());
-        let wire = Wire::new(remote, dirs, limit.left()?)?;
-        let errand = Errand { wire, commit: commit.clone(), aims, options };
-        match within(&limit, move |_| errand.run(), || None) {
-            Ok(pushed) => pushed,
-            Err(given_up) => {
+        let mut run = |aim: Aim| {
+            let dirs = (self.dir.as_path(), self.runtime.as_path());
+            let wire = Wire::new(remote, dirs, limit.left()?)?;
+            let errand = Errand { wire, commit: commit.clone(), aim, options: options.clone() };
+            within(&limit, move |_| errand.run(), || None).unwrap_or_else(|given_up| {
                 *pushing = given_up.late;
                 Err(given_up.error.into())
+            })
+        };
+        let mut pushed = run(first)?;
+        match second.map(run) {
+            None => {}
+            Some(Ok(more)) => {
+                pushed.refs.extend(more.refs);
+                let words = [pushed.words, more.words];
+                pushed.words =
+                    words.into_iter().filter(|w| !w.is_empty()).collect::<Vec<_>>().join("; ");
             }
+            Some(Err(error)) => pushed.left = Some(error),
         }
+        Ok(pushed)
     }
 }
 
@@ -89,23 +105,22 @@ impl Errand {
             gix::protocol::handshake(&mut transport, service, |_| Ok(None), Vec::new(), progress);
         let hello = hello.map_err(|error| self.failed(&error))?;
         let url = self.wire.public_url();
-        let ids = (self.commit.parent.as_str(), self.commit.id.as_str());
-        let updates = updates(&url, &self.aims, ids, &listed(&hello))?;
-        if updates.is_empty() {
-            return Ok(Pushed { refs: Vec::new(), words: String::new() });
-        }
+        let Commit { id, parent, earlier, .. } = &self.commit;
+        let sent = Sent { id, parent, earlier };
+        let Some(update) = update(&url, &self.aim, sent, &listed(&hello))? else {
+            return Ok(Pushed { refs: Vec::new(), words: String::new(), left: None });
+        };
         let side_band = hello.capabilities.contains("side-band-64k");
-        let request = self.request(&updates, &hello.capabilities)?;
+        let request = self.request(&update, &hello.capabilities)?;
         let sent = self.send(&mut transport, &request, side_band);
         let (report, heard) = sent.map_err(|error| self.failed(&error))?;
-        let refs: Vec<String> = updates.into_iter().map(|update| update.name).collect();
         let words = self.wire.scrub(clean(&heard));
-        judge(&url, &refs, &report, &words)?;
-        Ok(Pushed { refs, words })
+        judge(&url, &update.name, &report, &words)?;
+        Ok(Pushed { refs: vec![update.name], words, left: None })
     }
 
     /// The whole request: a few kilobytes in most cases, bounded where the commit was made.
-    fn request(&self, updates: &[Update], offered: &Capabilities) -> Result<Vec<u8>, PushError> {
+    fn request(&self, update: &Update, offered: &Capabilities) -> Result<Vec<u8>, PushError> {
         let unsupported = |what| PushError::Unsupported { url: self.wire.public_url(), what };
         if !offered.contains("report-status") {
             return Err(unsupported("reports of what became of a push"));
@@ -118,12 +133,9 @@ impl Errand {
             return Err(unsupported("SHA-1 ids"));
         }
         let mut wanted = vec!["report-status".to_owned()];
-        for (name, needed) in [
-            ("side-band-64k", true),
-            ("quiet", true),
-            ("atomic", updates.len() > 1),
-            ("push-options", !self.options.is_empty()),
-        ] {
+        for (name, needed) in
+            [("side-band-64k", true), ("quiet", true), ("push-options", !self.options.is_empty())]
+        {
             if needed && offered.contains(name) {
                 wanted.push(name.to_owned());
             }
@@ -132,15 +144,10 @@ impl Errand {
             wanted.push(concat!("agent=gitopsd/", env!("CARGO_PKG_VERSION")).to_owned());
         }
         let mut request = Vec::new();
-        for (index, Update { name, old }) in updates.iter().enumerate() {
-            let none = "0".repeat(40);
-            let old = old.as_deref().unwrap_or(&none);
-            let mut line = format!("{old} {} {name}", self.commit.id);
-            if index == 0 {
-                line += &format!("\0 {}", wanted.join(" "));
-            }
-            packet(&mut request, line.as_bytes());
-        }
+        let none = "0".repeat(40);
+        let old = update.old.as_deref().unwrap_or(&none);
+        let (new, name, wanted) = (&self.commit.id, &update.name, wanted.join(" "));
+        packet(&mut request, format!("{old} {new} {name}\0 {wanted}").as_bytes());
         request.extend_from_slice(b"0000");
         if !self.options.is_empty() {
             for option in &self.options {

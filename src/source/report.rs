@@ -10,13 +10,15 @@ use super::error::SourceError;
 /// Characters of the server's words that are kept: a hook's paragraph fits.
 const MAX_WORDS: usize = 1000;
 
-/// What came of a push that is as wanted.
+/// What came of a push that arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pushed {
     /// Refs that were changed by it; none where they were at the commit already.
     pub refs: Vec<String>,
     /// What the server said meanwhile, say where to open a merge request.
     pub words: String,
+    /// Why the refspec's destination does not have the commit, though the branch does.
+    pub left: Option<PushError>,
 }
 
 /// Why a push did not happen.
@@ -98,43 +100,37 @@ impl PushError {
     }
 }
 
-/// Judges the lines of a report against the refs that were sent.
-pub fn judge(url: &str, refs: &[String], report: &[u8], words: &str) -> Result<(), PushError> {
+/// Judges the lines of a report on the ref that was sent.
+pub fn judge(url: &str, name: &str, report: &[u8], words: &str) -> Result<(), PushError> {
     let text = String::from_utf8_lossy(report);
     let mut lines = text.lines().map(str::trim_end);
     let unpack = lines.next().and_then(|line| line.strip_prefix("unpack "));
-    let refused = |what: &str, reason: &str| {
+    let refused = |reason: &str| {
         let words = joined(words, reason);
-        Err(PushError::Refused { url: url.to_owned(), what: what.to_owned(), words })
+        Err(PushError::Refused { url: url.to_owned(), what: name.to_owned(), words })
     };
-    let all = refs.join(", ");
     match unpack {
         None if words.is_empty() => {
             let cause = "it did not report what became of the push".into();
             return Err(SourceError::Protocol { url: url.to_owned(), cause }.into());
         }
-        None => return refused(&all, ""),
+        None => return refused(""),
         Some("ok") => {}
-        Some(reason) => return refused(&all, &format!("unpack {}", clean(reason.as_bytes()))),
+        Some(reason) => return refused(&format!("unpack {}", clean(reason.as_bytes()))),
     }
-    let lines: Vec<&str> = lines.collect();
-    for name in refs {
-        let ok = |line: &str| line.strip_prefix("ok ") == Some(name.as_str());
-        if lines.iter().any(|line| ok(line)) {
-            continue;
+    let mut reason = "no word about this ref";
+    for line in lines {
+        if line.strip_prefix("ok ") == Some(name) {
+            return Ok(());
         }
-        let reason = lines.iter().find_map(|line| {
-            let reason = line.strip_prefix("ng ")?.strip_prefix(name.as_str())?;
-            reason.strip_prefix(' ')
-        });
-        let reason = reason.unwrap_or("no word about this ref");
-        let reason = clean(reason.as_bytes());
-        if outrun(&reason) {
-            return Err(PushError::Moved { url: url.to_owned(), what: name.clone() });
-        }
-        return refused(name, &reason);
+        let told = line.strip_prefix("ng ").and_then(|rest| rest.strip_prefix(name));
+        reason = told.and_then(|told| told.strip_prefix(' ')).unwrap_or(reason);
     }
-    Ok(())
+    let reason = clean(reason.as_bytes());
+    match outrun(&reason) {
+        true => Err(PushError::Moved { url: url.to_owned(), what: name.to_owned() }),
+        false => refused(&reason),
+    }
 }
 
 /// Whether a reason means that the ref was changed by somebody else. A rule against rewriting
@@ -211,7 +207,7 @@ mod tests {
     use super::*;
 
     fn judged(report: &str, words: &str) -> String {
-        match judge("u", &["refs/heads/a".to_owned()], report.as_bytes(), words) {
+        match judge("u", "refs/heads/a", report.as_bytes(), words) {
             Ok(()) => "ok".into(),
             Err(PushError::Moved { what, .. }) => format!("moved {what}"),
             Err(PushError::Refused { what, words, .. }) => format!("refused {what}: {words}"),

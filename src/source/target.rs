@@ -1,9 +1,9 @@
 //! Pure: which refs a push changes, judged by what the remote says they are.
 //!
-//! Never force: a ref is created where there is none, or moved where it is at the commit's parent,
-//! the one commit that is known to come before. Anything else means that somebody else was there.
-//! A shallow mirror cannot tell more, so the destination of a refspec that lags behind is refused,
-//! although a full clone might prove it harmless.
+//! Never force: a branch is created where there is none, or moved where it is at the commit's
+//! parent. Anything else means that somebody else was there. The destination of a refspec may lag
+//! behind: it is moved from any commit that is known to come before. A shallow mirror knows those
+//! that were a tip once; from others a full clone might tell that it is harmless, we refuse.
 
 use super::error::SourceError;
 use super::report::PushError;
@@ -43,8 +43,19 @@ pub enum Expected {
     Absent,
     /// The commit's parent.
     Parent,
-    /// Either.
-    Any,
+    /// Nothing, or a commit that comes before.
+    Behind,
+}
+
+/// The commit that is sent, and what is known to come before it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its parent's.
+    pub parent: &'a str,
+    /// Commits before the parent, as far as they are known.
+    pub earlier: &'a [String],
 }
 
 /// One line of a push.
@@ -56,22 +67,20 @@ pub struct Update {
     pub old: Option<String>,
 }
 
-/// Reads where a push goes; nothing is an error.
-pub fn aims(push: &Push<'_>) -> Result<Vec<Aim>, SourceError> {
-    let mut aims = Vec::new();
-    if let Some(branch) = push.branch {
-        let expected = if push.create { Expected::Absent } else { Expected::Parent };
-        aims.push(Aim { name: checked(&format!("refs/heads/{branch}"))?, expected });
-    }
-    if let Some(refspec) = push.refspec {
-        let name = destination(refspec)?;
-        if aims.iter().all(|aim| aim.name != name) {
-            aims.push(Aim { name, expected: Expected::Any });
+/// Reads where a push goes, first and then; nothing is an error.
+pub fn aims(push: &Push<'_>) -> Result<(Aim, Option<Aim>), SourceError> {
+    let expected = if push.create { Expected::Absent } else { Expected::Parent };
+    let branch = push.branch.map(|branch| checked(&format!("refs/heads/{branch}"))).transpose()?;
+    let branch = branch.map(|name| Aim { name, expected });
+    let beside = push.refspec.map(destination).transpose()?;
+    let beside = beside.map(|name| Aim { name, expected: Expected::Behind });
+    match (branch, beside) {
+        (Some(branch), beside) => {
+            let other = beside.filter(|beside| beside.name != branch.name);
+            Ok((branch, other))
         }
-    }
-    match aims.is_empty() {
-        true => Err(refuse("neither a branch nor a refspec says where to push")),
-        false => Ok(aims),
+        (None, Some(only)) => Ok((only, None)),
+        (None, None) => Err(refuse("neither a branch nor a refspec says where to push")),
     }
 }
 
@@ -122,44 +131,44 @@ pub fn options(options: &BTreeMap<String, String>) -> Result<Vec<String>, Source
     }
 }
 
-/// What is to be sent, given the refs as they are. Refs that are at `commit` already need nothing.
-pub fn updates(
+/// What is to be sent for one ref, given the refs as they are. One that is at the commit already
+/// needs nothing.
+pub fn update(
     url: &str,
-    aims: &[Aim],
-    (parent, commit): (&str, &str),
+    Aim { name, expected }: &Aim,
+    sent: Sent<'_>,
     listed: &[RemoteRef],
-) -> Result<Vec<Update>, PushError> {
-    let mut updates = Vec::new();
-    for Aim { name, expected } in aims {
-        let found = listed.iter().find(|found| found.name == *name);
-        let old = found.map(|found| found.commit.as_str());
-        let fits = match (expected, old) {
-            (_, Some(old)) if old == commit => continue,
-            (Expected::Absent | Expected::Any, None) => true,
-            (Expected::Parent | Expected::Any, Some(old)) => old == parent,
-            (Expected::Absent, Some(_)) | (Expected::Parent, None) => false,
-        };
-        let (url, what) = (url.to_owned(), name.clone());
-        // Git keeps refs as files: a name cannot be a directory of others. The server would call
-        // that a failed update, which is what a lost race is called as well.
-        let nested = |one: &str, other: &str| {
-            one.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'))
-        };
-        let crossed = listed.iter().find(|at| nested(&at.name, name) || nested(name, &at.name));
-        if let Some(crossed) = crossed {
-            let words = format!("{} is there, and the two cannot both be", crossed.name);
-            return Err(PushError::Refused { url, what, words });
+) -> Result<Option<Update>, PushError> {
+    let found = listed.iter().find(|found| found.name == *name);
+    let old = found.map(|found| found.commit.as_str());
+    let fits = match (expected, old) {
+        (_, Some(old)) if old == sent.id => return Ok(None),
+        (Expected::Absent | Expected::Behind, None) => true,
+        (Expected::Parent, Some(old)) => old == sent.parent,
+        (Expected::Behind, Some(old)) => {
+            old == sent.parent || sent.earlier.iter().any(|earlier| earlier == old)
         }
-        if fits {
-            updates.push(Update { name: what, old: old.map(str::to_owned) });
-        } else if *expected == Expected::Any {
-            let words = "it holds other commits than the tip, and a push is never forced".into();
-            return Err(PushError::Refused { url, what, words });
-        } else {
-            return Err(PushError::Moved { url, what });
-        }
+        (Expected::Absent, Some(_)) | (Expected::Parent, None) => false,
+    };
+    let (url, what) = (url.to_owned(), name.clone());
+    // Git keeps refs as files: a name cannot be a directory of others. The server would call
+    // that a failed update, which is what a lost race is called as well.
+    let nested =
+        |one: &str, other: &str| one.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'));
+    let crossed = listed.iter().find(|at| nested(&at.name, name) || nested(name, &at.name));
+    if let Some(crossed) = crossed {
+        let words = format!("{} is there, and the two cannot both be", crossed.name);
+        return Err(PushError::Refused { url, what, words });
     }
-    Ok(updates)
+    match expected {
+        _ if fits => Ok(Some(Update { name: what, old: old.map(str::to_owned) })),
+        Expected::Behind => {
+            let words = "it is at a commit that is not known to come before, and a push is never \
+                         forced";
+            Err(PushError::Refused { url, what, words: words.to_owned() })
+        }
+        Expected::Absent | Expected::Parent => Err(PushError::Moved { url, what }),
+    }
 }
 
 fn refuse(cause: &str) -> SourceError {
@@ -182,8 +191,8 @@ mod tests {
     fn branch_and_refspec_say_where_a_commit_goes() {
         let none = BTreeMap::new();
         let names = |branch, refspec| -> Result<Vec<String>, SourceError> {
-            let aims = aims(&push(branch, refspec, &none))?;
-            Ok(aims.into_iter().map(|aim| aim.name).collect())
+            let (first, second) = aims(&push(branch, refspec, &none))?;
+            Ok(std::iter::once(first).chain(second).map(|aim| aim.name).collect())
         };
         assert_eq!(names(Some("main"), None), Ok(vec!["refs/heads/main".to_owned()]));
         let gerrit = Some("refs/heads/main:refs/for/main");
@@ -207,38 +216,45 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_ref_is_made_or_moved_from_the_parent_and_nothing_else() {
-        let (parent, commit, other) = ("1".repeat(40), "2".repeat(40), "3".repeat(40));
-        let at = |id: &str| vec![RemoteRef { name: "refs/heads/a".into(), commit: id.into() }];
-        let all = [Expected::Absent, Expected::Parent, Expected::Any];
-        let judge = |listed: &[RemoteRef]| {
-            all.map(|expected| {
-                let aims = [Aim { name: "refs/heads/a".into(), expected }];
-                match updates("u", &aims, (&parent, &commit), listed) {
-                    Ok(updates) if updates.is_empty() => "done",
-                    Ok(_) => "send",
-                    Err(PushError::Moved { .. }) => "moved",
-                    Err(PushError::Refused { .. }) => "refused",
-                    Err(other) => panic!("{other}"),
-                }
-            })
+    fn judged(name: &str, expected: Expected, listed: &[(&str, &str)]) -> String {
+        let aim = Aim { name: name.into(), expected };
+        let sent = Sent { id: "commit", parent: "parent", earlier: &["earlier".into()] };
+        let at = |(name, id): &(&str, &str)| RemoteRef {
+            name: (*name).to_owned(),
+            commit: (*id).to_owned(),
         };
-        assert_eq!(judge(&[]), ["send", "moved", "send"]);
-        assert_eq!(judge(&at(&parent)), ["moved", "send", "send"]);
-        assert_eq!(judge(&at(&other)), ["moved", "moved", "refused"]);
-        assert_eq!(judge(&at(&commit)), ["done", "done", "done"]);
+        let listed: Vec<RemoteRef> = listed.iter().map(at).collect();
+        match update("u", &aim, sent, &listed) {
+            Ok(None) => "done".to_owned(),
+            Ok(Some(update)) => format!("from {}", update.old.as_deref().unwrap_or("nothing")),
+            Err(PushError::Moved { .. }) => "moved".to_owned(),
+            Err(PushError::Refused { .. }) => "refused".to_owned(),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn a_ref_is_made_or_moved_from_what_comes_before_and_nothing_else() {
+        for (at, told) in [
+            (&[][..], ["from nothing", "moved", "from nothing"]),
+            (&[("refs/heads/a", "parent")], ["moved", "from parent", "from parent"]),
+            (&[("refs/heads/a", "earlier")], ["moved", "moved", "from earlier"]),
+            (&[("refs/heads/a", "other")], ["moved", "moved", "refused"]),
+            (&[("refs/heads/a", "commit")], ["done", "done", "done"]),
+        ] {
+            let all = [Expected::Absent, Expected::Parent, Expected::Behind];
+            assert_eq!(all.map(|expected| judged("refs/heads/a", expected, at)), told, "{at:?}");
+        }
     }
 
     #[test]
     fn a_branch_cannot_be_a_directory_of_branches() {
-        let listed = [RemoteRef { name: "refs/heads/a/b".into(), commit: "1".repeat(40) }];
+        let listed = [("refs/heads/a/b", "1")];
         for (name, refused) in
             [("a", true), ("a/b/c", true), ("a/c", false), ("a/bc", false), ("ab", false)]
         {
-            let aims = [Aim { name: format!("refs/heads/{name}"), expected: Expected::Absent }];
-            let found = updates("u", &aims, ("1", "2"), &listed);
-            assert_eq!(matches!(found, Err(PushError::Refused { .. })), refused, "{name}");
+            let found = judged(&format!("refs/heads/{name}"), Expected::Absent, &listed);
+            assert_eq!(found == "refused", refused, "{name}");
         }
     }
 

@@ -2,15 +2,22 @@
 //!
 //! [`Stage`] is the small setting of most tests: one app repository whose markers stand in a
 //! ConfigMap, so that nothing has to roll out, and the image objects that follow its registry.
-//! `flow.rs` is the whole way with the example repositories, `killed.rs` cuts it at every effect.
+//! `flow.rs` is the whole way with the example repositories, `killed.rs` cuts it at every effect;
+//! `fields.rs` goes through what the objects may ask for, `commits.rs` through what commits and pushes
+//! may, and `figures.rs` prints what all of it costs.
 
+mod commits;
+mod fields;
+mod figures;
 mod flow;
+
 mod killed;
 
 use crate::bed::{PASSWORD, RegistryOptions, RegistryServer, Repo, USER};
 use crate::world::{PATIENCE, World, mk_kustomization, mk_namespace};
 use base64::Engine as _;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -39,6 +46,25 @@ struct Setting {
     registry: RegistryOptions,
 }
 
+/// What can be said only once the servers are there. Lines are indented as where they go.
+#[derive(Default)]
+struct Extra {
+    /// URL of the app's source, instead of plain HTTP.
+    url: Option<String>,
+    /// Further lines of the source's spec.
+    source: String,
+    /// Further lines of the repository's spec.
+    repository: String,
+    /// Further lines of a policy's spec, by its name.
+    policies: BTreeMap<&'static str, String>,
+    /// Further entries of the automation's `commit`.
+    commit: String,
+    /// Further objects.
+    objects: Vec<String>,
+    /// Not all of it is to become ready.
+    unready: bool,
+}
+
 impl Default for Setting {
     fn default() -> Self {
         let registry = RegistryOptions::default();
@@ -56,12 +82,12 @@ fn mk_policy(name: &str, order: &str) -> String {
     )
 }
 
-fn mk_automation(interval: &str, git: &str) -> String {
+fn mk_automation(interval: &str, commit: &str, git: &str) -> String {
     format!(
         "apiVersion: image.toolkit.fluxcd.io/v1\nkind: ImageUpdateAutomation\nmetadata:\n  \
          name: app\n  namespace: flux-system\nspec:\n  interval: {interval}\n  \
          sourceRef: {{kind: GitRepository, name: app}}\n  git:\n    \
-         commit: {{author: {{name: Robot, email: robot@test.invalid}}}}\n{git}"
+         commit: {{author: {{name: Robot, email: robot@test.invalid}}{commit}}}\n{git}"
     )
 }
 
@@ -98,6 +124,11 @@ fn keys(world: &World, registry: &RegistryServer, options: RegistryOptions) -> S
 impl Stage {
     /// Everything declared and settled, with tag 1 of every policy in the registry and in Git.
     fn new(setting: &Setting) -> Stage {
+        Stage::with(setting, |_, _| Extra::default())
+    }
+
+    /// The same with more of it.
+    fn with(setting: &Setting, extra: impl Fn(&World, &RegistryServer) -> Extra) -> Stage {
         let mut world = World::new();
         let registry = RegistryServer::start(setting.registry);
         world.cluster().apply(&mk_namespace(&world.namespace));
@@ -115,30 +146,44 @@ impl Stage {
         app.write("k8s/images.yaml", &map);
         app.commit("first");
         app.push("main");
+        let extra = extra(&world, &registry);
         let mut objects = vec![
             format!(
                 "apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata:\n  \
                  name: app\n  namespace: flux-system\nspec:\n  interval: 1h\n  url: {}\n  \
-                 ref: {{branch: main}}\n",
-                world.git.url_of("games/app")
+                 ref: {{branch: main}}\n{}",
+                extra.url.clone().unwrap_or_else(|| world.git.url_of("games/app")),
+                extra.source
             ),
             format!(
                 "apiVersion: image.toolkit.fluxcd.io/v1beta2\nkind: ImageRepository\nmetadata:\n  \
                  name: app\n  namespace: flux-system\nspec:\n  image: {image}\n  \
-                 interval: {}\n  timeout: 5s\n{}",
+                 interval: {}\n  timeout: 5s\n{}{}",
                 setting.scan,
-                keys(&world, &registry, setting.registry)
+                keys(&world, &registry, setting.registry),
+                extra.repository
             ),
             mk_kustomization("app", "./k8s", "").replace("name: flux-system}\n", "name: app}\n"),
-            mk_automation(setting.interval, setting.git),
+            mk_automation(setting.interval, &extra.commit, setting.git),
         ];
-        objects.extend(setting.policies.iter().map(|name| mk_policy(name, "asc")));
+        for name in setting.policies {
+            let more = extra.policies.get(name).cloned().unwrap_or_default();
+            objects.push(mk_policy(name, "asc") + &more);
+        }
+        objects.extend(extra.objects.iter().cloned());
         let config = world.entry(&[("clusters/my-cluster/all.yaml", objects.join("---\n"))]);
         world.start();
         let stage = Stage { world, registry, config, app };
-        stage.world.settled();
-        stage.chosen(setting.policies[0], "1");
-        stage.world.settled();
+        let settled = || {
+            if !extra.unready {
+                stage.world.settled();
+            }
+        };
+        settled();
+        stage.world.eventually("a tag is chosen", |_| {
+            stage.image(setting.policies[0])["chosen"]["tag"].is_string()
+        });
+        settled();
         stage
     }
 
@@ -198,6 +243,20 @@ impl Stage {
     fn reconcile(&self, name: &str) -> bool {
         self.world.run(&["reconcile", "image", name]).status.success()
     }
+}
+
+/// A Secret in the namespace of the objects; its name is the scenario's own.
+fn mk_secret(world: &World, name: &str, data: &[(&str, &[u8])]) -> String {
+    let name = format!("{name}-{}", world.namespace);
+    let data = data.iter().map(|(key, value)| {
+        format!("  {key}: {}\n", base64::engine::general_purpose::STANDARD.encode(value))
+    });
+    world.cluster().apply(&format!(
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: {name}\n  namespace: flux-system\n\
+         data:\n{}",
+        data.collect::<String>()
+    ));
+    name
 }
 
 /// Runs git on the bare repository.

@@ -286,16 +286,44 @@ fn a_refspec_sends_the_commit_to_a_second_place() {
         assert_eq!(pushed.refs, ["refs/heads/main", "refs/heads/copy"]);
         assert_eq!((head(&repo, "main"), head(&repo, "copy")), (commit.id.clone(), commit.id));
     }
-    let strange = head(&repo, "main~2");
+    // Somebody commits to the branch: the second place lags behind and catches up.
+    repo.git(&["pull", "--quiet", repo.bare().to_str().unwrap(), "main"]);
+    repo.write("apps/other/x.yaml", "theirs\n");
+    repo.commit("theirs");
+    repo.push("main");
+    let commit = edit(&source.tip(&main).unwrap(), &[("README.md", "four\n")]);
+    let pushed = source.push(&main, &commit, &both).unwrap();
+    assert_eq!((pushed.refs.len(), pushed.left), (2, None));
+    assert_eq!(head(&repo, "copy"), commit.id);
+
+    // What is not known to come before is left as it is, and the branch does not wait for it.
+    let strange = bare(&repo, &["commit-tree", "-m", "strange", "main^{tree}"]);
+    let strange = strange.trim().to_owned();
     bare(&repo, &["update-ref", "refs/heads/copy", &strange]);
-    let (before, tip) = (head(&repo, "main"), source.tip(&main).unwrap());
-    let commit = edit(&tip, &[("README.md", "four\n")]);
-    let error = source.push(&main, &commit, &both).unwrap_err();
+    let commit = edit(&source.tip(&main).unwrap(), &[("README.md", "five\n")]);
+    let pushed = source.push(&main, &commit, &both).unwrap();
+    assert_eq!(pushed.refs, ["refs/heads/main"]);
+    let left = pushed.left.expect("the second place did not take it");
     assert!(
-        matches!(&error, PushError::Refused { what, .. } if what == "refs/heads/copy"),
-        "{error}"
+        matches!(&left, PushError::Refused { what, .. } if what == "refs/heads/copy"),
+        "{left}"
     );
-    assert_eq!((head(&repo, "main"), head(&repo, "copy")), (before, strange), "both or none");
+    assert_eq!((head(&repo, "main"), head(&repo, "copy")), (commit.id, strange));
+
+    // Nor does it wait for a hook that refuses the second place alone; and no second place takes
+    // what the branch refuses.
+    bare(&repo, &["update-ref", "-d", "refs/heads/copy"]);
+    let refuse = |name: &str| format!("[ \"$1\" = refs/heads/{name} ] && exit 1; exit 0");
+    hook(&repo, "update", &refuse("copy"));
+    let commit = edit(&source.tip(&main).unwrap(), &[("README.md", "six\n")]);
+    let pushed = source.push(&main, &commit, &both).unwrap();
+    assert!(pushed.left.is_some_and(|left| left.to_string().contains("hook declined")));
+    assert_eq!(head(&repo, "main"), commit.id);
+    hook(&repo, "update", &refuse("main"));
+    let commit = edit(&source.tip(&main).unwrap(), &[("README.md", "seven\n")]);
+    assert!(source.push(&main, &commit, &both).is_err());
+    assert!(!bare(&repo, &["branch", "--list"]).contains("copy"), "nothing is half done");
+    sound(&repo);
     let forced = Push { refspec: Some("+refs/heads/main:refs/heads/copy"), ..to("main") };
     let error = source.push(&main, &commit, &forced).unwrap_err();
     let named = matches!(error, PushError::Source(SourceError::InvalidPush { .. }));

@@ -231,8 +231,19 @@ impl Walk {
                     && let Some(template) = &automation.message_template
                     && let Err(error) = check_template(template)
                 {
-                    let message = format!("{}: {error}", other.key());
-                    entry.errors.push(Note::in_file(origin, message));
+                    let key = other.key();
+                    match error.unsupported {
+                        true => entry.unsupported.push(Missing {
+                            kind: key.kind.as_str().to_owned(),
+                            field: format!("spec.git.commit.messageTemplate: {}", error.told),
+                            namespace: key.namespace,
+                            name: key.name,
+                        }),
+                        false => {
+                            let message = format!("{key}: {error}");
+                            entry.errors.push(Note::in_file(origin, message));
+                        }
+                    }
                 }
                 return;
             }

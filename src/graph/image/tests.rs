@@ -55,9 +55,15 @@ fn at(id: &str) -> Revision {
 
 /// A graph whose root has declared these, and whose source `app` is at a revision.
 fn declared(work: Vec<Order>) -> Graph {
+    recalling(Vec::new(), work)
+}
+
+/// The same with what a former process knew.
+fn recalling(choices: Vec<(String, Choice)>, work: Vec<Order>) -> Graph {
     let branch = GitReference::Branch("main".into());
     let minute = Duration::from_secs(60);
     let mut graph = Graph::new(root("https://git.example/r", branch, "clusters/x", minute), 0);
+    graph.recall(choices.into_iter());
     graph.due(0);
     let root = (key(Kind::GitRepository, "flux-system"), key(Kind::Kustomization, "flux-system"));
     graph.handle(Event::Polled(root.0, Ok(Some(at("main@sha1:1")))), 0);
@@ -329,4 +335,30 @@ fn what_one_commit_says_of_values_and_rules_is_judged_by_its_own_rules() {
     graph.handle(Event::Rendered(key(Kind::Kustomization, "flux-system"), orders), 2500);
     let begun = started(&mut graph, 2500);
     assert!(begun.contains(&"automate all r.example/app:1".to_owned()), "{begun:?}");
+}
+
+#[test]
+fn a_suspended_policy_keeps_what_it_had_chosen_over_a_restart() {
+    let choice = Choice {
+        name: "r.example/app".into(),
+        tag: "7".into(),
+        digest: None,
+        previous: None,
+        since_ms: 0,
+    };
+    let suspended = |name: &str| {
+        let spec = json!({"imageRepositoryRef": {"name": "app"}, "suspend": true,
+            "policy": {"alphabetical": {}}});
+        order("ImagePolicy", name, spec)
+    };
+    let work =
+        vec![repository("app"), suspended("app"), suspended("never"), automation("all", json!({}))];
+    let mut graph = recalling(vec![("flux-system/app".to_owned(), choice)], work);
+    assert_eq!(started(&mut graph, 0), ["poll app", "scan app by boot"]);
+    graph.handle(Event::Polled(key(Kind::GitRepository, "app"), Ok(Some(at("develop@sha1:1")))), 1);
+    scan(&mut graph, "app", true, 1);
+    assert_eq!(started(&mut graph, 1), ["automate all r.example/app:7"]);
+    let item = |name: &str| graph.item(&key(Kind::ImagePolicy, name)).expect("declared");
+    let tag = |name: &str| item(name).revision.as_ref().map(|r| r.id.clone());
+    assert_eq!((tag("app"), tag("never")), (Some("7".to_owned()), None));
 }

@@ -1,16 +1,18 @@
 //! Pure: runs a template over its data, within bounds.
 
+use super::TemplateError;
+use super::functions::{self, cost};
 use super::parse::{Node, Pipe, Template, Term};
 use super::value::{Output, Value};
-use super::{TemplateError, functions};
 use std::fmt::Write;
 use std::rc::Rc;
 
 /// Bytes of a message, and of any text that is made on the way.
 pub(super) const LONGEST: usize = 64 * 1024;
 
-/// Nodes, commands and list entries that one run may look at. A message of 64 KiB made of single
-/// characters takes about 130,000; a run of this many takes some tens of milliseconds.
+/// Nodes, commands, terms and list entries that one run may look at, and what `functions/cost.rs`
+/// counts. A message of 64 KiB made of single characters takes about 130,000; a run of this many
+/// takes some tens of milliseconds.
 const STEPS: usize = 200_000;
 
 /// How deep templates may call each other.
@@ -49,10 +51,15 @@ impl Exec<'_> {
         Err(TemplateError::new(self.line, told))
     }
 
+    /// The same for a limit of ours.
+    fn limit<T>(&self, told: String) -> Result<T, TemplateError> {
+        Err(TemplateError::new(self.line, told).ours())
+    }
+
     fn step(&mut self, cost: usize) -> Result<(), TemplateError> {
         self.steps += cost;
         if self.steps > STEPS {
-            return self.fail(format!("the template takes more than {STEPS} steps"));
+            return self.limit(format!("the template takes more than {STEPS} steps"));
         }
         Ok(())
     }
@@ -65,7 +72,7 @@ impl Exec<'_> {
     }
 
     fn too_long(&self) -> Result<(), TemplateError> {
-        self.fail(format!("the message is longer than {LONGEST} bytes"))
+        self.limit(format!("the message is longer than {LONGEST} bytes"))
     }
 
     fn walk(&mut self, nodes: &[Node], dot: &Value) -> Result<Flow, TemplateError> {
@@ -173,11 +180,18 @@ impl Exec<'_> {
 
     /// Gives the innermost variable of a name another value.
     fn set(&mut self, name: &str, value: Value) -> Result<(), TemplateError> {
-        match self.variables.iter_mut().rev().find(|(known, _)| known == name) {
-            Some((_, old)) => *old = value,
-            None => return self.fail(format!("undefined variable {name}")),
-        }
+        let place = self.variable(name)?;
+        self.variables[place].1 = value;
         Ok(())
+    }
+
+    /// Where the innermost variable of a name is. Thousands may be in the way.
+    fn variable(&mut self, name: &str) -> Result<usize, TemplateError> {
+        let Some(place) = self.variables.iter().rposition(|(known, _)| known == name) else {
+            return self.fail(format!("undefined variable {name}"));
+        };
+        self.step((self.variables.len() - place) / cost::CHEAP)?;
+        Ok(place)
     }
 
     fn call(&mut self, name: &str, data: Option<&Pipe>, dot: &Value) -> Result<(), TemplateError> {
@@ -185,7 +199,7 @@ impl Exec<'_> {
             return self.fail(format!("template {name:?} is not defined"));
         };
         if self.calls >= CALLS {
-            return self.fail(format!("templates call each other more than {CALLS} deep"));
+            return self.limit(format!("templates call each other more than {CALLS} deep"));
         }
         let data = match data {
             Some(pipe) => self.pipe(pipe, dot)?,
@@ -241,6 +255,7 @@ impl Exec<'_> {
         last: Option<Value>,
         dot: &Value,
     ) -> Result<Value, TemplateError> {
+        self.step(terms.len())?;
         if name == "and" || name == "or" {
             // What decides comes first: the rest is not looked at.
             let mut value = None;
@@ -263,16 +278,15 @@ impl Exec<'_> {
             args.push(self.term(term, dot)?);
         }
         args.extend(last);
+        self.step(cost::before(name, &args))?;
         let value = match functions::call(name, &args) {
             Ok(value) => value,
+            Err(told) if functions::is_ours(&told) => {
+                return self.limit(format!("{name}: {told}"));
+            }
             Err(told) => return self.fail(format!("{name}: {told}")),
         };
-        self.step(match &value {
-            Value::List(values) => values.len(),
-            Value::Map(entries) => entries.len(),
-            Value::Text(text) => text.len() / 64,
-            _ => 0,
-        })?;
+        self.step(cost::after(name, &value))?;
         Ok(value)
     }
 
@@ -285,10 +299,8 @@ impl Exec<'_> {
             Term::Float(value) => Value::Float(*value),
             Term::Text(value) => Value::text(value),
             Term::Variable(name) => {
-                match self.variables.iter().rev().find(|(known, _)| known == name) {
-                    Some((_, value)) => value.clone(),
-                    None => return self.fail(format!("undefined variable {name}")),
-                }
+                let place = self.variable(name)?;
+                self.variables[place].1.clone()
             }
             Term::Function(name) => self.function(name, &[], None, dot)?,
             Term::Inner(pipe) => {
@@ -301,6 +313,7 @@ impl Exec<'_> {
             Term::Fields(first, names) => {
                 let mut value = self.term(first, dot)?;
                 for name in names {
+                    self.step(1 + cost::size(&value) / cost::CHEAP)?;
                     value = self.field(&value, name)?;
                 }
                 value

@@ -2,6 +2,7 @@
 //! small numbers. What reads a clock, a network or an environment is not here, as in Flux.
 
 mod builtin;
+pub(super) mod cost;
 mod lists;
 mod printf;
 mod text;
@@ -24,8 +25,16 @@ pub(super) fn known(name: &str) -> bool {
 pub(super) fn call(name: &str, args: &[Value]) -> Result<Value, String> {
     match KNOWN.iter().find(|(names, _)| names.contains(&name)) {
         Some((_, function)) => function(name, &Arguments(args)),
-        None => Err("not supported".to_owned()),
+        None => Err(format!("it {NOT_HERE}")),
     }
+}
+
+/// How a refusal ends of what Flux would do.
+const NOT_HERE: &str = "is not supported";
+
+/// Whether a function's error is a limit of ours.
+pub(super) fn is_ours(told: &str) -> bool {
+    told.ends_with(NOT_HERE) || told == too_long()
 }
 
 /// The arguments of a call, read as what the function wants.
@@ -77,6 +86,22 @@ fn printed(value: &Value) -> Result<String, String> {
     let mut out = Output { text: String::new(), limit: LONGEST };
     value.print(&mut out).map_err(|_| too_long())?;
     Ok(out.text)
+}
+
+/// Texts with one in between, if that is not too long.
+fn joined(
+    texts: impl Iterator<Item = Result<String, String>>,
+    between: &str,
+) -> Result<String, String> {
+    let mut all = String::new();
+    for (n, text) in texts.enumerate() {
+        all.push_str(if n > 0 { between } else { "" });
+        all.push_str(&text?);
+        if all.len() > LONGEST {
+            return Err(too_long());
+        }
+    }
+    Ok(all)
 }
 
 /// A text that was made, if it is not too long.

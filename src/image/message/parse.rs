@@ -139,7 +139,7 @@ impl Action {
 
     fn pipe(&mut self, in_range: bool, depth: usize) -> Result<Pipe, TemplateError> {
         if depth > DEPTH {
-            return Err(self.fail(format!("parentheses nest deeper than {DEPTH}")));
+            return Err(self.fail(format!("parentheses nest deeper than {DEPTH}")).ours());
         }
         let (variables, assigns) = self.declared(in_range)?;
         let mut pipe = Pipe { line: self.line, variables, assigns, commands: Vec::new() };
@@ -198,7 +198,8 @@ impl Action {
                 "nil" => Term::Nil,
                 name if functions::known(name) => Term::Function(word),
                 name => {
-                    return Err(self.fail(format!("the function {name:?} is not supported")));
+                    let told = format!("the function {name:?} is not supported");
+                    return Err(self.fail(told).ours());
                 }
             },
             Some(Token::Open) => {
@@ -329,7 +330,7 @@ impl Parser {
     fn nested(&mut self, opening: &Action) -> Result<(Vec<Node>, Option<Action>), TemplateError> {
         self.depth += 1;
         if self.depth > DEPTH {
-            return Err(opening.fail(format!("blocks nest deeper than {DEPTH}")));
+            return Err(opening.fail(format!("blocks nest deeper than {DEPTH}")).ours());
         }
         let list = self.list()?;
         self.depth -= 1;
@@ -352,7 +353,7 @@ impl Parser {
                 end.next();
                 self.depth += 1;
                 if self.depth > DEPTH {
-                    return Err(end.fail(format!("blocks nest deeper than {DEPTH}")));
+                    return Err(end.fail(format!("blocks nest deeper than {DEPTH}")).ours());
                 }
                 otherwise.push(self.control(&chained, end)?);
                 self.depth -= 1;

@@ -134,6 +134,7 @@ fn an_error_names_its_line_and_what_is_not_supported() {
     ] {
         let error = run(Some(template), &changes()).unwrap_err();
         assert_eq!((error.line, error.told.as_str()), (line, told), "{template}");
+        assert_eq!(error.unsupported, told.ends_with("is not supported"), "{template}");
     }
     let error = check_template("a\n{{ now }}").unwrap_err().to_string();
     let expected = "spec.git.commit.messageTemplate line 2: the function \"now\" is not supported";
@@ -148,6 +149,8 @@ fn a_template_cannot_run_on_or_grow_without_limit() {
     let parens = format!("{{{{ {}1{} }}}}", "(".repeat(5000), ")".repeat(5000));
     let doubled = "{{ $l := list 1 2 3 4 5 6 7 8 }}".to_owned()
         + &"{{ $l = list $l $l $l $l $l $l $l $l }}".repeat(30);
+    let thousands = "{{ $l := until 60000 }}";
+    let large = "{{ $x := repeat 60000 \"x\" }}";
     for template in [
         "{{ range until 100000 }}{{ range until 100000 }}{{ end }}{{ end }}",
         "{{ range 1000000000 }}{{ end }}",
@@ -166,10 +169,35 @@ fn a_template_cannot_run_on_or_grow_without_limit() {
         &format!("{doubled}{{{{ quote $l }}}}"),
         &format!("{doubled}{{{{ has $l (list $l) }}}}"),
         &format!("{doubled}{{{{ join \"\" $l }}}}"),
+        &format!("{doubled}{{{{ printf \"%d\" $l }}}}"),
+        &format!("{doubled}{{{{ printf \"%60000d\" $l }}}}"),
+        &format!("{doubled}{{{{ printf \"x\" {} }}}}", "$l ".repeat(2000)),
+        &format!("{thousands}{{{{ len (concat {}) }}}}", "$l ".repeat(5000)),
+        &format!("{thousands}{{{{ len (uniq $l) }}}}"),
+        &format!("{thousands}{{{{ without $l {} }}}}", "0 ".repeat(5000)),
+        &format!("{thousands}{{{{ range until 5000 }}}}{{{{ $x := has -1 $l }}}}{{{{ end }}}}"),
+        &format!("{large}{{{{ range until 50000 }}}}{{{{ $y := sha256sum $x }}}}{{{{ end }}}}"),
+        &format!(
+            "{large}{{{{ range until 50000 }}}}{{{{ $y := eq $x {} }}}}{{{{ end }}}}",
+            "$x ".repeat(9)
+        ),
+        &format!("{large}{{{{ trimAll $x $x }}}}{{{{ join $x (until 60000) }}}}"),
+        &format!("{{{{ dict {} }}}}", (0..9000).map(|n| format!("{n} ")).collect::<String>()),
+        "{{ $a := 1 }}{{ range until 40000 }}{{ $b := $a }}{{ end }}{{ range until 90000 }}{{ end }}",
+        &format!(
+            "{{{{ $a := 1 }}}}{}{{{{ range until 90000 }}}}{{{{ $a }}}}{{{{ end }}}}",
+            "{{ $b := 1 }}".repeat(4000)
+        ),
+        &format!(
+            "{{{{ range until 20000 }}}}{{{{ $x := or {} }}}}{{{{ end }}}}",
+            "0 ".repeat(9000)
+        ),
+        &"x".repeat(LONGEST_TEMPLATE + 1),
     ] {
         let started = std::time::Instant::now();
         let short: String = template.chars().take(80).collect();
-        assert!(run(Some(template), &changes()).is_err(), "{short}");
+        let error = run(Some(template), &changes()).expect_err(&short);
+        assert!(error.unsupported, "it is a limit of ours: {short}: {error}");
         assert!(started.elapsed().as_secs() < 5, "{short}: {:?}", started.elapsed());
     }
 }

@@ -6,7 +6,7 @@
 //! somebody else was faster, on the next one. A commit is stored before it is pushed: what is
 //! killed in between leaves a row that at worst names a commit nobody has.
 
-use super::edit::{Edited, edit, message};
+use super::edit::{Edited, edit, message, unsupported};
 use super::files::marked;
 use super::hold::{Held, held};
 use super::{Automated, Pushed};
@@ -157,7 +157,13 @@ impl Pass<'_> {
         let at_hand = self.target.same && self.target.checkout == self.job.source.reference;
         let Some(tree) = self.job.tree.as_ref().filter(|_| at_hand) else { return Ok(None) };
         let edited = self.edit(tree.unfiltered()).await?;
-        Ok(edited.files.is_empty().then(|| self.nothing(edited)))
+        if !edited.files.is_empty() {
+            return Ok(None);
+        }
+        if let Some((_, commit)) = self.job.revision.id.split_once("sha1:") {
+            self.arrived(commit).await?;
+        }
+        Ok(Some(self.nothing(edited)))
     }
 
     /// One try: edits the tip, commits, pushes. `None` when somebody else was faster.
@@ -173,7 +179,8 @@ impl Pass<'_> {
             self.arrived(&base.tip.revision.commit).await?;
             return Ok(Some(self.nothing(edited)));
         }
-        let Some((commit, subject)) = self.commit(&base.tip, &edited, key)? else {
+        let (message, word) = written(&self.job.automation, &edited)?;
+        let Some(commit) = self.commit(&base.tip, &edited, &message, key)? else {
             return Ok(Some(self.nothing(edited)));
         };
         let id = self.store(&commit, &edited).await?;
@@ -187,10 +194,10 @@ impl Pass<'_> {
             source.push(&remote, &made, &push)
         });
         match pushed.await {
-            Ok(Ok(_)) => {
+            Ok(Ok(pushed)) => {
                 let now_ms = record::now_ms();
                 self.pipeline.database(move |history| history.pushed(id, now_ms)).await?;
-                Ok(Some(self.pushed(&commit, subject, edited)))
+                Ok(Some(self.pushed(&commit, &message, (pushed.left, word), edited)))
             }
             Ok(Err(error)) => self.refused(id, error).await,
             Err(_) => {
@@ -245,7 +252,10 @@ impl Pass<'_> {
         let latest = self.pipeline.database(move |history| history.pushes(Some(&name), LATEST));
         let interval = self.job.automation.interval.as_millis();
         let interval = i64::try_from(interval).unwrap_or(i64::MAX);
-        self.held = held(&latest.await?, &edited.changes, interval, record::now_ms());
+        let mut latest = latest.await?;
+        let (url, branch) = (public_url(&self.job.source.url), self.destination());
+        latest.retain(|push| push.url == url && push.branch == branch);
+        self.held = held(&latest, &edited.changes, interval, record::now_ms());
         if self.held.is_empty() {
             return Ok(edited);
         }
@@ -253,31 +263,29 @@ impl Pass<'_> {
         Ok(edit(&found.files, &choices, &self.job.policies))
     }
 
-    /// Makes the commit; `None` where it would change nothing. Its subject beside it.
+    /// Makes the commit; `None` where it would change nothing.
     fn commit(
         &self,
         tip: &Tip,
         edited: &Edited,
+        message: &str,
         key: Option<&SigningKey>,
-    ) -> Result<Option<(Commit, String)>, Failure> {
-        let message = written(&self.job.automation, edited)?;
+    ) -> Result<Option<Commit>, Failure> {
         let author = &self.job.automation.author;
         let person = Person { name: author.name.clone(), email: author.email.clone() };
         let change = Change {
             edits: &edited.files,
             author: &person,
             committer: &person,
-            message: &message,
+            message,
             time: record::now_ms() / 1000,
             sign: key,
         };
-        let subject = message.lines().next().unwrap_or_default().to_owned();
-        match tip.commit(&change) {
-            Ok(commit) => Ok(commit.map(|commit| (commit, subject))),
-            Err(error) => Err(Failure::new(Step::Edit, "UpdateFailed", error.to_string())
-                .hint(error.hint())
-                .retry(if error.retry() { Retry::Soon } else { Retry::Interval })),
-        }
+        tip.commit(&change).map_err(|error| {
+            let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
+            let hint = error.hint();
+            Failure::new(Step::Edit, "UpdateFailed", error.to_string()).hint(hint).retry(retry)
+        })
     }
 
     /// Stores a commit before it leaves the host.
@@ -343,11 +351,27 @@ impl Pass<'_> {
         }
     }
 
-    fn pushed(&self, commit: &Commit, subject: String, edited: Edited) -> Automated {
+    /// A commit has arrived: with what a person should know of it until the next one.
+    fn pushed(
+        &self,
+        commit: &Commit,
+        message: &str,
+        (left, word): (Option<PushError>, Option<String>),
+        edited: Edited,
+    ) -> Automated {
         let at = self.destination();
         let author = &self.job.automation.author;
         let refspec = self.job.automation.push_refspec.as_deref().unwrap_or_default();
         let beside = refspec.rsplit(':').next().and_then(|to| to.strip_prefix("refs/heads/"));
+        let beside = beside.filter(|_| left.is_none());
+        let left = left.map(|error| {
+            format!(
+                "spec.git.push.refspec {refspec}: the branch has the commit, the second place does \
+                 not: {error}"
+            )
+        });
+        let told: Vec<String> = left.into_iter().chain(word).collect();
+        lock(&self.pipeline.images).told.insert(self.name.clone(), told);
         let branches: BTreeSet<String> =
             self.target.branch.clone().into_iter().chain(beside.map(str::to_owned)).collect();
         let short = commit.id.get(..7).unwrap_or(&commit.id);
@@ -359,7 +383,7 @@ impl Pass<'_> {
                 revision: Revision {
                     id: format!("{at}@sha1:{}", commit.id),
                     author: format!("{} <{}>", author.name, author.email),
-                    subject,
+                    subject: message.lines().next().unwrap_or_default().to_owned(),
                     time: record::now_ms() / 1000,
                 },
                 replaced: edited.changes,
@@ -371,6 +395,12 @@ impl Pass<'_> {
 
     fn warnings(&self, mut warnings: Vec<String>) -> Vec<String> {
         warnings.extend(self.held.values().map(|(_, told)| told.clone()));
+        warnings.extend(unsupported(&self.job.automation));
+        for told in lock(&self.pipeline.images).told.get(&self.name).into_iter().flatten() {
+            if !warnings.contains(told) {
+                warnings.push(told.clone());
+            }
+        }
         warnings
     }
 
@@ -403,7 +433,10 @@ impl Pass<'_> {
 
 /// The commit's message. A template is a user's program: values that nest without end must not end
 /// the daemon, so it has a stack of its own.
-fn written(automation: &ImageUpdateAutomation, edited: &Edited) -> Result<String, Failure> {
+fn written(
+    automation: &ImageUpdateAutomation,
+    edited: &Edited,
+) -> Result<(String, Option<String>), Failure> {
     let failed = |cause: String| Failure::new(Step::Edit, "UpdateFailed", cause);
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("message".into()).stack_size(STACK);

@@ -2,7 +2,7 @@
 
 use crate::flux::{ImageUpdateAutomation, NamespacedName};
 use crate::history::{Choice, Replaced};
-use crate::image::{self, Change, ImageRef, MessageData, ObjectName, Target};
+use crate::image::{self, Change, ImageRef, MessageData, ObjectName, Target, TemplateError};
 use crate::pipeline::{Failure, Retry, Step};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,18 +78,38 @@ fn replaced(path: &str, change: &Change) -> Replaced {
     }
 }
 
-/// The commit message: the template's, or ours.
+/// The commit message: the template's, or ours. Where the template asks for more than there is
+/// here, ours with a word on that beside it: an image is deployed whatever its commit says.
 pub(super) fn message(
     automation: &ImageUpdateAutomation,
     edited: &Edited,
-) -> Result<String, Failure> {
+) -> Result<(String, Option<String>), Failure> {
     let of =
         NamespacedName { namespace: automation.namespace.clone(), name: automation.name.clone() };
     let data =
         MessageData { automation: &of, values: &automation.message_values, changes: &edited.told };
-    image::message(automation.message_template.as_deref(), &data).map_err(|error| {
+    let failed = |error: TemplateError| {
         Failure::new(Step::Edit, "InvalidTemplate", error.to_string()).retry(Retry::Never)
-    })
+    };
+    match image::message(automation.message_template.as_deref(), &data) {
+        Ok(message) => Ok((message, None)),
+        Err(error) if error.unsupported => {
+            let ours = image::message(None, &data).map_err(failed)?;
+            Ok((ours, Some(replaced_message(automation, &error))))
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// What the template asks for that is not here, as far as that shows before it is run.
+pub(super) fn unsupported(automation: &ImageUpdateAutomation) -> Option<String> {
+    let template = automation.message_template.as_deref()?;
+    let error = image::check_template(template).err().filter(|error| error.unsupported)?;
+    Some(replaced_message(automation, &error))
+}
+
+fn replaced_message(automation: &ImageUpdateAutomation, error: &TemplateError) -> String {
+    format!("{}: {error}; commits say the default message instead", automation.key())
 }
 
 #[cfg(test)]
@@ -150,11 +170,22 @@ mod tests {
         let choices = [("n/app".to_owned(), choice("2"))].into();
         let edited = edit(&files, &choices, &BTreeSet::new());
         let by = "{{ range .Changed.Changes }}{{ .OldValue }} to {{ .NewValue }}{{ end }}";
-        let told = message(&spec(by), &edited).expect("it can be run");
-        assert_eq!(told.trim(), "r.example/app:1 to r.example/app:2");
-        let ours = message(&spec(""), &edited).expect("ours");
+        let (told, word) = message(&spec(by), &edited).expect("it can be run");
+        assert_eq!((told.trim(), word), ("r.example/app:1 to r.example/app:2", None));
+        let (ours, _) = message(&spec(""), &edited).expect("ours");
         assert!(ours.lines().next().is_some_and(|l| l.ends_with("[skip ci]")), "{ours}");
         let wrong = message(&spec("a\n{{ .Changed.Nothing"), &edited).expect_err("no template");
         assert!(wrong.to_string().contains("line 2"), "{wrong}");
+
+        // What Flux has and we have not keeps no image from being deployed.
+        for (template, function) in [("{{ now }}", "\"now\""), ("{{ printf \"%b\" 1 }}", "%b")] {
+            let (instead, word) = message(&spec(template), &edited).expect("ours");
+            assert_eq!(instead, ours);
+            let word = word.expect("it is told");
+            let of = "ImageUpdateAutomation/n/all: spec.git.commit.messageTemplate line 1: ";
+            assert!(word.starts_with(of) && word.contains(function), "{word}");
+        }
+        assert!(unsupported(&spec("{{ now }}")).is_some_and(|word| word.contains("\"now\"")));
+        assert_eq!((unsupported(&spec(by)), unsupported(&spec("{{"))), (None, None));
     }
 }

@@ -110,6 +110,8 @@ pub(super) struct Images {
     known: BTreeMap<String, Known>,
     /// Trees and files, by Git's ids, in which no marker stands.
     unmarked: Arc<HashSet<String>>,
+    /// By automation, `namespace/name`: what a person should know of its last commit.
+    told: HashMap<String, Vec<String>>,
     /// One automation at a time for each remote.
     remotes: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
@@ -134,12 +136,19 @@ impl Images {
             registries: HashMap::new(),
             known,
             unmarked: Arc::default(),
+            told: HashMap::new(),
             remotes: HashMap::new(),
         }
     }
 }
 
 impl Pipeline {
+    /// What each policy, `namespace/name`, has chosen: at the start, what is stored.
+    pub fn choices(&self) -> Vec<(String, Choice)> {
+        let images = super::lock(&self.images);
+        images.known.iter().map(|(policy, known)| (policy.clone(), known.choice.clone())).collect()
+    }
+
     /// Lets go of what is stored of an image object that left Git. Commits stay in the history.
     pub async fn forget_image(&self, key: &Key) {
         let (name, kind) = (format!("{}/{}", key.namespace, key.name), key.kind);
@@ -147,8 +156,10 @@ impl Pipeline {
             let mut images = super::lock(&self.images);
             images.listed.remove(key);
             images.keys.remove(key);
-            if kind == Kind::ImagePolicy {
-                images.known.remove(&name);
+            match kind {
+                Kind::ImagePolicy => drop(images.known.remove(&name)),
+                Kind::ImageUpdateAutomation => drop(images.told.remove(&name)),
+                _ => {}
             }
         }
         let forgotten = self.database(move |history| match kind {

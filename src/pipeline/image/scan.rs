@@ -114,6 +114,16 @@ impl Pipeline {
         Err(Failure::new(Step::Scan, "ReadOperationFailed", cause).retry(Retry::Soon))
     }
 
+    /// A registry's error, and its wish to be left alone kept in mind.
+    fn heeded(&self, parsed: &Repository, error: RegistryError) -> Failure {
+        if let Some(pause) = error.retry_after() {
+            let pause = i64::try_from(pause.min(LONGEST_REST).as_millis()).unwrap_or(0);
+            let until = record::now_ms() + pause;
+            lock(&self.images).rests.insert(parsed.registry().to_owned(), until);
+        }
+        failed(error)
+    }
+
     async fn list(
         &self,
         repository: &ImageRepository,
@@ -127,12 +137,7 @@ impl Pipeline {
             listed.and_then(|listed| listed.validator.clone())
         };
         let found = self.registry.tags(parsed, &access, known.as_ref()).await;
-        if let Some(pause) = found.as_ref().err().and_then(RegistryError::retry_after) {
-            let pause = i64::try_from(pause.min(LONGEST_REST).as_millis()).unwrap_or(0);
-            let until = record::now_ms() + pause;
-            lock(&self.images).rests.insert(parsed.registry().to_owned(), until);
-        }
-        let found = found.map_err(failed)?;
+        let found = found.map_err(|error| self.heeded(parsed, error))?;
         let at_ms = record::now_ms();
         let (tags, validator) = match found {
             Scan::Tags { tags, validator } => (tags, validator),
@@ -160,19 +165,24 @@ impl Pipeline {
         Ok(Scanned { tags: count, checksum, changed, next: None })
     }
 
-    /// The digest that a tag names.
+    /// The digest that a tag names. The registry is asked as for a scan: in turn, and not while it
+    /// wants to be left alone.
     pub(super) async fn digest_of(
         &self,
         repository: &ImageRepository,
         tag: &str,
     ) -> Result<String, Failure> {
         let parsed = parse(repository)?;
+        let turn = self.registry_turn(parsed.registry());
+        // The semaphore is never closed.
+        let _turn = turn.acquire().await;
+        self.rests(parsed.registry())?;
         let access = self.access(repository).await?;
         let found = self.registry.digest(&parsed, tag, &access).await;
         if found.is_err() {
             lock(&self.images).keys.remove(&repository.key());
         }
-        found.map_err(failed)
+        found.map_err(|error| self.heeded(&parsed, error))
     }
 
     /// What a repository is asked with, as its Secrets were read last.

@@ -1,9 +1,10 @@
 //! The whole way with the example repositories, on a control plane of their own.
 
 use super::git;
-use crate::bed::{RegistryServer, SECRETS, tools};
-use crate::world::World;
-use std::process::Command;
+use crate::bed::{RegistryServer, Repo, SECRETS, tools};
+use crate::world::{PATIENCE, World};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// The tag that the pipeline of the example would push.
 fn pipeline_tag(branch: &str, number: u32) -> String {
@@ -49,10 +50,7 @@ fn a_pushed_tag_is_committed_deployed_and_healthy_on_dev_and_on_prod() {
     for number in [9, 10] {
         let tag = pipeline_tag("develop", number);
         registry.push(blaster, &tag, &tag);
-        let output = world.run(&["reconcile", "image", "blaster-dev"]);
-        let (out, err) = (&output.stdout, &output.stderr);
-        let text = String::from_utf8_lossy;
-        assert!(output.status.success(), "{}\n{}\n{}", text(out), text(err), world.log());
+        deliver(&world, &app, &tag);
         assert!(image("blaster-dev").ends_with(&tag), "{tag}: {}", image("blaster-dev"));
         let head = git(&app, &["log", "-1", "--format=%B", "develop"]);
         assert!(head.contains("[skip ci]") && head.contains(&tag), "{head}");
@@ -81,6 +79,25 @@ fn a_pushed_tag_is_committed_deployed_and_healthy_on_dev_and_on_prod() {
     for (_, secret) in secrets {
         assert!(!log.contains(secret.trim()), "the log holds a secret");
     }
+}
+
+/// Has a pushed tag delivered at once and prints how long that took: the interval is taken out.
+fn deliver(world: &World, app: &Repo, tag: &str) {
+    let head = || git(app, &["rev-parse", "develop"]);
+    let (before, began) = (head(), Instant::now());
+    let mut child = world
+        .command(&["reconcile", "image", "blaster-dev"])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the program is built");
+    while head() == before && began.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let committed = began.elapsed();
+    assert!(child.wait().expect("our child").success(), "{}", world.log());
+    let healthy = began.elapsed();
+    println!("{tag}: pushed as a commit after {committed:?}, its pods healthy after {healthy:?}");
+    assert!(healthy < PATIENCE, "{healthy:?}");
 }
 
 /// A tag whose rollout fails is named with its policy, the cause and the last healthy tag.

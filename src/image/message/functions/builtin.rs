@@ -1,6 +1,6 @@
 //! Pure: Go's own functions: comparison, logic, `len`, `index`, `slice` and printing.
 
-use super::{Arguments, made, printed, printf};
+use super::{Arguments, LONGEST, joined, made, printed, printf, too_long};
 use crate::image::message::value::Value;
 use std::cmp::Ordering;
 
@@ -54,10 +54,7 @@ pub(super) fn call(name: &str, args: &Arguments<'_>) -> Result<Value, String> {
         "index" => index(args),
         "slice" => slice(args),
         "print" => print(args),
-        "println" => {
-            let texts = args.0.iter().map(printed).collect::<Result<Vec<_>, _>>()?;
-            made(texts.join(" ") + "\n")
-        }
+        "println" => made(joined(args.0.iter().map(printed), " ")? + "\n"),
         _ => {
             args.at_least(1)?;
             made(printf::format(args.text(0)?, &args.0[1..])?)
@@ -146,6 +143,9 @@ fn print(args: &Arguments<'_>) -> Result<Value, String> {
             text.push(' ');
         }
         text.push_str(&printed(value)?);
+        if text.len() > LONGEST {
+            return Err(too_long());
+        }
         spaced = !is_text;
     }
     made(text)

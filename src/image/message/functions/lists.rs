@@ -1,6 +1,6 @@
 //! Pure: sprig's functions of lists and dictionaries, and whole numbers.
 
-use super::{Arguments, made, printed};
+use super::{Arguments, joined, made, printed};
 use crate::image::message::exec::sorted_map;
 use crate::image::message::value::Value;
 
@@ -80,7 +80,7 @@ pub(super) fn call(name: &str, args: &Arguments<'_>) -> Result<Value, String> {
         }
         "join" => {
             args.exactly(2)?;
-            made(texts(&args.0[1])?.join(args.text(0)?))
+            made(joined(texts(&args.0[1])?.into_iter().map(Ok), args.text(0)?)?)
         }
         "split" | "splitList" | "splitn" => split(name, args),
         "until" => {

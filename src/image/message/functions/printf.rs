@@ -1,6 +1,6 @@
 //! Pure: Go's `printf`: `%v %s %q %d %t %x %X %f %c %%`, with width, precision, `-`, `0` and `+`.
 
-use super::{LONGEST, go_quote, printed, too_long};
+use super::{LONGEST, NOT_HERE, go_quote, printed, too_long};
 use crate::image::message::value::Value;
 
 /// One verb and how its text is laid out.
@@ -13,9 +13,23 @@ struct Verb {
     precision: Option<usize>,
 }
 
+/// Bytes that may still be made by one call: each part of a list may be as wide as the verb says,
+/// and lists may share their parts.
+struct Room(usize);
+
+impl Room {
+    /// Takes a text's bytes, and one for the text itself.
+    fn take(&mut self, text: &str) -> Result<(), String> {
+        self.0 = self.0.checked_sub(text.len() + 1).ok_or_else(too_long)?;
+        Ok(())
+    }
+}
+
 /// Formats as Go does, with Go's remarks on arguments that are missing, wrong or too many.
 pub(super) fn format(said: &str, args: &[Value]) -> Result<String, String> {
     let mut out = String::new();
+    // The parts of a list count once more as part of it.
+    let mut room = Room(2 * LONGEST);
     let mut rest = said;
     let mut next = 0;
     while let Some((before, after)) = rest.split_once('%') {
@@ -30,7 +44,7 @@ pub(super) fn format(said: &str, args: &[Value]) -> Result<String, String> {
         if letter == '%' {
             out.push('%');
         } else if let Some(value) = args.get(next) {
-            out.push_str(&one(&verb, letter, value)?);
+            out.push_str(&one(&verb, letter, value, &mut room)?);
             next += 1;
         } else {
             out.push_str(&format!("%!{letter}(MISSING)"));
@@ -41,11 +55,15 @@ pub(super) fn format(said: &str, args: &[Value]) -> Result<String, String> {
     }
     out.push_str(rest);
     if next < args.len() {
-        let extra = |value: &Value| match value {
-            Value::Missing | Value::Nil => Ok("<nil>".to_owned()),
-            other => Ok(format!("{}={}", other.kind(), printed(other)?)),
-        };
-        let extra = args[next..].iter().map(extra).collect::<Result<Vec<_>, String>>()?;
+        let mut extra = Vec::new();
+        for value in &args[next..] {
+            let text = match value {
+                Value::Missing | Value::Nil => "<nil>".to_owned(),
+                other => format!("{}={}", other.kind(), printed(other)?),
+            };
+            room.take(&text)?;
+            extra.push(text);
+        }
         out.push_str(&format!("%!(EXTRA {})", extra.join(", ")));
     }
     Ok(out)
@@ -60,7 +78,7 @@ fn flags(text: &str) -> Result<(Verb, &str), String> {
             '0' => verb.zero = true,
             '+' => verb.plus = true,
             ' ' | '#' | '*' | '[' => {
-                return Err(format!("the flag {flag:?} of printf is not supported"));
+                return Err(format!("the flag {flag:?} {NOT_HERE}"));
             }
             _ => break,
         }
@@ -81,12 +99,24 @@ fn flags(text: &str) -> Result<(Verb, &str), String> {
     Ok((verb, rest))
 }
 
-fn one(verb: &Verb, letter: char, value: &Value) -> Result<String, String> {
+fn one(verb: &Verb, letter: char, value: &Value, room: &mut Room) -> Result<String, String> {
     // Go prints the parts of a list by the verb.
-    if let (Value::List(values), 's' | 'q' | 'd' | 'x' | 'X') = (value, letter) {
-        let parts = values.iter().map(|v| one(verb, letter, v)).collect::<Result<Vec<_>, _>>()?;
-        return Ok(format!("[{}]", parts.join(" ")));
-    }
+    let text = match (value, letter) {
+        (Value::List(values), 's' | 'q' | 'd' | 'x' | 'X') => {
+            let mut parts = Vec::new();
+            for value in values.iter() {
+                parts.push(one(verb, letter, value, room)?);
+            }
+            format!("[{}]", parts.join(" "))
+        }
+        _ => plain(verb, letter, value)?,
+    };
+    room.take(&text)?;
+    Ok(text)
+}
+
+/// A value that is no list, or is printed as a whole.
+fn plain(verb: &Verb, letter: char, value: &Value) -> Result<String, String> {
     let itself = match value {
         Value::Record(record) => record.text.clone().map(Value::text),
         _ => None,
@@ -101,7 +131,7 @@ fn one(verb: &Verb, letter: char, value: &Value) -> Result<String, String> {
         ('v', Value::Float(_)) if verb.precision.is_none() => signed(verb, &printed(value)?),
         ('v' | 's', Value::Text(text)) => cut(text.to_string()),
         ('v', Value::Record(_) | Value::Map(_) | Value::List(_)) if verb.plus => {
-            return Err("%+v is not supported".to_owned());
+            return Err(format!("%+v {NOT_HERE}"));
         }
         ('v', _) => printed(value)?,
         ('s', Value::Record(_) | Value::Map(_)) => printed(value)?,
@@ -119,11 +149,11 @@ fn one(verb: &Verb, letter: char, value: &Value) -> Result<String, String> {
             code.unwrap_or(char::REPLACEMENT_CHARACTER).to_string()
         }
         (letter, _) if !"vsqdtxXfFc".contains(letter) => {
-            return Err(format!("%{letter} is not supported"));
+            return Err(format!("%{letter} {NOT_HERE}"));
         }
         (letter, Value::Missing | Value::Nil) => format!("%!{letter}(<nil>)"),
         (letter, other) => {
-            let printed = one(&Verb::default(), 'v', other)?;
+            let printed = plain(&Verb::default(), 'v', other)?;
             return Ok(format!("%!{letter}({}={printed})", other.kind()));
         }
     };

@@ -1,6 +1,6 @@
 //! Pure: sprig's functions of text, of paths and of defaults.
 
-use super::{Arguments, go_quote, made, printed, too_long};
+use super::{Arguments, go_quote, joined, made, printed, too_long};
 use crate::image::message::exec::LONGEST;
 use crate::image::message::value::Value;
 use base64::Engine;
@@ -66,13 +66,14 @@ pub(super) fn call(name: &str, args: &Arguments<'_>) -> Result<Value, String> {
         }
         "quote" | "squote" | "cat" => {
             let texts = args.0.iter().filter(|v| !matches!(v, Value::Nil | Value::Missing));
-            let texts = texts.map(printed).collect::<Result<Vec<_>, _>>()?;
-            let texts = texts.iter().map(|text| match name {
-                "quote" => go_quote(text),
-                "squote" => format!("'{text}'"),
-                _ => text.clone(),
+            let texts = texts.map(|value| {
+                printed(value).map(|text| match name {
+                    "quote" => go_quote(&text),
+                    "squote" => format!("'{text}'"),
+                    _ => text,
+                })
             });
-            made(texts.collect::<Vec<_>>().join(" "))
+            made(joined(texts, " ")?)
         }
         "toString" => {
             args.exactly(1)?;
