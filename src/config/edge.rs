@@ -126,16 +126,18 @@ pub enum ConnectorBy {
 impl Reader<'_> {
     pub(super) fn edge(&mut self) -> Option<EdgeSettings> {
         let section = self.find("edge")?;
+        let Value::Map(_) = &section.value else {
+            // It was said what is wrong with it; what it lacks besides is no help.
+            return None;
+        };
         let place = section.place.clone();
         let url = self.edge_url();
         let zones = self.many("edge.cloudflare.zones", |said| match is_id(said) || is_host(said) {
             true => Ok(said.to_ascii_lowercase()),
             false => Err("the name or id of a zone, such as muppit.au"),
         });
-        if zones.is_empty() {
-            let key = "edge.cloudflare.zones".to_owned();
-            let fix = "write zones: [muppit.au]".to_owned();
-            self.problems.push(Problem::Missing { place: place.clone(), key, fix });
+        if self.unsaid("edge.cloudflare.zones") {
+            self.no_zones(&place);
         }
         let tunnel = self.tunnel(&place);
         let adopt = self.flag("edge.tunnel.adopt", false);
@@ -148,8 +150,13 @@ impl Reader<'_> {
         });
         self.outside(&zones);
         let discover = self.discover();
-        if hosts.is_empty() && discover.is_none() {
-            let (key, fix) = ("edge.hosts".to_owned(), "write hosts: [www.muppit.au]".to_owned());
+        if ["hosts", "discover.label", "discover.pattern"]
+            .iter()
+            .all(|key| self.unsaid(&format!("edge.{key}")))
+        {
+            let fix =
+                "write below edge hosts: [www.muppit.au], or discover with a label or a pattern";
+            let (key, fix) = ("edge.hosts".to_owned(), fix.to_owned());
             self.problems.push(Problem::Missing { place, key, fix });
         }
         let ingress = self.ingress();
@@ -176,6 +183,30 @@ impl Reader<'_> {
         })
     }
 
+    /// True where a key says nothing: it is absent, or an empty list.
+    fn unsaid(&self, path: &str) -> bool {
+        self.find(path).is_none_or(|node| matches!(&node.value, Value::List(l) if l.is_empty()))
+    }
+
+    /// No zone is named: where it is to stand, and what it most likely is, told from a host.
+    fn no_zones(&mut self, edge: &Place) {
+        let mut hosts = self.listed("edge.hosts").into_iter().map(|(said, _)| said.to_lowercase());
+        let zone = hosts.find(|host| is_host(host.strip_prefix("*.").unwrap_or(host)));
+        let zone = zone.map(|host| match host.split_once('.') {
+            Some((_, rest)) if rest.contains('.') => rest.to_owned(),
+            _ => host,
+        });
+        let zone = zone.as_deref().unwrap_or("muppit.au");
+        let (place, fix) = match self.find("edge.cloudflare") {
+            Some(node) => {
+                (node.place.clone(), format!("write below edge.cloudflare zones: [{zone}]"))
+            }
+            None => (edge.clone(), format!("write below edge cloudflare: {{zones: [{zone}]}}")),
+        };
+        let key = "edge.cloudflare.zones".to_owned();
+        self.problems.push(Problem::Missing { place, key, fix });
+    }
+
     /// The token goes along with every request: in the clear, to this machine only.
     fn edge_url(&mut self) -> String {
         let takes = "https://…, or http:// on 127.0.0.1 alone";
@@ -199,8 +230,14 @@ impl Reader<'_> {
     fn tunnel(&mut self, edge: &Place) -> String {
         let path = self.short("edge.tunnel", "name");
         if self.text(&path).is_none() {
-            let (key, fix) = ("edge.tunnel.name".to_owned(), "write tunnel: home".to_owned());
-            self.problems.push(Problem::Missing { place: edge.clone(), key, fix });
+            let section =
+                self.find("edge.tunnel").filter(|node| matches!(node.value, Value::Map(_)));
+            let (place, fix) = match section {
+                Some(node) => (node.place.clone(), "write below edge.tunnel name: home"),
+                None => (edge.clone(), "write below edge tunnel: home"),
+            };
+            let key = "edge.tunnel.name".to_owned();
+            self.problems.push(Problem::Missing { place, key, fix: fix.to_owned() });
         }
         self.one(&path, String::new(), "at most 80 letters, digits, - and _", |said| {
             let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
@@ -226,8 +263,9 @@ impl Reader<'_> {
         for (said, place) in self.listed("edge.hosts") {
             let host = said.to_ascii_lowercase();
             if is_host(host.strip_prefix("*.").unwrap_or(&host)) && !under(&host) {
-                let what = format!("{said:?} lies in none of the zones: {}", zones.join(", "));
-                self.invalid("edge.hosts", &place, what, "add its zone, or remove it");
+                let what = format!("{said:?} lies in none of the zones ({})", zones.join(", "));
+                let fix = "add its zone to edge.cloudflare.zones, or remove it";
+                self.invalid("edge.hosts", &place, what, fix);
             }
         }
     }
@@ -464,10 +502,10 @@ mod tests {
         assert_eq!(
             read("  hosts: nowhere\n").unwrap_err(),
             [
-                "c.yaml:3: edge.hosts: not a list, write the values as [a, b]",
-                "c.yaml:2: edge.cloudflare.zones: missing, write zones: [muppit.au]",
-                "c.yaml:2: edge.tunnel.name: missing, write tunnel: home",
-                "c.yaml:2: edge.hosts: missing, write hosts: [www.muppit.au]",
+                "c.yaml:3: edge.hosts: not a list, write [nowhere]",
+                "c.yaml:2: edge.cloudflare.zones: missing, write below edge cloudflare: \
+                 {zones: [muppit.au]}",
+                "c.yaml:2: edge.tunnel.name: missing, write below edge tunnel: home",
             ]
         );
         let text = "  cloudflare:\n    zones: [muppit.au]\n    url: http://api.example\n  tunnel: a b\n  \
@@ -481,14 +519,68 @@ mod tests {
                 "c.yaml:6: edge.tunnel: \"a b\" is not taken, write at most 80 letters, digits, - and _",
                 "c.yaml:9: edge.hosts: \"www.muppit.au\" is said twice, remove one",
                 "c.yaml:11: edge.hosts: \"-x\" is not taken, write a host name, such as blaster.muppit.au",
-                "c.yaml:10: edge.hosts: \"blaster.reids.net.au\" lies in none of the zones: muppit.au, \
-                 add its zone, or remove it",
+                "c.yaml:10: edge.hosts: \"blaster.reids.net.au\" lies in none of the zones \
+                 (muppit.au), add its zone to edge.cloudflare.zones, or remove it",
                 "c.yaml:12: edge.ingress: \"haproxy\" is not taken, write auto, traefik or repository",
                 "c.yaml:13: edge.connector.by: the repository's connector has a tunnel already, name \
                  that one, and write tunnel.adopt: true",
                 "c.yaml:13: edge.connector.image: \"c:latest\" is not taken, write an image, such as \
                  docker.io/cloudflare/cloudflared:TAG@sha256:…",
                 "c.yaml:14: edge.dns: \"yes\" is not taken, write manage or off",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_usual_mistake_is_one_problem_that_says_where_things_belong() {
+        // No zone; it can be told from the host. As one value; at the wrong depth.
+        let told = |text: &str| read(text).unwrap_err();
+        assert_eq!(
+            told("  cloudflare: {account: Home}\n  tunnel: home\n  hosts: [www.lab.example]\n"),
+            [
+                "c.yaml:3: edge.cloudflare.zones: missing, write below edge.cloudflare zones: [lab.example]"
+            ]
+        );
+        assert_eq!(
+            told(
+                "  cloudflare:\n    zones: lab.example\n  tunnel: home\n  hosts: [www.lab.example]\n"
+            ),
+            ["c.yaml:4: edge.cloudflare.zones: not a list, write [lab.example]"]
+        );
+        assert_eq!(
+            told(
+                "  cloudflare:\n    zones: [lab.example]\n    hosts: [www.lab.example]\n  tunnel: home\n"
+            ),
+            [
+                "c.yaml:5: edge.cloudflare.hosts: unknown key, it belongs at edge.hosts; mind the \
+                 indentation",
+                "c.yaml:2: edge.hosts: missing, write below edge hosts: [www.muppit.au], or discover \
+                 with a label or a pattern",
+            ]
+        );
+        // Nothing is indented: each key says where it belongs.
+        let flat = "cloudflare: {zones: [lab.example]}\ntunnel: home\n";
+        assert_eq!(
+            told(flat),
+            [
+                "c.yaml:3: cloudflare: unknown key, it belongs at edge.cloudflare; mind the indentation",
+                "c.yaml:4: tunnel: unknown key, it belongs at edge.tunnel; mind the indentation",
+            ]
+        );
+        assert_eq!(
+            told(" true\n"),
+            ["c.yaml:3: edge: not a map, write keys below it: cloudflare, tunnel, hosts, \
+                 discover, ingress, connector, routes, dns, interval"]
+        );
+        assert_eq!(
+            told(
+                "  cloudflare: {zones: [lab.example]}\n  tunnel: {adopt: true}\n  name: home\n  \
+                 discover: {label: public}\n"
+            ),
+            [
+                "c.yaml:5: edge.name: unknown key, it belongs at edge.tunnel.name; mind the indentation",
+                "c.yaml:4: edge.tunnel.name: missing, write below edge.tunnel name: home",
+                "c.yaml:6: edge.discover.label: \"public\" is not taken, write KEY=VALUE",
             ]
         );
     }

@@ -270,7 +270,10 @@ fn check(node: &Node, shape: Shape, path: &str, problems: &mut Vec<Problem>) {
         (Value::Null, _) | (Value::Scalar(_), One | Short(_)) => {}
         (Value::List(_), One) => problems.push(wrong("a list", "write one value".to_owned())),
         (Value::Map(_), One) => problems.push(wrong("a map", "write one value".to_owned())),
-        (Value::Scalar(_) | Value::Map(_), Many) => {
+        (Value::Scalar(said), Many) => {
+            problems.push(wrong("not a list", format!("write [{said}]")));
+        }
+        (Value::Map(_), Many) => {
             problems.push(wrong("not a list", "write the values as [a, b]".to_owned()));
         }
         (Value::List(items), Many) => {
@@ -288,7 +291,7 @@ fn check(node: &Node, shape: Shape, path: &str, problems: &mut Vec<Problem>) {
                     Some((_, shape)) => check(below, *shape, &path, problems),
                     None => problems.push(Problem::UnknownKey {
                         place: below.place.clone(),
-                        fix: remedy(key, keys),
+                        fix: remedy(key, keys, &path),
                         key: path,
                     }),
                 }
@@ -302,7 +305,7 @@ fn names(keys: &[(&str, Shape)]) -> String {
 }
 
 /// The nearest key here, the same key elsewhere, or all keys there are here.
-fn remedy(said: &str, keys: &[(&'static str, Shape)]) -> String {
+fn remedy(said: &str, keys: &[(&'static str, Shape)], path: &str) -> String {
     let plain = |key: &str| key.to_lowercase().replace(['_', '-'], "");
     let near = |key: &str| {
         let (said, key) = (plain(said), plain(key));
@@ -319,20 +322,30 @@ fn remedy(said: &str, keys: &[(&'static str, Shape)]) -> String {
     let best = keys.iter().map(|(key, _)| (near(key), *key)).min();
     match best {
         Some((far, key)) if far <= allowed(key) => format!("did you mean {key}?"),
-        _ => match elsewhere(said, FILE, "") {
-            Some(path) => format!("it belongs at {path}"),
+        _ => match elsewhere(said, path) {
+            Some(path) => format!("it belongs at {path}; mind the indentation"),
             None => format!("known here: {}", names(keys)),
         },
     }
 }
 
-/// The dotted path of a key of this very name anywhere in the file.
-fn elsewhere(said: &str, shape: Shape, path: &str) -> Option<String> {
-    let (Map(keys) | Short(keys)) = shape else { return None };
-    keys.iter().find_map(|(key, below)| {
-        let path = dotted(path, key);
-        if *key == said { Some(path) } else { elsewhere(said, *below, &path) }
-    })
+/// The dotted path of a key of this very name anywhere in the file, best in the same section.
+fn elsewhere(said: &str, path: &str) -> Option<String> {
+    fn find(said: &str, shape: Shape, above: &str, found: &mut Vec<String>) {
+        let (Map(keys) | Short(keys)) = shape else { return };
+        for (key, below) in keys {
+            let path = dotted(above, key);
+            if *key == said {
+                found.push(path.clone());
+            }
+            find(said, *below, &path, found);
+        }
+    }
+    let mut found = Vec::new();
+    find(said, FILE, "", &mut found);
+    let section = path.split('.').next();
+    let near = found.iter().position(|place| place.split('.').next() == section);
+    (!found.is_empty()).then(|| found.swap_remove(near.unwrap_or_default()))
 }
 
 /// Levenshtein's distance, with the swap of two neighbours counted once.
@@ -374,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manual_and_the_conffile_name_every_key_and_no_other() {
+    fn the_manual_names_every_key_and_no_other() {
         let manual = include_str!("../../packaging/usr/share/man/man5/gitopsd.config.5");
         let bold =
             manual.lines().filter(|line| line.starts_with(".B ") || line.starts_with(".BR "));
@@ -393,11 +406,32 @@ mod tests {
         let mut known = keys(FILE, "");
         known.sort();
         assert_eq!(named, known);
+    }
+
+    /// The dotted keys that a file gives a value to.
+    fn said(node: &Node, above: &str) -> Vec<String> {
+        let Value::Map(entries) = &node.value else { return vec![above.to_owned()] };
+        entries.iter().flat_map(|(key, below)| said(below, &dotted(above, key))).collect()
+    }
+
+    #[test]
+    fn the_conffile_has_an_example_line_of_every_key() {
         let conffile = include_str!("../../packaging/etc/gitopsd/config.yaml");
-        for key in known {
-            let last = key.rsplit('.').next().unwrap_or(&key);
-            assert!(conffile.contains(last), "config.yaml says nothing of {key}");
-        }
+        // A key stands right behind the #, or an even number of blanks behind it; prose one blank.
+        // Other choices have a second # where their key would begin.
+        let settings = conffile.lines().filter_map(|line| line.strip_prefix('#'));
+        let settings = settings.filter(|line| !line.starts_with(' ') || line.starts_with("  "));
+        let chosen = settings.map(|line| match line.trim_start().strip_prefix('#') {
+            Some(key) => format!("{}{key}\n", &line[..line.len() - line.trim_start().len()]),
+            None => format!("{line}\n"),
+        });
+        let (node, problems) = parse("config.yaml", &chosen.collect::<String>());
+        assert_eq!(problems, []);
+        let mut shown = said(&node.expect("it is YAML"), "");
+        shown.sort();
+        let mut known = keys(FILE, "");
+        known.sort();
+        assert_eq!(shown, known);
     }
 
     #[test]
@@ -408,7 +442,7 @@ mod tests {
             lines(text),
             [
                 "c.yaml:2: root.ulr: unknown key, did you mean url?",
-                "c.yaml:3: root.branch: unknown key, it belongs at root.ref.branch",
+                "c.yaml:3: root.branch: unknown key, it belongs at root.ref.branch; mind the indentation",
                 "c.yaml:5: root.credentials.password: unknown key, did you mean passwordFile?",
                 "c.yaml:6: workerz: unknown key, known here: root, kubeconfig, registries, \
                  cluster, decryption, stateDirectory, runtimeDirectory, render, limits, edge",
