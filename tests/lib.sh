@@ -42,7 +42,7 @@ build_tools() {
 # run_example NAME: builds gitopsd and the example, then becomes the example.
 run_example() {
     stage 'test bed' build_tools
-    stage "gitopsd and the $1 (minutes without a word the first time)" \
+    stage "gitopsd and the $1 (about 20 minutes without a word the first time)" \
         cargo build --release --locked --bin gitopsd --example "$1"
     export GITOPSD_PROGRAM=$CARGO_TARGET_DIR/release/gitopsd
     exec "$CARGO_TARGET_DIR/release/examples/$1" </dev/null

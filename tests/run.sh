@@ -14,5 +14,5 @@ stage 'test bed' build_tools
 stage 'pipeline of the example' tests/ci.sh
 stage 'lints' cargo clippy --release --all-targets --locked -- -D warnings
 stage 'docs' env RUSTDOCFLAGS=-Dwarnings cargo doc --release --no-deps --document-private-items --locked
-stage 'tests (gitopsd is built first: minutes without a word)' cargo test --release --locked
+stage 'tests (gitopsd is built first: about 20 minutes without a word when all is new)' cargo test --release --locked
 printf '\n== all passed  (%d min %02d s)\n' $(((SECONDS - started) / 60)) $(((SECONDS - started) % 60))

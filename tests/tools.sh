@@ -9,7 +9,7 @@
 #
 # They are kept outside the tree, in ${GITOPSD_TEST_CACHE:-${XDG_CACHE_HOME:-~/.cache}/gitopsd-test},
 # below a key made of the contents of tests/cluster/ and the versions. Only the first run pays:
-# about ten minutes on two cores. Two calls at once are safe, an interrupted call goes on where it
+# 10 to 20 minutes on two cores. Two calls at once are safe, an interrupted call goes on where it
 # stopped, and when all is there it returns at once.
 #
 # Missing Debian packages are installed (as root or through sudo).
@@ -109,7 +109,7 @@ if [ ! -e "$dir/complete" ]; then
     work=$(mktemp -d "$cache/work.XXXXXX")
     trap 'rm -rf "$work"' EXIT
     export GOFLAGS=-buildvcs=false GOTOOLCHAIN=${GOTOOLCHAIN:-auto}
-    say "building the test bed into $dir: ten minutes on two cores the first time, then never again"
+    say "building the test bed into $dir: 10 to 20 minutes on two cores the first time, then never again"
     install_tool kine 1 github.com/k3s-io/kine@$KINE
     install_tool kwok 0 sigs.k8s.io/kwok/cmd/kwok@$KWOK
     install_tool sops 0 github.com/getsops/sops/v3/cmd/sops@$SOPS
