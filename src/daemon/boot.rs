@@ -146,6 +146,7 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
         // One child each on the two cores of a small box; 46 MB each.
         concurrency: 2,
         remotes: Some(state.join("remotes")),
+        remotes_within: render::REMOTES_WITHIN,
     })?;
     let settings = Settings {
         mirrors: state.join("mirrors"),

@@ -168,7 +168,7 @@ impl Daemon {
 
     /// Ends a Kustomization that is known by its inventory only.
     pub(super) fn part(&mut self, kustomization: Kustomization) {
-        // What was suspended when it left is let go of (`flux-semantics §4.12`).
+        // What was suspended when it left is let go of (Flux: Kustomization, Suspend).
         let orphan = self.state.stopped(&kustomization.key());
         let kustomization = Box::new(kustomization);
         self.carry_out(vec![Effect::Finalize { kustomization, orphan, revision: None }]);

@@ -224,14 +224,14 @@ impl Workers {
         });
     }
 
-    /// Stops a run's wait for health.
+    /// Stops a run's waits: for bases from elsewhere, and for health.
     pub fn cancel(&mut self, key: &Key) {
         if let Some(cancel) = self.cancels.get(key) {
             cancel.send_replace(true);
         }
     }
 
-    /// Stops every wait for health.
+    /// Stops the waits of every run.
     pub fn cancel_all(&mut self) {
         for cancel in self.cancels.values() {
             cancel.send_replace(true);

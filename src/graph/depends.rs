@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Why a Kustomization may not start yet, or `None` when every dependency is ready.
 ///
 /// `current` is the revision of the Kustomization's own source, `source` its key: a dependency on
-/// the same source must have applied that very revision (`flux-semantics §4.11`).
+/// the same source must have applied that very revision (Flux: Kustomization, Dependencies).
 pub fn unmet(
     items: &BTreeMap<Key, Item>,
     of: &Kustomization,

@@ -1,4 +1,4 @@
-//! Pure: image items: what a scan, a choice and a commit lead to (`flux-semantics §6`).
+//! Pure: image items: what a scan, a choice and a commit lead to (Flux: image automation).
 //!
 //! A scan that finds other tags asks the policies of that repository; a policy whose choice is
 //! another one asks the automations of its namespace that select it, a second later, so that

@@ -1,4 +1,4 @@
-//! Pure: event × now → effects, and when to look again (`flux-semantics §13`).
+//! Pure: event × now → effects, and when to look again (Flux: retries).
 //!
 //! Triggers collapse: an item is idle with at most one due time, the earliest, or running with at
 //! most one reason to run again. A dependency that becomes ready starts its dependents at once.
@@ -57,7 +57,7 @@ pub enum Effect {
         /// The source's revision.
         revision: Revision,
     },
-    /// Stop waiting for health: something newer is there.
+    /// Stop waiting, for bases or for health: something newer is there, or a suspend.
     Cancel(Key),
     /// A Kustomization left Git: delete what it owned, as its policy says.
     Finalize {
@@ -136,11 +136,14 @@ impl Graph {
                     }
                     item.suspended.clone_from(&reason);
                 }
+                let runs = |item: &Item| matches!(item.phase, Phase::Running { .. });
+                let stops = reason.is_some() && self.items.get(&key).is_some_and(runs);
                 match reason {
                     Some(reason) => self.preset.insert(key.to_string(), reason),
                     None => self.preset.remove(&key.to_string()),
                 };
-                Vec::new()
+                // What waits, for a base or for health, waits no longer.
+                if stops { vec![Effect::Cancel(key)] } else { Vec::new() }
             }
             Event::Agree(digest) => {
                 self.agree(&digest);
@@ -335,10 +338,13 @@ impl Graph {
         let Some(item) = known else { return Vec::new() };
         let Object::Kustomization(kustomization) = &item.object else { return Vec::new() };
         let (interval, retry) = (kustomization.interval, kustomization.retry_interval);
-        item.warnings = report.warnings;
-        item.others = report.others;
-        item.held = report.held;
-        item.prune_pending = report.prune_pending;
+        // A run that was stopped before it had rendered has learnt nothing of these.
+        if !(matches!(report.outcome, Outcome::Cancelled) && report.objects.is_none()) {
+            item.warnings = report.warnings;
+            item.others = report.others;
+            item.held = report.held;
+            item.prune_pending = report.prune_pending;
+        }
         if let Some(objects) = report.objects {
             item.objects = objects;
         }
@@ -363,7 +369,14 @@ impl Graph {
                 item.failure = Some(failure);
                 self.set_condition(key, condition, now);
             }
-            Outcome::Cancelled => settle(item, key, now, Duration::ZERO),
+            Outcome::Cancelled => {
+                settle(item, key, now, Duration::ZERO);
+                if item.suspended.is_some() {
+                    let told = "stopped by the suspend, before its end";
+                    let condition = Condition::new(Ready::Unknown, "Progressing", told);
+                    self.set_condition(key, condition, now);
+                }
+            }
             Outcome::Adopted(adopted) => {
                 // The repository states its own entry: its spec replaces the host's stand-in.
                 item.object = Object::Kustomization(adopted.clone());

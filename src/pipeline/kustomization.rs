@@ -1,7 +1,7 @@
 //! The steps of one run, in their order.
 
 use super::memory::Memory;
-use super::orders::{Sorted, sort};
+use super::orders::Sorted;
 use super::write::{STOPPING, Written};
 use super::{
     Answer, Ask, Connection, Failure, Job, Outcome, Pipeline, Question, Report, Retry, Step,
@@ -12,9 +12,7 @@ use crate::flux::{Kustomization, Object};
 use crate::history::{Rank, RunId, Trigger};
 use crate::logging::Message;
 use crate::plan::{Claim, Conflict, Held, Owner, desired, label};
-use crate::render::{
-    Manifest, ObjectId, Redactor, RenderError, Rendered, Request, Warning, WarningKind,
-};
+use crate::render::{Manifest, ObjectId, Redactor, Request};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::collections::{BTreeMap, BTreeSet};
@@ -110,8 +108,7 @@ impl<'a> Run<'a> {
             .is_some_and(|memory| std::mem::take(&mut memory.verify));
         self.enter(Step::Open);
         let mut request = self.request(true).await?;
-        let input =
-            self.pipeline.renderer.digest(&request).await.map_err(|e| self.render_failure(e))?;
+        let input = self.unless_stopped(self.pipeline.renderer.digest(&request)).await?;
         let input = self.with_spec(&input);
         if self.quiet(&input) {
             self.tell(self.remembered(), ask).await?;
@@ -143,28 +140,6 @@ impl<'a> Run<'a> {
         }
         self.remember_ready(&wanted);
         Ok(Outcome::Ready(self.applied()))
-    }
-
-    /// An error of the renderer as a failure: the first problem in full, the others counted.
-    fn render_failure(&self, error: RenderError) -> Failure {
-        let mut failure = Failure::new(Step::Render, "BuildFailed", error.to_string());
-        if let RenderError::PathNotFound { .. } = error {
-            failure.reason = "ArtifactFailed".to_owned();
-            if self.job.root {
-                // The host names it, not Git.
-                let hint = "correct root.path in the configuration (/etc/gitopsd), or root.ref";
-                return self.at_revision(failure.hint(Some(hint.to_owned())));
-            }
-        }
-        if let [only] = error.problems() {
-            let line = only.line.map(|line| format!(":{line}")).unwrap_or_default();
-            failure.file = only.file.as_ref().map(|file| format!("{file}{line}"));
-            failure.cause.clone_from(&only.message);
-        }
-        if error.retry() {
-            failure.retry = Retry::Soon;
-        }
-        self.at_revision(failure.hint(error.hint()))
     }
 
     fn applied(&self) -> String {
@@ -254,38 +229,9 @@ impl<'a> Run<'a> {
         Ok(Ok(Wanted { manifests, kept, orders, answer, input }))
     }
 
-    /// Builds and sorts.
-    pub(super) async fn build(&mut self, request: &Request) -> Result<(Sorted, String), Failure> {
-        self.enter(Step::Render);
-        let rendered = self.pipeline.renderer.render(request).await;
-        let Rendered { manifests, digest, warnings, redactor, .. } =
-            rendered.map_err(|e| self.render_failure(e))?;
-        self.redactor.merge(&redactor);
-        for warning in warnings {
-            self.warn(&warning);
-        }
-        let manifests: Vec<Manifest> =
-            manifests.iter().cloned().map(|manifest| self.guarded(manifest)).collect();
-        let mut sorted = sort(&manifests, &self.job.revision.id);
-        for problem in &mut sorted.orders.problems {
-            // It may cite a value that a variable has brought.
-            problem.message = self.redactor.mask(&problem.message);
-        }
-        Ok((sorted, self.with_spec(&digest)))
-    }
-
     /// Fields of the spec that rendering does not read, such as `wait` or `prune`, are inputs too.
-    fn with_spec(&self, digest: &str) -> String {
+    pub(super) fn with_spec(&self, digest: &str) -> String {
         self.keyed(&format!("{digest} {:?}", self.job.kustomization))
-    }
-
-    /// An object that a substituted Secret value has reached is as sensitive as the Secret.
-    fn guarded(&self, mut manifest: Manifest) -> Manifest {
-        if !manifest.sensitive && self.job.kustomization.post_build.is_some() {
-            let text = manifest.body().to_string();
-            manifest.sensitive = self.redactor.mask(&text) != text;
-        }
-        manifest
     }
 
     /// Finishes the manifests, and claims them before anything is written.
@@ -440,29 +386,6 @@ impl<'a> Run<'a> {
             failure.cause = cause;
         }
         Err(failure)
-    }
-
-    /// Keeps a warning for `status`, and tells the journal when it is new.
-    fn warn(&mut self, warning: &Warning) {
-        let text = warning.to_string();
-        let told = |memory: &Memory| memory.warnings.contains(&self.redactor.mask(&text));
-        if !lock(&self.pipeline.memory).get(&self.owner).is_some_and(told) {
-            let key = self.job.kustomization.key().to_string();
-            let id = match warning.kind {
-                WarningKind::Mac => Message::MacWrong.id(),
-                WarningKind::PlaintextSecret => Message::PlaintextSecret.id(),
-                WarningKind::OldCopy => Message::OldCopy.id(),
-            };
-            tracing::warn!(
-                message_id = id,
-                gitopsd_kustomization = key,
-                gitopsd_source = %self.job.kustomization.source,
-                gitopsd_revision = self.job.revision.id,
-                "{key}: {}",
-                self.redactor.mask(&text)
-            );
-        }
-        self.warnings.push(text);
     }
 
     pub(super) fn remember_ready(&self, wanted: &Wanted) {

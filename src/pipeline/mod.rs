@@ -15,6 +15,7 @@
 //! No step calls the next; what one learns for another is carried across here. Deciding is done by
 //! the pure files of `plan`, waiting and retrying by `graph`.
 
+mod build;
 mod connection;
 mod departed;
 mod edge;
@@ -101,7 +102,7 @@ pub struct Job {
     pub root: bool,
     /// Digests of held deletions that Git confirms.
     pub confirmed: Vec<String>,
-    /// Becomes true when something newer is there.
+    /// Becomes true when something newer is there, or the run is to stop.
     pub cancel: watch::Receiver<bool>,
 }
 

@@ -6,6 +6,12 @@
 //! an error. The copy that a former process left is good for a minute, so that a start without a
 //! network waits for nobody.
 //!
+//! A question is a task of its own, one at a time for each entry. Whoever asks for the same entry
+//! meanwhile waits for that one and takes its answer; who waits no longer, because the time of its
+//! render is over or its run was cancelled, leaves the question to come to its end, within
+//! [`TIMEOUT`], for whoever asks next. Git is spoken on a thread that no runtime waits for, so
+//! that a remote that hangs holds up no stop.
+//!
 //! On disk, in the directory of copies: one directory for each entry, named by [`place`]; a
 //! repository's is a [`Source`]'s, a file's holds `content`. Copies that nothing has asked for
 //! since the start go when another is added, once they are 30 days old.
@@ -20,8 +26,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// Limit of asking for one entry, fetch included.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -34,6 +41,9 @@ const GRACE: Duration = Duration::from_secs(60);
 
 /// Age at which a copy that nothing asks for is removed.
 const OLD: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// What is said of an entry when the time of the render is over.
+const LATE: &str = "did not answer in the time that a render waits for its bases";
 
 /// How long this process must have run before it may say that nothing asks for a copy.
 const SETTLED: Duration = Duration::from_secs(24 * 3600);
@@ -61,22 +71,29 @@ pub(crate) struct Copy {
 pub(crate) struct Remotes {
     home: Option<PathBuf>,
     runtime: PathBuf,
-    slots: Mutex<HashMap<String, Arc<Mutex<Slot>>>>,
+    slots: Mutex<HashMap<String, Arc<Slot>>>,
     since: Instant,
 }
 
-/// What is known of one entry.
+/// One entry.
 #[derive(Debug, Default)]
 struct Slot {
+    known: Mutex<Known>,
+    /// Held by the question under way, with the repository's directory once that is open.
+    asking: Arc<tokio::sync::Mutex<Option<Arc<Source>>>>,
+}
+
+/// What is known of an entry.
+#[derive(Clone, Debug, Default)]
+struct Known {
     mount: Option<Arc<Mount>>,
-    /// When the remote was last asked, or the copy found on disk and for how long that is good.
+    /// When the last question ended, or the copy was found on disk and for how long that is good.
     asked: Option<Instant>,
     found: Option<Instant>,
     failed: Option<NotFetched>,
-    source: Option<Source>,
 }
 
-impl Slot {
+impl Known {
     fn due(&self, address: &Address, age: Duration) -> bool {
         // A caller to whom no age is too old waits for nobody's server.
         if self.mount.is_some() && (is_fixed(address) || age == Duration::MAX) {
@@ -89,6 +106,21 @@ impl Slot {
             (None, None) => true,
         }
     }
+
+    /// The copy, with why it may be an old one; else why there is none.
+    fn answer(self) -> Result<Copy, NotFetched> {
+        match (self.mount, self.failed) {
+            (Some(mount), failed) => Ok(Copy { mount, stale: failed.map(|failed| failed.cause) }),
+            (None, Some(failed)) => Err(failed),
+            (None, None) => Err(NotFetched { cause: "was not fetched".to_owned(), retry: true }),
+        }
+    }
+}
+
+impl Slot {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Remotes {
@@ -97,12 +129,16 @@ impl Remotes {
         Remotes { home, runtime, slots: Mutex::default(), since: Instant::now() }
     }
 
-    /// The copy of an entry, at most `age` old where the remote answers. Blocks: on the disk,
-    /// and for at most half a minute on the remote.
+    /// The copy of an entry, at most `age` old where the remote answers before `deadline`.
     ///
     /// # Errors
-    /// It was never fetched and cannot be now.
-    pub fn get(&self, entry: &str, age: Duration) -> Result<Copy, NotFetched> {
+    /// It was never fetched and cannot be now, or not in time.
+    pub async fn get(
+        self: &Arc<Self>,
+        entry: &str,
+        age: Duration,
+        deadline: Instant,
+    ) -> Result<Copy, NotFetched> {
         let lasting = |cause: String| NotFetched { cause, retry: false };
         let address = address(entry).map_err(lasting)?;
         let Some(home) = &self.home else {
@@ -110,84 +146,38 @@ impl Remotes {
             return Err(lasting(cause.to_owned()));
         };
         let slot = self.slot(entry);
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = home.join(place(entry));
-        if slot.mount.is_none() && slot.asked.is_none() {
-            self.load(&mut slot, entry, &address, &dir);
+        let known = slot.known().clone();
+        if !known.due(&address, age) {
+            return known.answer();
         }
-        if slot.due(&address, age) {
-            self.sweep(home);
-            slot.asked = Some(Instant::now());
-            slot.failed = match self.ask(&mut slot, entry, &address, &dir) {
-                Ok(mount) => {
-                    slot.mount = Some(Arc::new(mount));
-                    None
-                }
-                Err(failed) => Some(failed),
-            };
+        let question = Question {
+            remotes: self.clone(),
+            slot: slot.clone(),
+            entry: entry.to_owned(),
+            address,
+            dir: home.join(place(entry)),
+        };
+        let answered = match deadline.checked_duration_since(Instant::now()) {
+            Some(left) => tokio::time::timeout(left, tokio::spawn(question.ask(age))).await.is_ok(),
+            None => false,
+        };
+        let mut known = slot.known().clone();
+        if !answered {
+            known.failed = Some(NotFetched { cause: LATE.to_owned(), retry: true });
         }
-        match (&slot.mount, &slot.failed) {
-            (Some(mount), failed) => {
-                let stale = failed.as_ref().map(|failed| failed.cause.clone());
-                Ok(Copy { mount: mount.clone(), stale })
-            }
-            (None, Some(failed)) => Err(failed.clone()),
-            (None, None) => Err(NotFetched { cause: "was not fetched".to_owned(), retry: true }),
-        }
+        known.answer()
     }
 
-    fn slot(&self, entry: &str) -> Arc<Mutex<Slot>> {
+    fn slot(&self, entry: &str) -> Arc<Slot> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         slots.entry(entry.to_owned()).or_default().clone()
     }
 
-    /// Takes up what a former process has fetched; what cannot be read is fetched again.
-    fn load(&self, slot: &mut Slot, entry: &str, address: &Address, dir: &Path) {
-        let loaded = match address {
-            Address::File { .. } => fs::read(dir.join("content")).ok().map(|b| file(entry, b)),
-            Address::Git { url, path, .. } if dir.exists() => {
-                let source = Source::open(dir, &self.runtime).ok();
-                let last = source.as_ref().and_then(|source| source.last().ok().flatten());
-                slot.source = source;
-                last.map(|snapshot| repository(entry, url, path, snapshot))
-            }
-            Address::Git { .. } => None,
-        };
-        if let Some(mount) = loaded {
-            slot.mount = Some(Arc::new(mount));
-            slot.found = Some(Instant::now());
-        }
-    }
-
-    fn ask(
-        &self,
-        slot: &mut Slot,
-        entry: &str,
-        address: &Address,
-        dir: &Path,
-    ) -> Result<Mount, NotFetched> {
-        match address {
-            Address::File { url } => {
-                let bytes = download(url)?;
-                store(dir, &bytes)?;
-                Ok(file(entry, bytes))
-            }
-            Address::Git { url, reference, path } => {
-                if slot.source.is_none() {
-                    slot.source = Some(Source::open(dir, &self.runtime).map_err(from_source)?);
-                }
-                let Some(source) = &slot.source else { unreachable!("set above") };
-                let snapshot = poll(source, url, reference.as_deref())?;
-                Ok(repository(entry, url, path, snapshot))
-            }
-        }
-    }
-
     /// Removes copies that nobody asks for, see the module.
-    fn sweep(&self, home: &Path) {
-        if self.since.elapsed() < SETTLED {
+    fn sweep(&self) {
+        let Some(home) = self.home.as_ref().filter(|_| self.since.elapsed() >= SETTLED) else {
             return;
-        }
+        };
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let known: Vec<String> = slots.keys().map(|entry| place(entry)).collect();
         drop(slots);
@@ -200,6 +190,119 @@ impl Remotes {
             }
         }
     }
+}
+
+/// A question about one entry.
+struct Question {
+    remotes: Arc<Remotes>,
+    slot: Arc<Slot>,
+    entry: String,
+    address: Address,
+    dir: PathBuf,
+}
+
+impl Question {
+    /// Asks, unless another has just been answered.
+    async fn ask(self, age: Duration) {
+        let question = Arc::new(self);
+        let slot = question.slot.clone();
+        let mut source = slot.asking.clone().lock_owned().await;
+        let known = slot.known().clone();
+        if known.mount.is_none() && known.asked.is_none() {
+            let (asks, opened) = (question.clone(), source.take());
+            let loaded = on_disk(move || asks.load(opened)).await;
+            let (mount, opened) = loaded.unwrap_or_default();
+            *source = opened;
+            if let Some(mount) = mount {
+                let mut known = slot.known();
+                (known.mount, known.found) = (Some(Arc::new(mount)), Some(Instant::now()));
+            }
+        }
+        if !slot.known().due(&question.address, age) {
+            return;
+        }
+        let answer = match &question.address {
+            Address::File { url } => question.file(url).await,
+            Address::Git { .. } => question.repository(&mut source).await,
+        };
+        let mut known = slot.known();
+        known.asked = Some(Instant::now());
+        known.failed = match answer {
+            Ok(mount) => {
+                known.mount = Some(Arc::new(mount));
+                None
+            }
+            Err(failed) => Some(failed),
+        };
+    }
+
+    /// Takes up what a former process has fetched; what cannot be read is fetched again.
+    fn load(&self, opened: Option<Arc<Source>>) -> (Option<Mount>, Option<Arc<Source>>) {
+        match &self.address {
+            Address::File { .. } => {
+                let kept = fs::read(self.dir.join("content")).ok();
+                (kept.map(|bytes| file(&self.entry, bytes)), None)
+            }
+            Address::Git { url, path, .. } if opened.is_some() || self.dir.exists() => {
+                let open = || Source::open(&self.dir, &self.remotes.runtime).ok().map(Arc::new);
+                let source = opened.or_else(open);
+                let last = source.as_ref().and_then(|source| source.last().ok().flatten());
+                let mount = last.map(|snapshot| repository(&self.entry, url, path, snapshot));
+                (mount, source)
+            }
+            Address::Git { .. } => (None, None),
+        }
+    }
+
+    async fn file(self: &Arc<Self>, url: &str) -> Result<Mount, NotFetched> {
+        let bytes = download(url).await?;
+        let question = self.clone();
+        on_disk(move || {
+            question.remotes.sweep();
+            store(&question.dir, &bytes)?;
+            Ok(file(&question.entry, bytes))
+        })
+        .await?
+    }
+
+    async fn repository(
+        self: &Arc<Self>,
+        source: &mut Option<Arc<Source>>,
+    ) -> Result<Mount, NotFetched> {
+        let opened = match source {
+            Some(opened) => opened.clone(),
+            None => {
+                let question = self.clone();
+                let opened = on_disk(move || {
+                    question.remotes.sweep();
+                    Source::open(&question.dir, &question.remotes.runtime).map_err(from_source)
+                });
+                source.insert(Arc::new(opened.await??)).clone()
+            }
+        };
+        let (answer, answered) = oneshot::channel();
+        let question = self.clone();
+        let run = move || {
+            let Address::Git { url, reference, path } = &question.address else { return };
+            let polled = poll(&opened, url, reference.as_deref());
+            // Nobody listens any more when the daemon stops.
+            let _ = answer.send(polled.map(|new| repository(&question.entry, url, path, new)));
+        };
+        let began = std::thread::Builder::new().name("base".into()).spawn(run);
+        began.map_err(|error| stopped(&error.to_string()))?;
+        answered.await.map_err(|error| stopped(&error.to_string()))?
+    }
+}
+
+/// Runs what is short and waits for the disk.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, NotFetched> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| stopped(&error.to_string()))
+}
+
+fn stopped(why: &str) -> NotFetched {
+    NotFetched { cause: format!("cannot be fetched: {why}"), retry: true }
 }
 
 /// True for what never moves: a whole commit id.
@@ -271,16 +374,15 @@ fn from_source(error: SourceError) -> NotFetched {
     NotFetched { cause: format!("cannot be fetched: {error}{hint}"), retry: error.retry() }
 }
 
-/// Gets a file; runs on a blocking thread of the runtime.
-fn download(url: &str) -> Result<Vec<u8>, NotFetched> {
+/// Gets a file.
+async fn download(url: &str) -> Result<Vec<u8>, NotFetched> {
     let failed = |error: net::NetError| NotFetched {
         cause: format!("cannot be fetched: {error}"),
         retry: error.retry() || matches!(error, net::NetError::Status { .. }),
     };
     let client = net::Client::new(&net::Trust::default(), TIMEOUT).map_err(failed)?;
     let limit = usize::try_from(MAX_FILE).unwrap_or(usize::MAX);
-    let body = client.get_limited(url, limit);
-    tokio::runtime::Handle::current().block_on(body).map_err(failed)
+    client.get_limited(url, limit).await.map_err(failed)
 }
 
 /// Replaces a file's copy whole; the same again is no write.

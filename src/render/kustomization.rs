@@ -1,8 +1,8 @@
 //! Pure: the kustomization file that the engine is given.
 //!
 //! The file at `spec.path`, or the generated list of resources, extended with the fields of the
-//! spec as Flux extends it (`flux-semantics §4.3`). It is written as JSON, which every YAML
-//! reader takes and no quoting rule can spoil.
+//! spec as Flux extends it (Flux: Kustomization, Generating). It is written as JSON, which every
+//! YAML reader takes and no quoting rule can spoil.
 //!
 //! `originAnnotations` are always asked for: they tell which file each object comes from. That
 //! also keeps kustomize from refusing an empty file, so Flux's `namespace: _placeholder` (which

@@ -20,7 +20,7 @@ pub struct ObjectId {
 
 impl ObjectId {
     /// Flux's inventory id `<namespace>_<name>_<group>_<Kind>`; in names of RBAC kinds `:` is
-    /// written `__` (`flux-semantics §4.10`).
+    /// written `__` (Flux: Kustomization, Prune).
     pub fn inventory(&self) -> String {
         let name = if self.is_rbac() { self.name.replace(':', "__") } else { self.name.clone() };
         format!("{}_{}_{}_{}", self.namespace, name, self.group, self.kind)

@@ -2,8 +2,8 @@
 //!
 //! The first pass goes over the files that the Kustomization reaches: generator inputs, patches
 //! and manifests that SOPS sealed are opened in place, whole files, so that the MAC can be
-//! checked (`flux-semantics §5.2`, and beyond it). The second pass goes over built objects: what
-//! still carries `.sops`, and sealed text inside `Secret.data` (§5.3); kustomize has rearranged
+//! checked (Flux: Kustomization, Decryption, and beyond it). The second pass goes over built objects:
+//! what still carries `.sops`, and sealed text inside `Secret.data`; kustomize has rearranged
 //! objects by then, so no MAC is checked for those.
 //!
 //! What is wrong is collected over all files. Texts name files and keys, never values.

@@ -5,7 +5,7 @@
 //! replacements, and transformers with what these name in turn. The result is both the list of
 //! what enters the workspace and, with the files' Git ids, the part of the digest that decides
 //! whether a build is needed at all. A directory without a kustomization file is generated as
-//! Flux does it (`flux-semantics §4.3`), at `spec.path` only.
+//! Flux does it (Flux: Kustomization, Generating), at `spec.path` only.
 //!
 //! The walk reads kustomization files and transformer configurations, no manifests, and it
 //! collects every problem instead of stopping at the first.

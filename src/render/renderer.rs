@@ -20,6 +20,7 @@ use super::{Manifest, Origin, Redactor, RenderError, Variables, Warning, substit
 use crate::flux::Kustomization;
 use crate::secrets::Keyring;
 use crate::source::Tree;
+use futures::StreamExt;
 use hmac::{Hmac, Mac};
 use serde_json::json;
 use sha2::Sha256;
@@ -27,7 +28,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
@@ -37,6 +38,13 @@ const REMEMBERED: usize = 256;
 
 /// How deep bases outside the source may name others outside theirs.
 const MAX_ROUNDS: usize = 8;
+
+/// Longest time that a render waits for its bases: two that do not answer at all, one after the
+/// other.
+pub const REMOTES_WITHIN: Duration = Duration::from_secs(60);
+
+/// Bases of one render that are asked for at once: each may be a thread and a connection.
+const AT_ONCE: usize = 4;
 
 /// What a renderer needs from the configuration. It holds the host's key, so it has no `Debug`.
 #[derive(Clone)]
@@ -61,11 +69,13 @@ pub struct Settings {
     pub concurrency: usize,
     /// Where copies of what lies outside the source are kept; `None` fetches nothing.
     pub remotes: Option<PathBuf>,
+    /// Longest time that a render waits for all of these.
+    pub remotes_within: Duration,
 }
 
 impl Settings {
     /// The defaults, for a runtime directory and a host key: 60 s, 512 MiB, a cache of 16 MiB,
-    /// two builds at once, nothing fetched.
+    /// two builds at once, nothing fetched, and where it is, within 60 s.
     pub fn new(runtime_dir: impl Into<PathBuf>, digest_key: [u8; 32]) -> Self {
         Settings {
             runtime_dir: runtime_dir.into(),
@@ -78,6 +88,7 @@ impl Settings {
             mac: MacPolicy::Warn,
             concurrency: 2,
             remotes: None,
+            remotes_within: REMOTES_WITHIN,
         }
     }
 }
@@ -137,7 +148,7 @@ struct Inner {
     cache: Cache,
     children: AtomicU64,
     places: Semaphore,
-    remotes: Remotes,
+    remotes: Arc<Remotes>,
 }
 
 /// A walk and the digest that it leads to.
@@ -157,13 +168,14 @@ impl Renderer {
     /// The runtime directory cannot be written.
     pub fn new(settings: Settings) -> Result<Renderer, RenderError> {
         sweep(&settings.runtime_dir)?;
+        let remotes = Remotes::new(settings.remotes.clone(), settings.runtime_dir.clone());
         Ok(Renderer(Arc::new(Inner {
             engine: Mutex::new(None),
             walks: Mutex::new(VecDeque::new()),
             cache: Cache::new(settings.cache_bytes),
             children: AtomicU64::new(0),
             places: Semaphore::new(settings.concurrency.max(1)),
-            remotes: Remotes::new(settings.remotes.clone(), settings.runtime_dir.clone()),
+            remotes: Arc::new(remotes),
             settings,
         })))
     }
@@ -237,14 +249,41 @@ impl Renderer {
         Ok(Rendered { manifests, digest, cached: false, warnings, redactor, engine })
     }
 
+    /// Walks what the Kustomization can read, with what lies outside the source fetched. What was
+    /// fetched may name more of that, so each round may bring another.
     async fn known(&self, request: &Request) -> Result<Known, RenderError> {
-        let renderer = self.clone();
-        let request = request.clone();
+        let deadline = Instant::now() + self.0.settings.remotes_within;
+        let mut mounts = Mounts::default();
+        let mut old = BTreeSet::new();
+        for _ in 0..MAX_ROUNDS {
+            let (engine, reach, digest) = self.round(request, &mounts).await?;
+            if let Some(digest) = digest {
+                let old = old.into_iter().collect();
+                return Ok(Known { reach, mounts, old, engine, digest });
+            }
+            self.fetch((request, deadline), &reach, &mut mounts, &mut old).await?;
+        }
+        let message = format!("bases name bases of other repositories more than {MAX_ROUNDS} deep");
+        Err(RenderError::Invalid { problems: vec![problem(&message)] })
+    }
+
+    /// One walk; the digest is there once nothing has to be fetched any more.
+    async fn round(
+        &self,
+        request: &Request,
+        mounts: &Mounts,
+    ) -> Result<(Engine, Arc<Reach>, Option<String>), RenderError> {
+        let (renderer, request, mounts) = (self.clone(), request.clone(), mounts.clone());
         blocking(move || {
             let engine = renderer.engine()?;
-            let (reach, mounts, old) = renderer.reach(&request)?;
-            let digest = renderer.hash(&request, &reach, &engine);
-            Ok(Known { reach, mounts, old, engine, digest })
+            let reach = renderer.walk(&request, &mounts)?;
+            if !reach.problems.is_empty() {
+                let problems = reach.problems.iter().map(|problem| public(problem, &mounts));
+                return Err(RenderError::Invalid { problems: problems.collect() });
+            }
+            let whole = reach.remotes.is_empty();
+            let digest = whole.then(|| renderer.hash(&request, &reach, &engine));
+            Ok((engine, reach, digest))
         })
         .await?
     }
@@ -259,40 +298,27 @@ impl Renderer {
         Ok(found)
     }
 
-    /// What the Kustomization can read, with what lies outside the source fetched. What was
-    /// fetched may name more of that, so each round may bring another.
-    fn reach(&self, request: &Request) -> Result<(Arc<Reach>, Mounts, Vec<Warning>), RenderError> {
-        let mut mounts = Mounts::default();
-        let mut old = BTreeSet::new();
-        for _ in 0..MAX_ROUNDS {
-            let reach = self.walk(request, &mounts)?;
-            if !reach.problems.is_empty() {
-                let problems = reach.problems.iter().map(|problem| public(problem, &mounts));
-                return Err(RenderError::Invalid { problems: problems.collect() });
-            }
-            if reach.remotes.is_empty() {
-                return Ok((reach, mounts, old.into_iter().collect()));
-            }
-            self.fetch(request, &reach, &mut mounts, &mut old)?;
-        }
-        let message = format!("bases name bases of other repositories more than {MAX_ROUNDS} deep");
-        Err(RenderError::Invalid { problems: vec![problem(&message)] })
-    }
-
-    /// Fetches what one walk has found outside; all that fail are named.
-    fn fetch(
+    /// Fetches what one walk has found outside, some at once; all that fail are named.
+    async fn fetch(
         &self,
-        request: &Request,
+        (request, deadline): (&Request, Instant),
         reach: &Reach,
         mounts: &mut Mounts,
         old: &mut BTreeSet<Warning>,
     ) -> Result<(), RenderError> {
+        let ask = |entry: &String| {
+            let (remotes, entry) = (self.0.remotes.clone(), entry.clone());
+            let age = request.copy_age;
+            async move { remotes.get(&entry, age, deadline).await }
+        };
+        let asked: Vec<_> = reach.remotes.iter().map(|remote| ask(&remote.entry)).collect();
+        let answers: Vec<_> = futures::stream::iter(asked).buffered(AT_ONCE).collect().await;
         let mut problems = Vec::new();
-        let mut again = false;
+        let mut retry = false;
         let mut fetched = Mounts::default();
-        for remote in &reach.remotes {
+        for (remote, got) in reach.remotes.iter().zip(answers) {
             let place = |message| public(&Problem::at(&remote.file, remote.line, message), mounts);
-            match self.0.remotes.get(&remote.entry, request.copy_age) {
+            match got {
                 Ok(Copy { mount, stale }) => {
                     if let Some(cause) = stale {
                         let message = format!("{}: the last copy stands; it {cause}", remote.entry);
@@ -302,13 +328,12 @@ impl Renderer {
                     fetched.add(mount);
                 }
                 Err(failed) => {
-                    again |= failed.retry;
+                    retry |= failed.retry;
                     problems.push(place(format!("{}: {}", remote.entry, failed.cause)));
                 }
             }
         }
         mounts.extend(fetched);
-        let retry = again;
         if problems.is_empty() { Ok(()) } else { Err(RenderError::Remote { problems, retry }) }
     }
 

@@ -1,4 +1,4 @@
-//! Pure: `postBuild` substitution, object by object (`flux-semantics §4.5`).
+//! Pure: `postBuild` substitution, object by object (Flux: Kustomization, Post build).
 //!
 //! An object is written as YAML the way Flux writes it, `${…}` is expanded in that text, and the
 //! text is read back as Kubernetes reads YAML. So a value may turn text into a number or a

@@ -5,6 +5,8 @@ use crate::flux::{GitReference, Kind, root};
 use crate::pipeline::Order;
 use serde_json::{Value, json};
 
+mod stops;
+
 const MINUTE: Time = 60_000;
 
 fn graph() -> Graph {

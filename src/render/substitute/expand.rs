@@ -1,4 +1,4 @@
-//! Pure: the expression language of `${…}`, as Flux's envsubst accepts it (`flux-semantics §4.5`).
+//! Pure: the expression language of `${…}`, as Flux's envsubst (fluxcd/pkg) accepts it.
 //!
 //! It is not a shell: `:+` and `:?` behave like `:-`, patterns of `/` are literal text, lengths
 //! and offsets count bytes, and whatever it does not know is an error of the whole text. Only the

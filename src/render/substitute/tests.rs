@@ -1,4 +1,4 @@
-//! The table of `flux-semantics §4.5`, row by row, and the round trip of whole objects.
+//! Flux's substitution, expression by expression, and the round trip of whole objects.
 
 use super::*;
 use serde_json::json;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bed::{Fault, GitServer, Repo};
+use crate::world::{App, World};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -139,6 +140,128 @@ async fn a_file_behind_http_is_built_patched_and_named() {
     assert!(told.contains("apps/kustomization.yaml:2: http") && told.contains("404"), "{told}");
     assert!(told.contains("apps/kustomization.yaml:3: git@host:o/r: would need"), "{told}");
     assert_eq!(bench.renderer.children(), 1);
+}
+
+/// A server that answers each request after a while, with a file that is named after its path;
+/// tells how many it was asked for, and how many at once.
+fn slow(delay: Duration) -> (String, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free loopback port");
+    let url = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
+    let (asked, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (count, peak, open) = (asked.clone(), most.clone(), Arc::new(AtomicUsize::new(0)));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (count, peak, open) = (count.clone(), peak.clone(), open.clone());
+            std::thread::spawn(move || {
+                let mut request = [0; 2048];
+                let read = stream.read(&mut request).unwrap_or_default();
+                let line = String::from_utf8_lossy(&request[..read]).into_owned();
+                let name = line.split(['/', '.']).nth(1).unwrap_or("x").to_owned();
+                count.fetch_add(1, Ordering::SeqCst);
+                peak.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                std::thread::sleep(delay);
+                open.fetch_sub(1, Ordering::SeqCst);
+                let body = CONFIG_MAP.replace("name: c", &format!("name: {name}"));
+                let length = body.len();
+                // The other side may have gone.
+                let _ = write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+                );
+            });
+        }
+    });
+    (url, asked, most)
+}
+
+fn listing(url: &str, names: &[&str]) -> String {
+    let entries = names.iter().map(|name| format!("- {url}/{name}.yaml\n"));
+    format!("resources:\n{}", entries.collect::<String>())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bases_are_fetched_four_at_once_and_one_question_serves_all_who_ask() {
+    let (url, asked, most) = slow(Duration::from_millis(1500));
+    let bench = Bench::new();
+    let names = ["a", "b", "d", "e", "f", "g", "h", "i"];
+    bench.write(&[
+        ("apps/kustomization.yaml", &listing(&url, &names)),
+        ("other/kustomization.yaml", &listing(&url, &["a", "b"])),
+    ]);
+    let since = std::time::Instant::now();
+    let requests = (bench.request(json!({})), bench.request(json!({"path": "other"})));
+    let (all, two) =
+        tokio::join!(bench.renderer.render(&requests.0), bench.renderer.render(&requests.1),);
+    let took = since.elapsed();
+    assert_eq!((all.unwrap().manifests.len(), two.unwrap().manifests.len()), (8, 2));
+    assert_eq!(asked.load(Ordering::SeqCst), 8, "each once");
+    assert_eq!(most.load(Ordering::SeqCst), 4);
+    assert!(took < Duration::from_secs(9), "one after the other takes 12 s: {took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_render_waits_for_its_bases_no_longer_than_its_limit_and_no_stop_waits_at_all() {
+    let (url, asked, _) = slow(Duration::from_secs(6));
+    let bench = Bench::new();
+    let mut settings = Settings::new(bench.dir.path().join("short"), [7; 32]);
+    settings.remotes = Some(bench.dir.path().join("copies"));
+    settings.engine = Some(tool("kubectl"));
+    settings.remotes_within = Duration::from_secs(1);
+    let renderer = Renderer::new(settings).unwrap();
+    bench.write(&[("apps/kustomization.yaml", &listing(&url, &["a", "b", "d", "e", "f", "g"]))]);
+    let request = bench.request(json!({}));
+    let since = std::time::Instant::now();
+    let error = renderer.render(&request).await.unwrap_err();
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    assert!(error.retry());
+    let told = error.to_string();
+    let late = "did not answer in the time that a render waits for its bases";
+    assert_eq!(told.matches(late).count(), 6, "{told}");
+    assert!(told.contains(&format!("apps/kustomization.yaml:7: {url}/g.yaml: {late}")), "{told}");
+    assert_eq!(asked.load(Ordering::SeqCst), 4, "what had no time left was not asked for");
+
+    // The questions go on: whoever asks later has their answers, without another.
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    bench.write(&[("apps/kustomization.yaml", &listing(&url, &["a", "b", "d", "e"]))]);
+    let request = bench.request(json!({}));
+    let rendered = renderer.render(&request).await.unwrap();
+    assert_eq!((rendered.manifests.len(), asked.load(Ordering::SeqCst)), (4, 4));
+
+    // Dropping the future is all that a stop does, and a runtime that ends waits for nothing.
+    bench.write(&[("apps/kustomization.yaml", &listing(&url, &["x"]))]);
+    let (renderer, request) = (bench.renderer.clone(), bench.request(json!({})));
+    let since = std::time::Instant::now();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let limit = Duration::from_millis(500);
+            assert!(tokio::time::timeout(limit, renderer.digest(&request)).await.is_err());
+        });
+    })
+    .join()
+    .unwrap();
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+}
+
+#[test]
+fn neither_a_suspend_nor_a_stop_waits_for_a_base_that_does_not_answer() {
+    let (url, asked, _) = slow(Duration::from_secs(60));
+    let mut world = World::new();
+    let files = [("kustomization.yaml", listing(&url, &["a"]))];
+    world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.eventually("it is asked for", |_| asked.load(Ordering::SeqCst) > 0);
+    let running = |world: &World| world.item("Kustomization/flux-system/apps")["running"] == true;
+    assert!(running(&world), "{}", world.status());
+    let since = std::time::Instant::now();
+    world.ok(&["suspend", "apps"]);
+    world.eventually("the run has ended", |world| !running(world));
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    world.ok(&["resume", "apps"]);
+    world.eventually("it runs again", running);
+    let since = std::time::Instant::now();
+    assert_eq!(world.stop(), Some(0));
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]

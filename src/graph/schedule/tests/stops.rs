@@ -1,0 +1,24 @@
+//! What stops a run, and what the entry says of its own source.
+
+use super::*;
+
+#[test]
+fn a_suspend_stops_what_waits_and_forgets_nothing_that_was_known() {
+    let mut graph = declared(vec![order("a", json!({}))]);
+    assert_eq!(started(&mut graph, 3), ["run a by boot"]);
+    let mut before = report(Outcome::Ready("Applied".into()), "r1");
+    (before.objects, before.warnings) = (Some(1), vec!["w".into()]);
+    graph.handle(Event::Finished(key("a"), before), 4);
+    assert!(graph.handle(Event::Suspend(key("a"), Some("by me".into())), 5).is_empty());
+    graph.handle(Event::Suspend(key("a"), None), 6);
+    assert_eq!(started(&mut graph, 6), ["run a by resume"]);
+    let effects = graph.handle(Event::Suspend(key("a"), Some("by me".into())), 7);
+    assert!(matches!(&effects[..], [Effect::Cancel(of)] if *of == key("a")), "{effects:?}");
+    let mut stopped = report(Outcome::Cancelled, "r1");
+    stopped.objects = None;
+    graph.handle(Event::Finished(key("a"), stopped), 8);
+    let item = graph.item(&key("a")).unwrap();
+    let told = (item.warnings.clone(), item.condition.message.as_str());
+    assert_eq!(told, (vec!["w".to_owned()], "stopped by the suspend, before its end"));
+    assert_eq!(started(&mut graph, 99_000_000), Vec::<String>::new());
+}

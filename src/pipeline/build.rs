@@ -1,0 +1,108 @@
+//! The render of one run: built, sorted, its errors as failures, its warnings told once.
+
+use super::kustomization::Run;
+use super::memory::Memory;
+use super::orders::{Sorted, sort};
+use super::write::STOPPING;
+use super::{Failure, Retry, Step, lock};
+use crate::logging::Message;
+use crate::render::{Manifest, RenderError, Rendered, Request, Warning, WarningKind};
+use std::future::Future;
+
+impl Run<'_> {
+    /// Builds and sorts.
+    pub(super) async fn build(&mut self, request: &Request) -> Result<(Sorted, String), Failure> {
+        self.enter(Step::Render);
+        let rendered = self.unless_stopped(self.pipeline.renderer.render(request)).await?;
+        let Rendered { manifests, digest, warnings, redactor, .. } = rendered;
+        self.redactor.merge(&redactor);
+        for warning in warnings {
+            self.warn(&warning);
+        }
+        let manifests: Vec<Manifest> =
+            manifests.iter().cloned().map(|manifest| self.guarded(manifest)).collect();
+        let mut sorted = sort(&manifests, &self.job.revision.id);
+        for problem in &mut sorted.orders.problems {
+            // It may cite a value that a variable has brought.
+            problem.message = self.redactor.mask(&problem.message);
+        }
+        Ok((sorted, self.with_spec(&digest)))
+    }
+
+    /// The renderer's answer, for as long as nobody stops the run: bases from elsewhere may take a
+    /// minute, and what is dropped leaves nothing behind.
+    pub(super) async fn unless_stopped<T>(
+        &self,
+        work: impl Future<Output = Result<T, RenderError>>,
+    ) -> Result<T, Failure> {
+        let mut cancel = self.job.cancel.clone();
+        let stopped = async {
+            if cancel.wait_for(|cancelled| *cancelled).await.is_err() {
+                // Nobody can stop it any more.
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            result = work => result.map_err(|error| self.render_failure(error)),
+            () = stopped => {
+                let cause = "it was stopped while it was rendered";
+                Err(Failure::new(Step::Render, STOPPING, cause).retry(Retry::Soon))
+            }
+        }
+    }
+
+    /// An error of the renderer as a failure: the first problem in full, the others counted.
+    fn render_failure(&self, error: RenderError) -> Failure {
+        let mut failure = Failure::new(Step::Render, "BuildFailed", error.to_string());
+        if let RenderError::PathNotFound { .. } = error {
+            failure.reason = "ArtifactFailed".to_owned();
+            if self.job.root {
+                // The host names it, not Git.
+                let hint = "correct root.path in the configuration (/etc/gitopsd), or root.ref";
+                return self.at_revision(failure.hint(Some(hint.to_owned())));
+            }
+        }
+        if let [only] = error.problems() {
+            let line = only.line.map(|line| format!(":{line}")).unwrap_or_default();
+            failure.file = only.file.as_ref().map(|file| format!("{file}{line}"));
+            failure.cause.clone_from(&only.message);
+        }
+        if error.retry() {
+            failure.retry = Retry::Soon;
+        }
+        self.at_revision(failure.hint(error.hint()))
+    }
+
+    /// An object that a substituted Secret value has reached is as sensitive as the Secret.
+    fn guarded(&self, mut manifest: Manifest) -> Manifest {
+        if !manifest.sensitive && self.job.kustomization.post_build.is_some() {
+            let text = manifest.body().to_string();
+            manifest.sensitive = self.redactor.mask(&text) != text;
+        }
+        manifest
+    }
+
+    /// Keeps a warning for `status`, and tells the journal when it is new.
+    fn warn(&mut self, warning: &Warning) {
+        let text = warning.to_string();
+        let told = |memory: &Memory| memory.warnings.contains(&self.redactor.mask(&text));
+        if !lock(&self.pipeline.memory).get(&self.owner).is_some_and(told) {
+            let key = self.job.kustomization.key().to_string();
+            let id = match warning.kind {
+                WarningKind::Mac => Message::MacWrong.id(),
+                WarningKind::PlaintextSecret => Message::PlaintextSecret.id(),
+                WarningKind::OldCopy => Message::OldCopy.id(),
+            };
+            tracing::warn!(
+                message_id = id,
+                gitopsd_kustomization = key,
+                gitopsd_source = %self.job.kustomization.source,
+                gitopsd_revision = self.job.revision.id,
+                "{key}: {}",
+                self.redactor.mask(&text)
+            );
+        }
+        self.warnings.push(text);
+    }
+}
