@@ -2,8 +2,8 @@
 //!
 //! A field is removed from the cluster when it leaves Git only if nobody else holds it. So the
 //! entries of `kubectl*`, `before-first-apply` and our own name with operation Update are merged
-//! into one Apply entry of ours, as Flux does (`flux-semantics §4.7.4`). `kubectl-rollout` stays:
-//! a restart asked for by hand is carried along.
+//! into one Apply entry of ours, as Flux does (Flux: Kustomization, Override). `kubectl-rollout`
+//! stays: a restart asked for by hand is carried along.
 
 use crate::plan::{LAST_APPLIED, MANAGER, is_ours, is_taken};
 use serde_json::{Map, Value, json};

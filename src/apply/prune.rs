@@ -27,7 +27,7 @@ impl Applier {
     ///
     /// The deletion names uid and resourceVersion of the object that was looked at, so a new
     /// object of that name, or one that changed owner in between, is never hit. Children go in
-    /// the background (`flux-semantics §4.10`). Any error leaves the entry in the inventory.
+    /// the background (Flux: Kustomization, Prune). Any error leaves the entry in the inventory.
     pub async fn prune(&self, entry: &Entry, owner: &Owner) -> Result<Pruned, ApplyError> {
         let failed = |source| ApplyError::cluster(&entry.id, source);
         let Some(resource) = self.endpoint(entry).await.map_err(failed)? else {

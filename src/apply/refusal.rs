@@ -2,7 +2,7 @@
 //!
 //! "Immutable" leads to delete-and-create where `force` is set, so it is read narrowly: every
 //! cause of a 422 must say so of a field. Flux takes any 422 for it and deletes objects over a
-//! typing error; that is not copied (`flux-semantics §4.7.3`).
+//! typing error; that is not copied (Flux: Kustomization, Force).
 
 use crate::cluster::{ClusterError, FieldCause};
 use crate::plan::{Refusal, RefusalKind};

@@ -123,7 +123,7 @@ impl Cluster {
 
     /// Server-side apply. `body` names its object itself.
     ///
-    /// Unknown fields are warned of, as Flux drops them silently (`flux-semantics §4.6`).
+    /// Unknown fields are warned of, as Flux drops them silently (Flux: Kustomization, Apply).
     pub async fn apply(
         &self,
         resource: &Resource,

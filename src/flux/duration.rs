@@ -1,7 +1,7 @@
 //! Pure: Go duration strings as Flux's CRDs allow them.
 //!
 //! `^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$`: no sign, no bare number, no `us` or `ns`
-//! (`flux-semantics §0`).
+//! (Flux: API conventions).
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Pure: the three kinds of `image.toolkit.fluxcd.io` (`flux-semantics §6`).
+//! Pure: the three kinds of `image.toolkit.fluxcd.io` (Flux: image automation).
 //!
 //! An [`ImageRepository`] names an image whose tags are listed, an [`ImagePolicy`] chooses one of
 //! them, an [`ImageUpdateAutomation`] writes the chosen ones into a Git branch. v1beta1, v1beta2

@@ -1,4 +1,4 @@
-//! Pure: Flux's Kustomization, its fields, defaults and limits (`flux-semantics §3`).
+//! Pure: Flux's Kustomization, its fields, defaults and limits (Flux: Kustomization).
 
 use super::{Expression, Key, Kind, Reader, Unsupported};
 use serde::Deserialize;

@@ -8,7 +8,11 @@
 //!
 //! Fields and kinds that we do not act upon yet are named in [`Unsupported`], never dropped.
 //! This folder stands far left because nearly every step needs a spec; it reads JSON only and
-//! knows neither Git nor a cluster. `flux-semantics` is the reference for every rule here.
+//! knows neither Git nor a cluster.
+//!
+//! The reference for every rule is Flux 2.9: its documentation (fluxcd.io/flux/components, a page
+//! for each kind) and, where that is silent or says otherwise, the code of its controllers. Such a
+//! rule is marked in all folders as `Flux: KIND, TOPIC`, after page and section.
 
 mod cel;
 mod classify;

@@ -50,7 +50,7 @@ impl Version {
     }
 
     /// Reads a version as Flux's tag rule wants it: at least three parts between dots
-    /// (`flux-semantics §6.2`), otherwise as [`Version::parse`].
+    /// (Flux: ImagePolicy), otherwise as [`Version::parse`].
     pub fn parse_strict(text: &str) -> Option<Self> {
         if text.split('.').count() < 3 { None } else { Self::parse(text) }
     }

@@ -1,4 +1,4 @@
-//! Pure: GitRepository, its fields, defaults and limits (`flux-semantics §1`).
+//! Pure: GitRepository, its fields, defaults and limits (Flux: GitRepository).
 
 use super::{Key, Kind, Reader, Unsupported};
 use serde::Deserialize;

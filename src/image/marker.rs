@@ -1,4 +1,4 @@
-//! Pure: setter markers, and the edit of a marked scalar (`flux-semantics §6.3`).
+//! Pure: setter markers, and the edit of a marked scalar (Flux: ImageUpdateAutomation).
 //!
 //! A marker is a YAML comment of JSON alone, `# {"$imagepolicy": "NAMESPACE:NAME"}`, with `:tag`,
 //! `:name` or `:digest` after the name for a part of the image. It marks the scalar that it stands

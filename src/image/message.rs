@@ -1,4 +1,4 @@
-//! Pure: what the commit of an automation says (`flux-semantics §6.3`).
+//! Pure: what the commit of an automation says (Flux: ImageUpdateAutomation).
 //!
 //! `spec.git.commit.messageTemplate` is a Go template with sprig's functions. What people write in
 //! commit messages is supported: text, pipelines and parentheses, variables, `if`, `with` and

@@ -7,7 +7,8 @@
 //! user's template or by our own; [`check_template`] finds mistakes before there is a change.
 //!
 //! Nothing here reads a registry, a file or a repository: tags, file bytes and names are
-//! arguments, and the results are values. `flux-semantics §6` is the reference.
+//! arguments, and the results are values. The reference is Flux 2.9, its pages on ImagePolicy and
+//! ImageUpdateAutomation.
 
 mod marker;
 mod message;

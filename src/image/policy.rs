@@ -1,4 +1,4 @@
-//! Pure: which of an image's tags is the latest (`flux-semantics §6.2`).
+//! Pure: which of an image's tags is the latest (Flux: ImagePolicy).
 //!
 //! Every tag gets a key: what the policy's `extract` makes of it, or the tag itself. The keys are
 //! compared, and the best key's tag is chosen. Flux's rules hold to the letter, also the odd ones:

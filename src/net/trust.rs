@@ -1,4 +1,4 @@
-//! Pure: whom we believe, how we reach them, and the Secrets that say so (`flux-semantics §6.1`).
+//! Pure: whom we believe, how we reach them, and the Secrets that say so (Flux: ImageRepository).
 //!
 //! Errors name the keys of a Secret, never their values.
 
@@ -72,8 +72,8 @@ impl Trust {
 }
 
 impl Proxy {
-    /// Reads `address`, `username` and `password` (`flux-semantics §9.2`). User and password in
-    /// the address count where the Secret has no `username`.
+    /// Reads `address`, `username` and `password` (Flux: GitRepository, Proxy). User and password
+    /// in the address count where the Secret has no `username`.
     pub fn from_secret(data: &BTreeMap<String, Vec<u8>>) -> Result<Proxy, NetError> {
         let refuse = |cause: &str| Err(NetError::BadProxy { cause: cause.to_owned() });
         let Some(address) = said(data, ["address", "address"]) else {

@@ -1,4 +1,4 @@
-//! Pure: the verdict on one live object, with the rules and in the order of `flux-semantics §4.8`.
+//! Pure: the verdict on one live object, by the rules of Flux's kstatus (fluxcd/cli-utils).
 //!
 //! Verdicts equal those of Flux's kstatus also where it is odd: a failed Pod is current, an
 //! unbound claim waits for ever. The messages are our own and give numbers.

@@ -58,7 +58,7 @@ impl Run<'_> {
         let memory = all.get(&self.owner);
         let vanished = memory.map(|memory| memory.vanished.clone()).unwrap_or_default();
         let objects = || memory.into_iter().flat_map(|memory| &memory.objects);
-        // Flux waits for what it has applied, not for what it leaves alone (`§4.8`).
+        // Flux waits for what it has applied, not for what it leaves alone at all.
         let skipped: BTreeSet<ObjectId> =
             objects().filter(|(_, known)| known.skipped).map(|(id, _)| id.clone()).collect();
         if kustomization.wait {

@@ -118,8 +118,8 @@ fn order(manifest: &Manifest, orders: &mut WorkOrders) {
     }
 }
 
-/// The mark by which Git keeps a Flux object from being applied (`flux-semantics §4.7.1`). Under
-/// Flux it would not be there, or stay as it was: here it is stopped, and its objects stay.
+/// The mark by which Git keeps a Flux object from being applied (Flux: Kustomization, Reconcile).
+/// Under Flux it would not be there, or stay as it was: here it is stopped, and its objects stay.
 pub fn left_alone(manifest: &Value) -> Option<&'static str> {
     if marked(manifest, "reconcile", "disabled") {
         Some("kustomize.toolkit.fluxcd.io/reconcile: disabled in Git")
@@ -173,7 +173,7 @@ fn marked(manifest: &Value, key: &str, value: &str) -> bool {
     })
 }
 
-/// Whether objects go with their Kustomization (`flux-semantics §4.12`).
+/// Whether objects go with their Kustomization (Flux: Kustomization, Deletion).
 pub fn deletes(kustomization: &Kustomization) -> bool {
     match kustomization.deletion_policy {
         DeletionPolicy::MirrorPrune => kustomization.prune,
@@ -183,7 +183,7 @@ pub fn deletes(kustomization: &Kustomization) -> bool {
 }
 
 /// Whether the objects of a Flux object outlive it by its own statement: it is suspended, or
-/// carries the mark (`flux-semantics §4.12`).
+/// carries the mark (Flux: Kustomization, Deletion).
 pub fn keeps(object: &Object, manifest: &Value) -> bool {
     marked(manifest, "prune", "disabled") || matches!(object, Object::Kustomization(k) if k.suspend)
 }

@@ -23,7 +23,7 @@ pub const GOING: &str = "is being deleted";
 /// Why a finite object that is not there is left alone.
 pub const VANISHED: &str = "has done its work and is gone; made again when its manifest changes";
 
-/// Decides what is done with one object (`flux-semantics §4.7`).
+/// Decides what is done with one object (Flux: Kustomization, Apply).
 ///
 /// `force` is the Kustomization's; an object may ask for it itself by annotation or label.
 pub fn decide(manifest: Manifest, probe: Probe, force: bool) -> Step {

@@ -1,6 +1,6 @@
 //! Pure: the last changes to a manifest before it is compared and applied.
 //!
-//! Owner labels, common metadata, and the normalisation that Flux does (`flux-semantics §4.6`):
+//! Owner labels, common metadata, and the normalisation that Flux does as it applies:
 //! `stringData` is folded into `data`, `status` and server-side metadata go. What would fight the
 //! cluster for ever is left out with a notice.
 

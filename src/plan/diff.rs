@@ -2,7 +2,7 @@
 //!
 //! Compares the live object with the answer to a dry-run, leaving out what the server keeps for
 //! itself (`status`, `managedFields`, versions), so that a defaulted or rewritten field is no
-//! difference (`flux-semantics §4.7.5`).
+//! difference (Flux: Kustomization, Apply).
 
 use serde_json::Value;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Pure: in which order objects are applied and deleted (`flux-semantics §4.6`).
+//! Pure: in which order objects are applied and deleted (Flux: Kustomization, Apply).
 
 use crate::render::{Manifest, ObjectId};
 

@@ -71,8 +71,8 @@ pub fn regained(live: &Value, wanted: &Value) -> Vec<String> {
     names
 }
 
-/// True for an entry that we take over (`flux-semantics §4.7.4`): kubectl's, what was there before
-/// the first apply, and updates under our own name. `kubectl rollout restart` is carried along.
+/// True for an entry that we take over (Flux: Kustomization, Override): kubectl's, what was there
+/// before the first apply, and updates under our own name. `kubectl rollout restart` is carried along.
 pub fn is_taken(entry: &Value) -> bool {
     let (manager, update) = (text(entry, "manager"), text(entry, "operation") == "Update");
     text(entry, "subresource").is_empty()

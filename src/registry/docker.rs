@@ -1,7 +1,7 @@
 //! Pure: the docker config of a pull Secret, and which of its entries a repository gets.
 //!
-//! Read as Kubernetes and Flux do (`flux-semantics §9.3`): a key is a host, with port and path
-//! where they matter, each label of the host possibly a glob; the scheme and a leading `/v1/` or
+//! Read as Kubernetes and Flux do (Flux: ImageRepository, Secret): a key is a host, with port and
+//! path where they matter, each label of the host possibly a glob; the scheme and a leading `/v1/` or
 //! `/v2/` do not count; keys are tried in reverse order of their bytes, so that of two paths on one
 //! host the longer wins. All names of Docker Hub mean Docker Hub. Errors name keys, never values.
 

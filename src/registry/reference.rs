@@ -1,4 +1,4 @@
-//! Pure: image names as `spec.image` of an ImageRepository has them (`flux-semantics §6.1`).
+//! Pure: image names as `spec.image` of an ImageRepository has them (Flux: ImageRepository).
 //!
 //! The rules are those of Flux's parser: what stands before the first slash is a registry only if
 //! it has a dot or a colon; without one the image is Docker Hub's, and a name without a slash

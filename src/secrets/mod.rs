@@ -14,7 +14,8 @@
 //! but age keys is supported; PGP and the clouds' key services are named in the error.
 //!
 //! Errors carry paths, public keys and line numbers, never content: see [`SecretsError`].
-//! The reference for every rule is `flux-semantics §5` and SOPS 3.13.
+//! The reference for every rule is SOPS 3.13, and Flux 2.9 for what is opened when (Flux:
+//! Kustomization, Decryption).
 
 mod age;
 mod credential;

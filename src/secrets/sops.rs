@@ -83,7 +83,7 @@ pub fn open(
     Ok(Opened { text, mac, values, recipients: metadata.recipients() })
 }
 
-/// Opens an object that carries `.sops`, after rendering (`flux-semantics §5.3`).
+/// Opens an object that carries `.sops`, after rendering (Flux: Kustomization, Decryption).
 ///
 /// The result has no `.sops`. Its MAC is always [`MacState::Absent`]: rendering has changed the
 /// tree, so it could not fit. The object is ordinary JSON and not wiped: it is on its way to the

@@ -40,7 +40,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that a file name (or the key of a Secret) stands for (`flux-semantics §5.2`).
+    /// The format that a file name (or the key of a Secret) stands for, as in Flux.
     pub fn by_name(file_name: &str) -> Format {
         let extension = file_name.rsplit_once('.').map_or("", |(_, extension)| extension);
         match extension {
@@ -66,7 +66,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// True where the bytes carry the marker of a sealed file of this format (`flux-semantics §5.2`).
+/// True where the bytes carry the marker of a sealed file of this format, as Flux looks for it.
 ///
 /// A search for a few bytes and no more: what it finds may still turn out not to be sealed.
 /// Beyond Flux, JSON without blanks after the colon is found too.
@@ -81,7 +81,7 @@ pub fn is_sealed(bytes: &[u8], format: Format) -> bool {
 }
 
 /// The format whose marker the bytes carry; for `Secret.data`, where a key's name tells only what
-/// the opened text is to be (`flux-semantics §5.3`). Binary is told as JSON: they read the same.
+/// the opened text is to be, as in Flux. Binary is told as JSON: they read the same.
 pub fn detect(bytes: &[u8]) -> Option<Format> {
     // INI last: its marker is short enough to stand in another format's text.
     [Format::Json, Format::Dotenv, Format::Yaml, Format::Ini]

@@ -1,4 +1,4 @@
-//! Pure: the data of a Git Secret as typed credentials (`flux-semantics §9.1`).
+//! Pure: the data of a Git Secret as typed credentials (Flux: GitRepository, Secret).
 //!
 //! Which keys count follows from the URL's scheme, as in Flux. What Flux would understand and we
 //! do not yet (client certificates, GitHub Apps) is refused by name: going on without it would

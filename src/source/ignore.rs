@@ -1,4 +1,4 @@
-//! Pure: which files of a tree a Source passes on (`flux-semantics §2`).
+//! Pure: which files of a tree a Source passes on (Flux: GitRepository, Ignore).
 //!
 //! The patterns are gitignore's, read as Flux's library reads them: every path is judged by
 //! itself, the last pattern that matches it or one of its directories wins, and `!` can bring back

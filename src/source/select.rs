@@ -1,6 +1,6 @@
 //! Pure: from the remote's refs and `spec.ref` to one commit and its revision string.
 //!
-//! Revision strings are Flux's (`flux-semantics §1.2`): `main@sha1:…` for branch, tag and semver,
+//! Revision strings are Flux's (GitRepository, Artifact): `main@sha1:…` for branch, tag and semver,
 //! the full ref for `ref.name`, `sha1:…` for a commit alone. The commit is the one behind an
 //! annotated tag, not the tag object. Versions of equal precedence (build metadata) are ordered by
 //! name here, where Flux asks for the commit time, which a listing does not tell.

@@ -1,4 +1,4 @@
-//! Pure: ImageUpdateAutomation, which branch chosen tags are written to (`flux-semantics §6.3`).
+//! Pure: ImageUpdateAutomation, which branch chosen tags are written to (Flux: same name).
 
 use super::{NameOnly, Rest, name_others};
 use crate::flux::{CrossReference, GitReference, Key, Kind, Reader, Unsupported};

@@ -1,4 +1,4 @@
-//! Pure: ImagePolicy, which of an image's tags is the latest (`flux-semantics §6.2`).
+//! Pure: ImagePolicy, which of an image's tags is the latest (Flux: ImagePolicy).
 
 use super::{NamespacedName, Rest, labels, name_others};
 use crate::flux::{Key, Kind, Pattern, Range, Reader, Unsupported};

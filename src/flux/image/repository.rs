@@ -1,4 +1,4 @@
-//! Pure: ImageRepository, the image whose tags are listed (`flux-semantics §6.1`).
+//! Pure: ImageRepository, the image whose tags are listed (Flux: ImageRepository).
 
 use super::NameOnly;
 use crate::flux::{Key, Kind, Pattern, Reader, Unsupported};

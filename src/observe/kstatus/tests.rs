@@ -1,4 +1,4 @@
-//! The kind table of `flux-semantics §4.8`, row by row.
+//! Flux's kstatus (fluxcd/cli-utils), kind by kind.
 
 use super::*;
 use crate::flux::Expression;
