@@ -153,6 +153,18 @@ impl GitRepository {
     }
 }
 
+impl GitRepository {
+    /// What a repository says of the source that the host has named, its own entry, and that is
+    /// not heeded there: the host's word is read before any file of it is.
+    pub fn unheeded(&self) -> Vec<Unsupported> {
+        let (kind, field) = (Kind::GitRepository.as_str().to_owned(), "spec.ignore".to_owned());
+        let (namespace, name) = (self.namespace.clone(), self.name.clone());
+        let ignore = Unsupported { kind, namespace, name, field, blocks: false };
+        let said = self.ignore.as_ref().map(|_| ignore);
+        self.unsupported.iter().cloned().chain(said).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -47,6 +47,9 @@ impl Graph {
         for order in sources.into_iter().chain(kustomizations) {
             let key = order.object.key();
             if let Some(root) = self.root_name(&order.object) {
+                if let Object::GitRepository(source) = &order.object {
+                    notices.unsupported.extend(source.unheeded());
+                }
                 if is_root && root == *parent && (key == root || !named) && !stated {
                     // The first of several, as one of them must not undo the other for ever.
                     stated = true;

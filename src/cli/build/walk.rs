@@ -218,7 +218,9 @@ impl Walk {
     fn order(&mut self, entry: &mut Entry, object: Object, origin: Option<&str>) {
         let kustomization = match object {
             Object::GitRepository(git) => {
-                entry.unsupported.extend(git.unsupported.iter().map(Missing::from));
+                let own = self.sources.is_root(&git.key());
+                let found = if own { git.unheeded() } else { git.unsupported };
+                entry.unsupported.extend(found.iter().map(Missing::from));
                 return;
             }
             Object::Kustomization(kustomization) => *kustomization,

@@ -22,3 +22,17 @@ fn a_suspend_stops_what_waits_and_forgets_nothing_that_was_known() {
     assert_eq!(told, (vec!["w".to_owned()], "stopped by the suspend, before its end"));
     assert_eq!(started(&mut graph, 99_000_000), Vec::<String>::new());
 }
+
+#[test]
+fn what_the_entry_says_of_its_own_source_and_is_not_heeded_is_named() {
+    let manifest = json!({"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
+        "metadata": {"name": "flux-system", "namespace": "flux-system"},
+        "spec": {"url": "https://git.example/r", "interval": "1m", "ref": {"branch": "main"},
+            "ignore": "/docs", "verify": {"mode": "HEAD", "secretRef": {"name": "k"}}}});
+    let object = Object::read(&manifest).unwrap().unwrap();
+    let graph = declared(vec![Order { object, manifest, origin: None }]);
+    let named = graph.summary(0).unsupported;
+    let told: Vec<(&str, &str)> =
+        named.iter().map(|found| (found.kind.as_str(), found.field.as_str())).collect();
+    assert_eq!(told, [("GitRepository", "spec.verify"), ("GitRepository", "spec.ignore")]);
+}
