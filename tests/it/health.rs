@@ -66,6 +66,66 @@ fn a_crash_loop_long_after_the_run_is_said_with_its_cause_and_so_is_its_end() {
 }
 
 #[test]
+fn a_readiness_probe_that_fails_is_said_in_its_own_words() {
+    let mut world = World::new();
+    let files = [("web.yaml", mk_deployment(&world.namespace, "web", "unready"))];
+    world.apps(&[App { name: "apps", spec: "  wait: true\n  timeout: 5s\n", files: &files }]);
+    world.start();
+    world.eventually("Ready says so, and why", |world| {
+        !world.is_ready("apps") && world.message("apps").contains("readiness probe failed")
+    });
+    let item = world.item("Kustomization/flux-system/apps");
+    let told = item["message"].as_str().unwrap();
+    let pod = format!("Pod/{}/{}", world.namespace, pods(&world).remove(0));
+    let cause = format!("{pod}: readiness probe failed: HTTP probe failed with statuscode: 503");
+    assert!(told.contains(&cause), "{told}");
+    let status = String::from_utf8(world.run(&["status"]).stdout).unwrap();
+    assert!(status.contains("readiness probe failed"), "{status}");
+}
+
+#[test]
+fn a_workload_that_comes_and_goes_does_not_take_ready_along_each_time() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let pod = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web, namespace: {ns}}}\nspec:\n  \
+         containers:\n  - {{name: main, image: \"registry.test.invalid/app:1\"}}\n"
+    );
+    let files = [("web.yaml", pod)];
+    let repo = world.apps(&[App { name: "apps", spec: "  wait: true\n", files: &files }]);
+    // What is tried again by itself each second says what it finds each second.
+    repo.replace("clusters/my-cluster/apps.yaml", "retryInterval: 1s", "retryInterval: 10m");
+    repo.commit("patience");
+    repo.push("main");
+    world.start();
+    world.settled();
+    let (mut shown, mut changes) = (true, 0);
+    let mut watch = |world: &World| {
+        let ready = world.is_ready("apps");
+        changes += usize::from(ready != shown);
+        shown = ready;
+    };
+    let turns = 7;
+    for turn in 0..2 * turns {
+        write_status(&world, "web", &container(turn % 2 == 1));
+        for _ in 0..12 {
+            std::thread::sleep(std::time::Duration::from_millis(250));
+            watch(&world);
+        }
+    }
+    assert!((1..=4).contains(&changes), "{changes} changes in {turns} turns\n{}", world.log());
+    let log = world.log();
+    let told = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+    let healthy = told("healthy again");
+    assert!(healthy <= 2, "{healthy} of {turns}\n{log}");
+    let runs = world.json(&["history", "apps"]);
+    let failed = runs.as_array().unwrap().iter().filter(|run| run["verdict"] == "failed").count();
+    assert!((1..=3).contains(&failed), "{failed} of {turns}: {runs:#}");
+
+    world.eventually("it stays well, and is said to be", |world| world.is_ready("apps"));
+}
+
+#[test]
 fn a_job_that_fails_is_said_with_its_exit_code() {
     let mut world = World::new();
     let job = format!(

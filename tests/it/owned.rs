@@ -234,6 +234,45 @@ fn a_render_that_becomes_empty_is_held_until_its_digest_is_confirmed() {
 }
 
 #[test]
+fn a_render_that_lost_more_than_half_is_held_while_the_rest_of_it_is_applied() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let list = |names: &str| format!("resources: [{names}]\n");
+    let mut files: Vec<(&str, String)> = [("a.yaml", "a"), ("b.yaml", "b"), ("c.yaml", "c")]
+        .into_iter()
+        .chain([("d.yaml", "d"), ("e.yaml", "e")])
+        .map(|(file, name)| (file, mk_config_map(&ns, name, "1")))
+        .collect();
+    files.push(("kustomization.yaml", list("a.yaml, b.yaml, c.yaml, d.yaml, e.yaml")));
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    // Two of five is a change like any other.
+    repo.write("apps/apps/kustomization.yaml", &list("a.yaml, b.yaml, c.yaml"));
+    assert!(push(&world, &repo, "two less"), "{}", world.log());
+    assert!(!there(&world, "d") && !there(&world, "e"));
+
+    repo.write("apps/apps/kustomization.yaml", &list("a.yaml, b.yaml, c.yaml, d.yaml, e.yaml"));
+    assert!(push(&world, &repo, "back"), "{}", world.log());
+    repo.write("apps/apps/kustomization.yaml", &list("a.yaml, b.yaml"));
+    repo.write("apps/apps/a.yaml", &mk_config_map(&ns, "a", "2"));
+    push(&world, &repo, "oops");
+    assert_eq!(world.get("configmap", "a").unwrap()["data"]["key"], "2", "the rest goes on");
+    assert!(["b", "c", "d", "e"].into_iter().all(|name| there(&world, name)), "held");
+    let confirmation = digest(&world, "apps");
+    let shown = held(&world, "apps");
+    assert_eq!(shown["reason"], "the render lost 3 of 5 objects at once", "{shown}");
+    let objects = ["c", "d", "e"].map(|name| format!("ConfigMap/{ns}/{name}"));
+    assert_eq!(shown["objects"], serde_json::json!(objects));
+
+    world.ok(&["confirm", &confirmation]);
+    world.eventually("they are gone", |world| {
+        ["c", "d", "e"].into_iter().all(|name| !there(world, name))
+    });
+    assert!(there(&world, "a") && there(&world, "b"));
+}
+
+#[test]
 fn a_held_deletion_may_be_confirmed_in_git_and_once_only() {
     let mut world = World::new();
     let ns = world.namespace.clone();
