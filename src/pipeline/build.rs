@@ -15,6 +15,7 @@ impl Run<'_> {
         self.enter(Step::Render);
         let rendered = self.unless_stopped(self.pipeline.renderer.render(request)).await?;
         let Rendered { manifests, digest, warnings, redactor, .. } = rendered;
+        self.named_after_secrets(&manifests);
         self.redactor.merge(&redactor);
         for warning in warnings {
             self.warn(&warning);
@@ -72,6 +73,26 @@ impl Run<'_> {
             failure.retry = Retry::Soon;
         }
         self.at_revision(failure.hint(error.hint()))
+    }
+
+    /// Warns of names that hold a substituted value of a Secret: shown as a value it is masked, but
+    /// a name is what an object is known by, here and in the cluster. One warning, with the first.
+    fn named_after_secrets(&mut self, manifests: &[Manifest]) {
+        let masked = |manifest: &Manifest| {
+            let name = manifest.id.to_string();
+            Some(self.redactor.mask(&name)).filter(|masked| *masked != name)
+        };
+        let mut named = manifests.iter().filter_map(|m| Some((m, masked(m)?)));
+        let Some((manifest, name)) = named.next() else { return };
+        let others = match named.count() {
+            0 => String::new(),
+            more => format!(" (and so do {more} more)"),
+        };
+        let place = manifest.origin.as_ref().map(|at| format!("{at}: ")).unwrap_or_default();
+        self.warnings.push(format!(
+            "{place}the name of {name} holds a value of a Secret{others}, and names can be read \
+             in the cluster, the history and what is held: take the name from elsewhere"
+        ));
     }
 
     /// An object that a substituted Secret value has reached is as sensitive as the Secret.

@@ -42,6 +42,9 @@ const GRACE: Duration = Duration::from_secs(60);
 /// Age at which a copy that nothing asks for is removed.
 const OLD: Duration = Duration::from_secs(30 * 24 * 3600);
 
+/// What is said of an entry when the time of the render is over.
+const LATE: &str = "did not answer in the time that a render waits for its bases";
+
 /// How long this process must have run before it may say that nothing asks for a copy.
 const SETTLED: Duration = Duration::from_secs(24 * 3600);
 
@@ -154,24 +157,15 @@ impl Remotes {
             address,
             dir: home.join(place(entry)),
         };
-        let late = || {
-            let cause = "did not answer in the time that a render waits for its bases".to_owned();
-            Err(NotFetched { cause, retry: true })
-        };
         let answered = match deadline.checked_duration_since(Instant::now()) {
             Some(left) => tokio::time::timeout(left, tokio::spawn(question.ask(age))).await.is_ok(),
             None => false,
         };
-        let known = slot.known().clone();
-        match answered {
-            true => known.answer(),
-            false => match known.mount {
-                Some(mount) => {
-                    Ok(Copy { mount, stale: late().err().map(|failed: NotFetched| failed.cause) })
-                }
-                None => late(),
-            },
+        let mut known = slot.known().clone();
+        if !answered {
+            known.failed = Some(NotFetched { cause: LATE.to_owned(), retry: true });
         }
+        known.answer()
     }
 
     fn slot(&self, entry: &str) -> Arc<Slot> {

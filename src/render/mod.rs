@@ -15,8 +15,8 @@
 //! opening to the end of the build; results that hold any are not kept. Charts are not inflated.
 //!
 //! Resources outside the source, files behind https and directories of other repositories, are
-//! fetched by us before the build (`remote`, `fetch`), kept on disk, and mounted beside the
-//! source's own files (`mount`): the child has no network.
+//! fetched by us before the build (`remote`, `fetch`), some at once and within a limit, kept on
+//! disk, and mounted beside the source's own files (`mount`): the child has no network.
 
 mod cache;
 mod child;

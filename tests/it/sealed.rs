@@ -453,3 +453,21 @@ fn a_secret_that_a_parent_hands_down_as_a_variable_is_masked_in_the_childs_runs(
         scan(&file.display().to_string(), &fs::read(&file).unwrap_or_default());
     }
 }
+
+#[test]
+fn a_name_that_holds_a_value_of_a_secret_is_warned_of_with_its_file() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let variables = format!("names-{ns}");
+    let from = format!("  postBuild: {{substituteFrom: [{{kind: Secret, name: {variables}}}]}}\n");
+    let map = mk_config_map(&ns, "used", "1").replace("used", "used-${password}");
+    world.apps(&[App { name: "apps", spec: &from, files: &[("m.yaml", map)] }]);
+    world.cluster().apply(&mk_namespace("flux-system"));
+    world.cluster().apply(&secret("flux-system", &variables, "open-sesame"));
+    world.start();
+    world.settled();
+    let told = warnings(&world, "apps");
+    let start = format!("apps/apps/m.yaml:1: the name of ConfigMap/{ns}/used-*** holds a value");
+    assert!(told.contains(&start), "{told}");
+    assert!(!told.contains("open-sesame"), "{told}");
+}

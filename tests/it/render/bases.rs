@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bed::{Fault, GitServer, Repo};
+use crate::world::{App, World};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -240,6 +241,27 @@ async fn a_render_waits_for_its_bases_no_longer_than_its_limit_and_no_stop_waits
     .join()
     .unwrap();
     assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+}
+
+#[test]
+fn neither_a_suspend_nor_a_stop_waits_for_a_base_that_does_not_answer() {
+    let (url, asked, _) = slow(Duration::from_secs(60));
+    let mut world = World::new();
+    let files = [("kustomization.yaml", listing(&url, &["a"]))];
+    world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.eventually("it is asked for", |_| asked.load(Ordering::SeqCst) > 0);
+    let running = |world: &World| world.item("Kustomization/flux-system/apps")["running"] == true;
+    assert!(running(&world), "{}", world.status());
+    let since = std::time::Instant::now();
+    world.ok(&["suspend", "apps"]);
+    world.eventually("the run has ended", |world| !running(world));
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    world.ok(&["resume", "apps"]);
+    world.eventually("it runs again", running);
+    let since = std::time::Instant::now();
+    assert_eq!(world.stop(), Some(0));
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
