@@ -238,6 +238,7 @@ impl Walk {
                             field: format!("spec.git.commit.messageTemplate: {}", error.told),
                             namespace: key.namespace,
                             name: key.name,
+                            blocks: false,
                         }),
                         false => {
                             let message = format!("{key}: {error}");
