@@ -569,7 +569,7 @@ mod tests {
         );
         assert_eq!(
             told(" true\n"),
-            ["c.yaml:3: edge: not a map, write keys below it: cloudflare, tunnel, hosts, \
+            ["c.yaml:2: edge: not a map, write keys below it: cloudflare, tunnel, hosts, \
                  discover, ingress, connector, routes, dns, interval"]
         );
         assert_eq!(
