@@ -27,8 +27,8 @@ const EXAMPLES: &str = "EXAMPLES
   gitopsd check ../blaster --entry k8s/dev     any directory of manifests
 
 EXIT CODES
-  0 nothing failed   1 something failed; of a repository: gitopsd build fails too
-  2 wrong usage
+  0 nothing failed; a key or a source that was not given is a warning
+  1 something failed; of a repository: gitopsd build fails too   2 wrong usage
   78 the configuration is wrong (this host only)";
 
 /// Check this host, or a repository in a directory

@@ -23,7 +23,7 @@ pub fn check(
     let walked = Inputs::open(path, &entry, given)?.walk()?;
     let mut findings = vec![Finding::ok("entry", entry)];
     for entry in &walked.report.kustomizations {
-        findings.extend(told(entry));
+        findings.extend(told(entry, given.identities.is_empty()));
     }
     for finding in &findings {
         tell(finding)?;
@@ -31,12 +31,22 @@ pub fn check(
     Ok(findings)
 }
 
-/// What came of one Kustomization: what makes `build` end with 1 is a failure here too.
-fn told(entry: &Entry) -> Vec<Finding> {
+/// What came of one Kustomization. What makes `build` end with 1 is a failure here too, but for
+/// what only an argument lacks: a key or another source is no fault of the repository.
+fn told(entry: &Entry, no_keys: bool) -> Vec<Finding> {
     let name = format!("{}/{}", entry.namespace, entry.name);
     let mut findings = Vec::new();
+    let lacking = entry.result == Outcome::Blocked && entry.engine.is_none();
+    let unopened = entry.sealed && no_keys;
     for error in &entry.errors {
-        findings.push(Finding::fail(&name, error.to_string(), None));
+        findings.push(match (unopened, lacking) {
+            (true, _) => {
+                let fix = Some("give --identity KEYFILE to look inside".to_owned());
+                Finding::warn(&name, error.to_string(), fix)
+            }
+            (false, true) => Finding::warn(&name, error.to_string(), None),
+            (false, false) => Finding::fail(&name, error.to_string(), None),
+        });
     }
     for warning in &entry.warnings {
         findings.push(Finding::warn(&name, warning.to_string(), None));
