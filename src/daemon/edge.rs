@@ -244,6 +244,9 @@ impl Edge {
         };
         let news = *told != text;
         *told = text;
+        if self.told.is_none() && self.running != Some(EdgeTask::Heal) {
+            self.told_heal = None;
+        }
         news
     }
 }
@@ -273,6 +276,7 @@ impl Daemon {
     /// Takes in what came of a run.
     pub(super) fn edge_ran(&mut self, report: EdgeReport) {
         let before = self.edge.view.message.clone();
+        let healed = self.edge.running == Some(EdgeTask::Heal);
         if self.edge.news(report.failure.as_ref()) {
             match &report.failure {
                 Some(failure) => tracing::error!(
@@ -280,6 +284,8 @@ impl Daemon {
                     gitopsd_kustomization = Owner::edge().to_string(),
                     "edge: {failure}"
                 ),
+                // Of the rest it knows nothing.
+                None if healed => {}
                 None => tracing::info!(
                     message_id = Message::HealthPassed.id(),
                     gitopsd_kustomization = Owner::edge().to_string(),
@@ -404,9 +410,10 @@ mod tests {
             (EdgeTask::Heal, None, false),
             (EdgeTask::Keep, Some(soon()), false),
             (EdgeTask::Heal, Some(soon()), true),
-            (EdgeTask::Heal, None, true),
+            (EdgeTask::Heal, Some(soon()), false),
             (EdgeTask::Keep, None, true),
             (EdgeTask::Keep, None, false),
+            (EdgeTask::Heal, None, false),
         ] {
             edge.running = Some(task);
             assert_eq!(edge.news(failure.as_ref()), news);
