@@ -1,6 +1,6 @@
 //! Pure: sprig's functions of lists and dictionaries, and whole numbers.
 
-use super::{Arguments, joined, made, printed};
+use super::{Arguments, NOT_HERE, joined, made, printed};
 use crate::image::message::exec::sorted_map;
 use crate::image::message::value::Value;
 
@@ -146,7 +146,7 @@ fn holds(list: &[Value], wanted: &Value) -> Result<bool, String> {
         match value.equals(wanted) {
             Some(true) => return Ok(true),
             Some(false) => {}
-            None => return Err("only plain values can be looked for in a list".to_owned()),
+            None => return Err(format!("looking for what is no plain value {NOT_HERE}")),
         }
     }
     Ok(false)
