@@ -1,7 +1,7 @@
 //! Pure: runs a template over its data, within bounds.
 
 use super::TemplateError;
-use super::functions::{self, cost};
+use super::functions;
 use super::parse::{Node, Pipe, Template, Term};
 use super::value::{Output, Value};
 use std::fmt::Write;
@@ -190,7 +190,7 @@ impl Exec<'_> {
         let Some(place) = self.variables.iter().rposition(|(known, _)| known == name) else {
             return self.fail(format!("undefined variable {name}"));
         };
-        self.step((self.variables.len() - place) / cost::CHEAP)?;
+        self.step((self.variables.len() - place) / functions::CHEAP)?;
         Ok(place)
     }
 
@@ -278,7 +278,7 @@ impl Exec<'_> {
             args.push(self.term(term, dot)?);
         }
         args.extend(last);
-        self.step(cost::before(name, &args))?;
+        self.step(functions::cost_before(name, &args))?;
         let value = match functions::call(name, &args) {
             Ok(value) => value,
             Err(told) if functions::is_ours(&told) => {
@@ -286,7 +286,7 @@ impl Exec<'_> {
             }
             Err(told) => return self.fail(format!("{name}: {told}")),
         };
-        self.step(cost::after(name, &value))?;
+        self.step(functions::cost_after(name, &value))?;
         Ok(value)
     }
 
@@ -313,7 +313,7 @@ impl Exec<'_> {
             Term::Fields(first, names) => {
                 let mut value = self.term(first, dot)?;
                 for name in names {
-                    self.step(1 + cost::size(&value) / cost::CHEAP)?;
+                    self.step(1 + functions::size(&value) / functions::CHEAP)?;
                     value = self.field(&value, name)?;
                 }
                 value

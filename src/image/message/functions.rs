@@ -2,10 +2,12 @@
 //! small numbers. What reads a clock, a network or an environment is not here, as in Flux.
 
 mod builtin;
-pub(super) mod cost;
+mod cost;
 mod lists;
 mod printf;
 mod text;
+
+pub(super) use cost::{CHEAP, cost_after, cost_before, size};
 
 use super::exec::LONGEST;
 use super::value::{Output, Value};

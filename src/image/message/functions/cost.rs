@@ -40,7 +40,7 @@ fn text(value: &Value) -> usize {
 }
 
 /// What is counted before a call.
-pub(in crate::image::message) fn before(name: &str, args: &[Value]) -> usize {
+pub(in crate::image::message) fn cost_before(name: &str, args: &[Value]) -> usize {
     if name == "index" {
         // Maps are searched from their beginning.
         let map = |value: &&Value| matches!(value, Value::Map(_));
@@ -64,7 +64,7 @@ pub(in crate::image::message) fn before(name: &str, args: &[Value]) -> usize {
 }
 
 /// What is counted after it.
-pub(in crate::image::message) fn after(name: &str, value: &Value) -> usize {
+pub(in crate::image::message) fn cost_after(name: &str, value: &Value) -> usize {
     let texts = match value {
         _ if !MAKES_TEXTS.contains(&name) => 0,
         Value::List(values) => values.iter().map(text).sum(),
