@@ -107,8 +107,12 @@ impl Run<'_> {
         let path = parts.collect::<Vec<_>>().join("/");
         let begun = move |history: &History| {
             let run = history.begin(&start, &union)?;
-            if start.trigger.brings() {
-                history.brings(run, &Origin { url: &url, path: &path })?;
+            let origin = Origin { url: &url, path: &path };
+            // A link that only tells where a run came from keeps nothing from being deployed.
+            if start.trigger.brings()
+                && let Err(error) = history.brings(run, &origin)
+            {
+                tracing::warn!("run {run} is not linked to the image commits it brings: {error}");
             }
             Ok(run)
         };

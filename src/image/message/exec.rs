@@ -57,7 +57,7 @@ impl Exec<'_> {
     }
 
     fn step(&mut self, cost: usize) -> Result<(), TemplateError> {
-        self.steps += cost;
+        self.steps = self.steps.saturating_add(cost);
         if self.steps > STEPS {
             return self.limit(format!("the template takes more than {STEPS} steps"));
         }

@@ -57,10 +57,13 @@ pub(in crate::image::message) fn cost_before(name: &str, args: &[Value]) -> usiz
         "dict" => args.len() * args.len() / CHEAP,
         "concat" => args.iter().map(size).sum(),
         // Each character is looked for among the others.
-        "trimAll" | "trimall" => args.iter().map(|arg| text(arg) + 1).product::<usize>() * 8,
+        "trimAll" | "trimall" => {
+            let of = |at: usize| args.get(at).map_or(0, text) + 1;
+            of(0).saturating_mul(of(1)).saturating_mul(8)
+        }
         _ => 0,
     };
-    looked + each_with_each
+    looked.saturating_add(each_with_each)
 }
 
 /// What is counted after it.
