@@ -1,8 +1,9 @@
 //! `gitopsd man`, for the package: a page for the program and one for each verb.
 //!
 //! They are made of the definitions that `--help` prints, so the two cannot differ. What a verb is
-//! followed by, as in `gitopsd edge down`, stands on the verb's own page. `man.roff` is what `gitopsd(8)` says beyond them; `gitopsd.config(5)` is written by hand and lies in
-//! `packaging/`, where a test holds it against the keys that the reader knows.
+//! followed by, as in `gitopsd edge down`, stands on the verb's own page. `man.roff` is what
+//! `gitopsd(8)` says beyond them; `gitopsd.config(5)` is written by hand and lies in `packaging/`,
+//! where a test holds it against the keys that the reader knows.
 
 use super::{Cli, Exit};
 use clap::{Command, CommandFactory};

@@ -1,9 +1,10 @@
 //! When the edge is run: with the connection, at its interval, when its objects move, when asked.
 //!
 //! One run at a time. What asks for another meanwhile is taken together: the task that does most
-//! wins, and of up and down what was said last. A failure that may pass is tried again after [`FIRST`], ever less often, at the latest at the
-//! interval; one that needs a person, at the interval. It has no place in the graph: nothing depends
-//! on it, and what it waits for keeps no workload from being reconciled.
+//! wins, and of up and down what was said last. A failure that may pass is tried again after
+//! [`FIRST`], ever less often, at the latest at the interval; one that needs a person, at the
+//! interval. It has no place in the graph: nothing depends on it, and what it waits for keeps no
+//! workload from being reconciled.
 
 use super::Daemon;
 use super::boot::now_ms;

@@ -211,7 +211,8 @@ impl Graph {
         match verdict {
             Ok(effect) => {
                 item.phase = Phase::Running { again: None };
-                if item.condition.status == Ready::False && item.failures == 0 {
+                let stale = item.condition.status == Ready::False && item.failures == 0;
+                if stale || item.condition.status == Ready::Unknown {
                     item.condition = Condition::new(Ready::Unknown, "Progressing", "reconciling");
                 }
                 Some(match effect {
@@ -371,7 +372,8 @@ impl Graph {
             }
             Outcome::Cancelled => {
                 settle(item, key, now, Duration::ZERO);
-                if item.suspended.is_some() {
+                // What is ready stays so, as in Flux: others may depend on it.
+                if item.suspended.is_some() && item.condition.status != Ready::True {
                     let told = "stopped by the suspend, before its end";
                     let condition = Condition::new(Ready::Unknown, "Progressing", told);
                     self.set_condition(key, condition, now);

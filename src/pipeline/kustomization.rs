@@ -117,6 +117,8 @@ impl<'a> Run<'a> {
         if self.job.kustomization.decryption.as_ref().is_some_and(|d| d.secret_ref.is_some()) {
             request = self.request(false).await?;
         }
+        // The bases have just been asked for.
+        request.copy_age = Duration::MAX;
         let wanted = match self.render(&request, ask).await? {
             Ok(wanted) => wanted,
             Err(adopted) => return Ok(Outcome::Adopted(adopted)),

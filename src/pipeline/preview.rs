@@ -61,8 +61,8 @@ impl Run<'_> {
     async fn preview(&mut self, preview: &mut Preview) -> Result<(), Failure> {
         let connection = self.connected()?;
         let request = self.request(false).await?;
-        let (Sorted { plain, kept, .. }, _) = self.build(&request).await?;
-        self.preview_objects(preview, &connection, plain, &kept).await
+        let (Sorted { plain, kept, orders }, _) = self.build(&request).await?;
+        self.preview_objects(preview, &connection, plain, (&kept, orders.work.len())).await
     }
 
     /// The same for objects that are there already.
@@ -71,7 +71,7 @@ impl Run<'_> {
         preview: &mut Preview,
         connection: &Connection,
         mut manifests: Vec<Manifest>,
-        kept: &BTreeSet<String>,
+        kept: (&BTreeSet<String>, usize),
     ) -> Result<(), Failure> {
         if let Err(error) = connection.applier.normalise(&mut manifests).await {
             return Err(self.unsorted(&manifests, &error));
@@ -139,7 +139,7 @@ impl Run<'_> {
         &self,
         preview: &mut Preview,
         rendered: &BTreeSet<ObjectId>,
-        kept: &BTreeSet<String>,
+        (kept, orders): (&BTreeSet<String>, usize),
     ) -> Result<(), Failure> {
         if !self.job.kustomization.prune {
             return Ok(());
@@ -157,7 +157,8 @@ impl Run<'_> {
         let occupied = self.occupied(&unclaimed).await?;
         let guard = Guard {
             before: inventory.len(),
-            rendered: rendered.len() + kept.len(),
+            rendered: rendered.len(),
+            orders,
             // What leaves the edge left the configuration: no accident of a render.
             removed: self.owner == Owner::edge(),
             confirmed: self.confirmed().await?,

@@ -43,8 +43,8 @@ impl Run<'_> {
         }
         let guard = Guard {
             before: inventory.len(),
-            // A render with nothing but Flux objects is not empty.
-            rendered: rendered.len() + wanted.kept.len(),
+            rendered: rendered.len(),
+            orders: wanted.orders.work.len(),
             removed: false,
             confirmed: self.confirmed().await?,
             ..Guard::default()

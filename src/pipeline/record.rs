@@ -77,6 +77,9 @@ impl Pipeline {
 /// Meta key of the uid of `kube-system`.
 pub(super) const CLUSTER: &str = "cluster";
 
+/// What is said of a run that was stopped.
+const CUT_SHORT: &str = "stopped before its end: something newer is there, or a suspend";
+
 impl Run<'_> {
     /// Runs one call on the database.
     pub(super) async fn database<T: Send + 'static>(
@@ -220,7 +223,7 @@ impl Run<'_> {
         let (verdict, message) = match outcome {
             Outcome::Ready(message) => (Verdict::Succeeded, message.clone()),
             Outcome::Failed(failure) => (Verdict::Failed, failure.to_string()),
-            Outcome::Cancelled => (Verdict::Cancelled, "something newer is there".to_owned()),
+            Outcome::Cancelled => (Verdict::Cancelled, CUT_SHORT.to_owned()),
             Outcome::Adopted(_) => return Ok(()),
         };
         let message = self.redactor.mask(&message);
@@ -268,9 +271,13 @@ impl Run<'_> {
     fn worth_recording(&self, verdict: Verdict, message: &str) -> bool {
         let mut memory = lock(&self.pipeline.memory);
         let memory = memory.entry(self.owner.clone()).or_default();
+        if verdict == Verdict::Cancelled {
+            // Whether it is well again is for the next to tell.
+            return false;
+        }
         if verdict != Verdict::Failed {
             let recovered = memory.last_failure.take().is_some();
-            return recovered && verdict == Verdict::Succeeded;
+            return recovered;
         }
         let told = format!("{} {message}", self.job.revision.id);
         let new = memory.last_failure.as_ref() != Some(&told);

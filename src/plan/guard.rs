@@ -24,8 +24,10 @@ pub fn may_hold(id: &ObjectId) -> bool {
 pub struct Guard {
     /// Objects in the inventory before this run.
     pub before: usize,
-    /// Objects the latest render names, those that are never applied included.
+    /// Objects to apply that the latest render names.
     pub rendered: usize,
+    /// Flux objects in it that are acted upon: with them a render is not empty.
+    pub orders: usize,
     /// True when the Kustomization itself left Git: that is intent, not an accident of a render.
     pub removed: bool,
     /// Digests of delete sets that were confirmed.
@@ -96,7 +98,7 @@ impl Guard {
         }
         let lost_most = !self.removed
             && !stale.is_empty()
-            && (self.rendered == 0 || (stale.len() > 2 && stale.len() * 2 > self.before));
+            && (self.is_empty() || (stale.len() > 2 && self.is_most(stale.len())));
         let (held, free): (Vec<ObjectId>, Vec<ObjectId>) = if lost_most {
             (stale, Vec::new())
         } else {
@@ -112,7 +114,7 @@ impl Guard {
             let free = free.into_iter().chain(held).collect();
             return Judged { free, held: None, used: Some(digest) };
         }
-        let reason = if lost_most && self.rendered == 0 {
+        let reason = if lost_most && self.is_empty() {
             "the render became empty while the Kustomization is still in Git".to_owned()
         } else if lost_most {
             format!("the render lost {} of {} objects at once", held.len(), self.before)
@@ -124,6 +126,14 @@ impl Guard {
 }
 
 impl Guard {
+    fn is_empty(&self) -> bool {
+        self.rendered + self.orders == 0
+    }
+
+    fn is_most(&self, gone: usize) -> bool {
+        self.rendered == 0 || gone * 2 > self.before
+    }
+
     /// What goes with the held objects, by name: nobody should confirm more than was shown.
     fn taken(&self, held: &[ObjectId]) -> String {
         let told: Vec<String> = held
@@ -174,6 +184,18 @@ mod tests {
             let Judged { free, held, .. } = guard(before, rendered).judge(ids("ConfigMap", stale));
             assert_eq!((free.len(), held.map(|h| h.ids.len())), (0, Some(stale)));
         }
+    }
+
+    #[test]
+    fn flux_objects_keep_a_render_from_being_empty_but_no_mass_from_being_held() {
+        let judge = |before, stale| {
+            let guard = Guard { orders: 6, ..guard(before, 0) };
+            guard.judge(ids("ConfigMap", stale)).held.is_some()
+        };
+        assert_eq!(
+            [judge(1, 1), judge(2, 2), judge(3, 3), judge(10, 5)],
+            [false, false, true, true]
+        );
     }
 
     #[test]

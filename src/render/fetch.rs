@@ -42,8 +42,10 @@ const GRACE: Duration = Duration::from_secs(60);
 /// Age at which a copy that nothing asks for is removed.
 const OLD: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What is said of an entry when the time of the render is over.
+/// What is said of an entry whose answer did not come in the time of the render, and of one that
+/// had no turn in it.
 const LATE: &str = "did not answer in the time that a render waits for its bases";
+const NO_TURN: &str = "was not asked: others took all the time that a render waits for its bases";
 
 /// How long this process must have run before it may say that nothing asks for a copy.
 const SETTLED: Duration = Duration::from_secs(24 * 3600);
@@ -87,7 +89,7 @@ struct Slot {
 #[derive(Clone, Debug, Default)]
 struct Known {
     mount: Option<Arc<Mount>>,
-    /// When the last question ended, or the copy was found on disk and for how long that is good.
+    /// When the last answer was asked for, or the last question failed, or the copy was found on disk and for how long that is good.
     asked: Option<Instant>,
     found: Option<Instant>,
     failed: Option<NotFetched>,
@@ -157,13 +159,16 @@ impl Remotes {
             address,
             dir: home.join(place(entry)),
         };
-        let answered = match deadline.checked_duration_since(Instant::now()) {
-            Some(left) => tokio::time::timeout(left, tokio::spawn(question.ask(age))).await.is_ok(),
-            None => false,
+        let why = match deadline.checked_duration_since(Instant::now()) {
+            Some(left) => {
+                let answered = tokio::time::timeout(left, tokio::spawn(question.ask(age))).await;
+                answered.is_err().then_some(LATE)
+            }
+            None => Some(NO_TURN),
         };
         let mut known = slot.known().clone();
-        if !answered {
-            known.failed = Some(NotFetched { cause: LATE.to_owned(), retry: true });
+        if let Some(why) = why {
+            known.failed = Some(NotFetched { cause: why.to_owned(), retry: true });
         }
         known.answer()
     }
@@ -221,14 +226,18 @@ impl Question {
         if !slot.known().due(&question.address, age) {
             return;
         }
+        let began = Instant::now();
         let answer = match &question.address {
             Address::File { url } => question.file(url).await,
             Address::Git { .. } => question.repository(&mut source).await,
         };
         let mut known = slot.known();
+        // A failure is of its end, or all who wait would ask one after the other; an answer may be as
+        // old as its question.
         known.asked = Some(Instant::now());
         known.failed = match answer {
             Ok(mount) => {
+                known.asked = Some(began);
                 known.mount = Some(Arc::new(mount));
                 None
             }

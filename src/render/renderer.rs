@@ -311,12 +311,19 @@ impl Renderer {
             let age = request.copy_age;
             async move { remotes.get(&entry, age, deadline).await }
         };
-        let asked: Vec<_> = reach.remotes.iter().map(|remote| ask(&remote.entry)).collect();
-        let answers: Vec<_> = futures::stream::iter(asked).buffered(AT_ONCE).collect().await;
+        let asked = reach.remotes.iter().enumerate().map(|(at, remote)| {
+            let answer = ask(&remote.entry);
+            async move { (at, answer.await) }
+        });
+        let asked: Vec<_> = asked.collect();
+        // As they come: one that hangs holds up no other's turn.
+        let answers = futures::stream::iter(asked).buffer_unordered(AT_ONCE);
+        let mut answers: Vec<_> = answers.collect().await;
+        answers.sort_by_key(|(at, _)| *at);
         let mut problems = Vec::new();
         let mut retry = false;
         let mut fetched = Mounts::default();
-        for (remote, got) in reach.remotes.iter().zip(answers) {
+        for (remote, (_, got)) in reach.remotes.iter().zip(answers) {
             let place = |message| public(&Problem::at(&remote.file, remote.line, message), mounts);
             match got {
                 Ok(Copy { mount, stale }) => {

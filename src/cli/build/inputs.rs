@@ -104,6 +104,8 @@ fn settings() -> anyhow::Result<(TempDir, Settings)> {
     // Each Kustomization is rendered once: there is nothing to keep.
     settings.cache_bytes = 0;
     settings.remotes = Some(private.path().join("remotes"));
+    // Nobody tries again after this.
+    settings.remotes_within = Duration::from_secs(600);
     Ok((private, settings))
 }
 

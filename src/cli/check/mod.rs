@@ -27,7 +27,7 @@ const EXAMPLES: &str = "EXAMPLES
   gitopsd check ../blaster --entry k8s/dev     any directory of manifests
 
 EXIT CODES
-  0 nothing failed; a key or a source that was not given is a warning
+  0 nothing failed; a key, a source or values that were not given are warnings
   1 something failed; of a repository: gitopsd build fails too   2 wrong usage
   78 the configuration is wrong (this host only)";
 

@@ -32,7 +32,8 @@ pub fn check(
 }
 
 /// What came of one Kustomization. What makes `build` end with 1 is a failure here too, but for
-/// what only an argument lacks: a key or another source is no fault of the repository.
+/// what it was not given: a key, another source and values in the cluster are no fault of the
+/// repository.
 fn told(entry: &Entry, no_keys: bool) -> Vec<Finding> {
     let name = format!("{}/{}", entry.namespace, entry.name);
     let mut findings = Vec::new();

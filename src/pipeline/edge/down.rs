@@ -196,7 +196,7 @@ impl Run<'_> {
             rendered: 0,
             removed: true,
             confirmed: lock(&self.pipeline.confirmed).clone(),
-            occupied: Default::default(),
+            ..Guard::default()
         };
         self.delete(inventory, guard, &Wanted::nothing(), ask).await
     }

@@ -90,7 +90,7 @@ impl Run<'_> {
         let id = tunnel.as_ref().map_or("", |tunnel| tunnel.id.as_str());
         let objects = self.edge_objects(&ground, id, token.as_ref());
         let connection = ground.connection.clone();
-        self.preview_objects(preview, &connection, objects, &BTreeSet::new()).await?;
+        self.preview_objects(preview, &connection, objects, (&BTreeSet::new(), 0)).await?;
         self.plan_provider(preview, &ground, &cloud, &state, course).await
     }
 

@@ -19,9 +19,22 @@ fn a_suspend_stops_what_waits_and_forgets_nothing_that_was_known() {
     graph.handle(Event::Finished(key("a"), stopped), 8);
     let item = graph.item(&key("a")).unwrap();
     let told = (item.warnings.clone(), item.condition.message.as_str());
-    assert_eq!(told, (vec!["w".to_owned()], "stopped by the suspend, before its end"));
+    assert_eq!(told, (vec!["w".to_owned()], "Applied"), "others may depend on what is ready");
     let later = started(&mut graph, 99_000_000);
     assert_eq!(later, ["poll flux-system", "run flux-system by interval"], "and no run of it");
+}
+
+#[test]
+fn a_suspend_before_the_first_end_says_so_until_it_runs_again() {
+    let mut graph = declared(vec![order("a", json!({}))]);
+    assert_eq!(started(&mut graph, 3), ["run a by boot"]);
+    graph.handle(Event::Suspend(key("a"), Some("by me".into())), 4);
+    graph.handle(Event::Finished(key("a"), report(Outcome::Cancelled, "r1")), 5);
+    let told = |graph: &Graph| graph.item(&key("a")).unwrap().condition.message.clone();
+    assert_eq!(told(&graph), "stopped by the suspend, before its end");
+    graph.handle(Event::Suspend(key("a"), None), 6);
+    assert_eq!(started(&mut graph, 6), ["run a by resume"]);
+    assert_eq!(told(&graph), "reconciling");
 }
 
 #[test]
