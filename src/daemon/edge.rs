@@ -9,8 +9,7 @@ use super::Daemon;
 use super::boot::now_ms;
 use super::calls::Decided;
 use crate::api::{EdgeAsk, Refused};
-use crate::flux::{Key, Kind};
-use crate::graph::{Item, Ready};
+use crate::flux::Key;
 use crate::history::Trigger;
 use crate::logging::Message;
 use crate::pipeline::{EdgeReport, EdgeTask, EdgeView, Failure, Preview, Retry};
@@ -259,18 +258,11 @@ impl Daemon {
             return;
         }
         if let Some((task, trigger)) = self.edge.next(Instant::now()) {
-            self.pipeline.edge_complete(self.in_order());
+            self.pipeline.edge_complete(self.graph.complete());
             self.edge.running = Some(task.clone());
             self.edge.moved = false;
             self.workers.edge(task, trigger);
         }
-    }
-
-    /// Whether everything in Git is applied.
-    fn in_order(&self) -> bool {
-        let done = |item: &Item| !item.active() || item.condition.status == Ready::True;
-        let mut all = self.graph.items().filter(|(key, _)| key.kind == Kind::Kustomization);
-        self.graph.complete() && all.all(|(_, item)| done(item))
     }
 
     /// Takes in what came of a run.

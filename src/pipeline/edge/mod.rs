@@ -76,7 +76,7 @@ struct Memory {
     token: Option<(String, Plaintext)>,
     /// The objects that were applied last.
     objects: Vec<Manifest>,
-    /// Everything in Git is applied.
+    /// Everything in Git is rendered.
     complete: bool,
     /// Hosts that were discovered and that the last run has missed.
     missed: BTreeSet<String>,
@@ -156,7 +156,7 @@ impl Pipeline {
         self.edge.parts.settings.is_some()
     }
 
-    /// Tells whether everything in Git is applied: only then an Ingress that is not there counts.
+    /// Tells whether everything in Git is rendered: only then an Ingress that is not there counts.
     pub fn edge_complete(&self, complete: bool) {
         lock(&self.edge.memory).complete = complete;
     }
