@@ -16,7 +16,7 @@ use crate::edge::{
     withdraw_routes,
 };
 use crate::pipeline::kustomization::Run;
-use crate::pipeline::{Ask, Failure};
+use crate::pipeline::{Ask, Failure, Retry};
 use crate::plan::Guard;
 use std::sync::Arc;
 
@@ -82,15 +82,27 @@ impl Run<'_> {
         if let Some(stored) = &stored {
             self.drop_tunnel(&cloud, stored, course).await?;
         }
-        self.clear_left(&cloud.client, state, &Wanted::nothing()).await?;
-        let State { url, account, former, down, .. } = std::mem::take(state);
-        *state = State { url, account, former, down, zones: unread, ..State::default() };
+        let passing = self.clear_left(&cloud.client, state, &Wanted::nothing()).await?;
+        let news = stored.is_some() || (passing.is_none() && !state.left.is_empty());
+        let State { url, account, former, left, down, .. } = std::mem::take(state);
+        // Of the rest the provider has said no: it is told, and nothing is to come of it.
+        let left = if passing.is_some() { left } else { Vec::new() };
+        *state = State { url, account, former, left, down, zones: unread, ..State::default() };
         if let Some(stored) = stored.filter(|stored| !stored.adopted || !state.zones.is_empty()) {
             state.remember(stored.id);
+        }
+        if news {
             // Told once, as nobody may look at the status of what is gone.
             self.warnings.iter().for_each(|warning| tracing::warn!("edge: {warning}"));
         }
-        self.pipeline.keep_edge_state(state).await
+        self.pipeline.keep_edge_state(state).await?;
+        match passing {
+            Some(error) => {
+                let failed = self.asked(course, &cloud.client, Link::Tunnel, Err(error)).await;
+                failed.map_err(|failure| failure.retry(Retry::Soon))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Looks for what the configuration speaks of, as nobody remembers what was made.
@@ -224,8 +236,9 @@ impl Run<'_> {
             // A connector that is on its way out has come back once more.
             Err(error @ crate::edge::CloudflareError::Refused { .. }) => {
                 course.waits = true;
-                return Err(broken(course, Link::Tunnel, error.to_string(), None)
-                    .retry(crate::pipeline::Retry::Soon));
+                return Err(
+                    broken(course, Link::Tunnel, error.to_string(), None).retry(Retry::Soon)
+                );
             }
             done => self.asked(course, client, Link::Tunnel, done).await?,
         }

@@ -40,7 +40,7 @@ pub(super) fn fresh_secret() -> Result<Plaintext, Failure> {
 }
 
 /// The provider says the same of a token that may not and of one that is none.
-async fn told_apart(client: &Cloudflare, error: CloudflareError) -> CloudflareError {
+pub(super) async fn told_apart(client: &Cloudflare, error: CloudflareError) -> CloudflareError {
     if !matches!(error, CloudflareError::Denied { .. }) {
         return error;
     }
