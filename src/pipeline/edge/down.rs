@@ -147,7 +147,11 @@ impl Run<'_> {
         state: &State,
         course: &mut Course,
     ) -> Result<(Records, Vec<Zoned>), Failure> {
-        let Marked { records, unread } = self.marked(client, (&[], &state.zones), course).await?;
+        // Without the right to a zone that is configured nothing is forgotten: it is to be given.
+        let settings = self.pipeline.edge.parts.settings.as_ref();
+        let said = settings.map_or(&[][..], |settings| &settings.zones);
+        let (needed, before) = state.zones_by(said);
+        let Marked { records, unread } = self.marked(client, (&needed, &before), course).await?;
         let mark = comment(&self.pipeline.edge.parts.suffix);
         let tunnel = state.tunnel.as_ref().map_or("", |tunnel| tunnel.id.as_str());
         Ok((withdraw_records(&records, tunnel, &state.former, &mark), unread))
