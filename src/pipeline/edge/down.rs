@@ -83,11 +83,16 @@ impl Run<'_> {
             self.drop_tunnel(&cloud, stored, course).await?;
         }
         let passing = self.clear_left(&cloud.client, state, &Wanted::nothing()).await?;
-        let news = stored.is_some() || (passing.is_none() && !state.left.is_empty());
+        // Nobody may ever give the right to what is not configured any more.
+        let given_up = self.pipeline.edge.parts.settings.is_none() && passing.is_none();
+        let zones = if given_up { Vec::new() } else { unread };
+        let news = stored.is_some()
+            || (passing.is_none() && !state.left.is_empty())
+            || (given_up && !self.warnings.is_empty());
         let State { url, account, former, left, down, .. } = std::mem::take(state);
         // Of the rest the provider has said no: it is told, and nothing is to come of it.
         let left = if passing.is_some() { left } else { Vec::new() };
-        *state = State { url, account, former, left, down, zones: unread, ..State::default() };
+        *state = State { url, account, former, left, down, zones, ..State::default() };
         if let Some(stored) = stored.filter(|stored| !stored.adopted || !state.zones.is_empty()) {
             state.remember(stored.id);
         }
