@@ -195,18 +195,21 @@ impl Pipeline {
 
     /// Notes who has taken the edge down, or that it is to be up again.
     async fn note_down(&self, by: Option<String>) -> Result<(), Failure> {
-        let lost = self.database(|history| history.meta(NOTE)).await?.is_none();
-        let state = self.edge_state().await?;
+        let state = self.edge_note().await?;
         // With the note, what stands at the provider is forgotten too.
-        let unsure = by.is_some() && (lost || state.unsure);
+        let unsure = by.is_some() && state.as_ref().is_none_or(|state| state.unsure);
+        let state = state.unwrap_or_default();
         self.keep_edge_state(&State { down: by, unsure, ..state }).await
     }
 
-    async fn edge_state(&self) -> Result<State, Failure> {
+    /// The note. What cannot be read is as good as lost: everything is found again by its marks.
+    async fn edge_note(&self) -> Result<Option<State>, Failure> {
         let note = self.database(|history| history.meta(NOTE)).await?;
-        let Some(note) = note else { return Ok(State::default()) };
-        // What cannot be read is as good as lost: everything is found again by its marks.
-        Ok(serde_json::from_str(&note).unwrap_or_default())
+        Ok(note.and_then(|note| serde_json::from_str(&note).ok()))
+    }
+
+    async fn edge_state(&self) -> Result<State, Failure> {
+        self.edge_note().await.map(Option::unwrap_or_default)
     }
 
     async fn keep_edge_state(&self, state: &State) -> Result<(), Failure> {
