@@ -12,8 +12,8 @@ use super::up::chosen;
 use super::view::Link;
 use super::{Course, EdgeView, Wanted, lock};
 use crate::edge::{
-    Cloudflare, Deed, Records, Routes, Rules, State, Stored, Zoned, comment, withdraw_records,
-    withdraw_routes,
+    Choice, Cloudflare, Deed, Records, Routes, Rules, State, Stored, Trouble, Zoned, comment,
+    withdraw_records, withdraw_routes,
 };
 use crate::pipeline::kustomization::Run;
 use crate::pipeline::{Ask, Failure, Retry};
@@ -37,6 +37,8 @@ impl Run<'_> {
         let mut state = self.pipeline.edge_state().await?;
         if state.unsure {
             self.find_again(&mut state, course).await?;
+            state.unsure = false;
+            self.pipeline.keep_edge_state(&state).await?;
         }
         if state.stands() {
             self.drop_provided(&mut state, course, ask).await?;
@@ -112,26 +114,34 @@ impl Run<'_> {
 
     /// Looks for what the configuration speaks of, as nobody remembers what was made.
     async fn find_again(&mut self, state: &mut State, course: &mut Course) -> Result<(), Failure> {
-        if let Some(settings) = self.pipeline.edge.parts.settings.clone() {
-            let cloud = self.look_zones(&settings, course).await?;
-            let choice = self.look_tunnel(&settings, state, &cloud, course).await?;
-            state.url.clone_from(&settings.url);
-            state.account = Some(cloud.account.clone());
-            state.zones.clone_from(&cloud.zones);
-            if let Some(tunnel) = chosen(&choice) {
-                let (id, name) = (tunnel.id.clone(), tunnel.name.clone());
-                state.take(&cloud.account, Stored { id, name, adopted: settings.adopt });
-            }
-            // What would be written now is all that is sure to be ours.
-            if let Ok(ground) = self.ground(settings, course).await
-                && let Ok(target) = &ground.target
-            {
+        let Some(settings) = self.pipeline.edge.parts.settings.clone() else { return Ok(()) };
+        let cloud = self.look_zones(&settings, course).await?;
+        let choice = self.look_tunnel(&settings, state, &cloud, course).await?;
+        if let Choice::Refuse(cause, hint) = choice {
+            return Err(broken(course, Link::Tunnel, cause, Some(hint)));
+        }
+        state.url.clone_from(&settings.url);
+        state.account = Some(cloud.account.clone());
+        state.zones.clone_from(&cloud.zones);
+        let Some(tunnel) = chosen(&choice) else { return Ok(()) };
+        let (id, name) = (tunnel.id.clone(), tunnel.name.clone());
+        state.take(&cloud.account, Stored { id, name, adopted: settings.adopt });
+        // What would be written now is all that is sure to be ours.
+        let ground = self.ground(settings, course).await;
+        let ground = ground.map_err(|failure| failure.retry(Retry::Soon))?;
+        match &ground.target {
+            Ok(target) => {
                 let hosts = public(&ground.settings, &self.present(&ground, &cloud.zones, state));
                 state.rules.add(Rules::of(&routes(target, &hosts, &ground.settings)));
+                Ok(())
             }
+            Err(Trouble { cause, hint, wait: true }) if ground.settings.routes => {
+                let failure = broken(course, Link::Ingress, cause.clone(), Some(hint.clone()));
+                Err(failure.retry(Retry::Soon))
+            }
+            // Rules that are there hold up the withdrawal by themselves.
+            Err(_) => Ok(()),
         }
-        state.unsure = false;
-        self.pipeline.keep_edge_state(state).await
     }
 
     /// The provider's side as it was noted.
@@ -256,7 +266,12 @@ impl Run<'_> {
 
     /// What a withdrawal would do at the provider.
     pub(super) async fn foreseen_end(&mut self, course: &mut Course) -> Result<End, Failure> {
-        let state = self.pipeline.edge_state().await?;
+        let note = self.pipeline.edge_note().await?;
+        let unsure = note.as_ref().is_none_or(|state| state.unsure);
+        let mut state = note.unwrap_or_default();
+        if unsure {
+            self.find_again(&mut state, course).await?;
+        }
         if !state.stands() {
             return Ok(End::default());
         }
