@@ -118,6 +118,8 @@ pub struct EdgeReport {
     pub changes: usize,
     /// Everything has been taken away.
     pub withdrawn: bool,
+    /// Whether the edge is to be up or down is in the note. If not, it is to be asked for again.
+    pub noted: bool,
 }
 
 impl EdgeReport {
@@ -131,6 +133,7 @@ impl EdgeReport {
             held: Vec::new(),
             changes: 0,
             withdrawn: false,
+            noted: false,
         }
     }
 }
@@ -185,12 +188,14 @@ impl Pipeline {
             EdgeTask::Up => self.note_down(None).await,
             _ => Ok(()),
         };
-        let result = match (noted, &task) {
-            (Err(failure), _) => Err(failure),
-            (Ok(()), EdgeTask::Withdraw | EdgeTask::Down(_)) => run.down(&mut course, ask).await,
-            (Ok(()), _) => run.up(&task, &mut course, ask).await,
+        let (noted, result) = match (noted, &task) {
+            (Err(failure), _) => (false, Err(failure)),
+            (Ok(()), EdgeTask::Withdraw | EdgeTask::Down(_)) => {
+                (true, run.down(&mut course, ask).await)
+            }
+            (Ok(()), _) => (true, run.up(&task, &mut course, ask).await),
         };
-        run.edge_close(course, result).await
+        EdgeReport { noted, ..run.edge_close(course, result).await }
     }
 
     /// Notes who has taken the edge down, or that it is to be up again.
@@ -336,6 +341,7 @@ impl Run<'_> {
             held: self.held,
             changes: self.changes,
             withdrawn,
+            noted: true,
         }
     }
 }
