@@ -10,8 +10,7 @@ use super::Daemon;
 use super::boot::now_ms;
 use super::calls::Decided;
 use crate::api::{EdgeAsk, Refused};
-use crate::flux::{Key, Kind};
-use crate::graph::{Item, Ready};
+use crate::flux::Key;
 use crate::history::Trigger;
 use crate::logging::Message;
 use crate::pipeline::{EdgeReport, EdgeTask, EdgeView, Failure, Preview, Retry};
@@ -230,9 +229,21 @@ impl Edge {
             self.tries += 1;
             pause
         };
-        let task = if self.wanted { EdgeTask::Keep } else { EdgeTask::Withdraw };
+        let next = if self.wanted { EdgeTask::Keep } else { EdgeTask::Withdraw };
+        // What a person has asked for and the run could not note is done by no other task.
+        let again = task.filter(|task| !report.noted && self.stays(task));
+        let task = again.unwrap_or(next);
         let trigger = if report.failure.is_some() { Trigger::Retry } else { Trigger::Interval };
         self.ask(task, trigger, pause.max(report.pause));
+    }
+
+    /// Whether a task is one that a person has asked for, and nobody for the opposite since.
+    fn stays(&self, task: &EdgeTask) -> bool {
+        match task {
+            EdgeTask::Down(_) => self.down.is_some(),
+            EdgeTask::Up => self.down.is_none(),
+            _ => false,
+        }
     }
 
     /// Whether the journal is to be told what came of the run under way. One that only healed says
@@ -260,18 +271,11 @@ impl Daemon {
             return;
         }
         if let Some((task, trigger)) = self.edge.next(Instant::now()) {
-            self.pipeline.edge_complete(self.in_order());
+            self.pipeline.edge_complete(self.graph.complete());
             self.edge.running = Some(task.clone());
             self.edge.moved = false;
             self.workers.edge(task, trigger);
         }
-    }
-
-    /// Whether everything in Git is applied.
-    fn in_order(&self) -> bool {
-        let done = |item: &Item| !item.active() || item.condition.status == Ready::True;
-        let mut all = self.graph.items().filter(|(key, _)| key.kind == Kind::Kustomization);
-        self.graph.complete() && all.all(|(_, item)| done(item))
     }
 
     /// Takes in what came of a run.
@@ -297,6 +301,10 @@ impl Daemon {
         } else if report.failure.is_none() && report.changes == 0 && report.view.message != before {
             tracing::info!("edge: {}", report.view.message);
         }
+        if report.noted && self.edge.running == Some(EdgeTask::Up) && self.edge.down.is_none() {
+            // Not before: killed in between, both would not say the same.
+            self.state.edge(None);
+        }
         self.edge.ran(&report);
         if self.edge.moved
             && let Some(patience) = self.pipeline.nominated(&Owner::edge())
@@ -320,17 +328,20 @@ impl Daemon {
             return Err(Refused::new(409, "the API server is not reachable", None));
         }
         let trigger = Trigger::Request { by: by.clone() };
-        let (task, down) = match ask {
+        let (task, stored) = match ask {
             EdgeAsk::Reconcile => (EdgeTask::Keep, None),
-            EdgeAsk::Down => (EdgeTask::Down(by.clone()), Some(Some(by))),
-            EdgeAsk::Up => (EdgeTask::Up, Some(None)),
+            EdgeAsk::Down => {
+                self.edge.down = Some(by.clone());
+                (EdgeTask::Down(by.clone()), Some(self.state.edge(Some(by))))
+            }
+            EdgeAsk::Up => {
+                // Stored once the run has noted it.
+                self.edge.down = None;
+                (EdgeTask::Up, None)
+            }
             EdgeAsk::Rotate => (EdgeTask::Rotate, None),
         };
         self.edge.ask(task, trigger, Duration::ZERO);
-        let stored = down.map(|down| {
-            self.edge.down.clone_from(&down);
-            self.state.edge(down)
-        });
         Ok((vec![Owner::edge().key()], stored))
     }
 
@@ -433,6 +444,26 @@ mod tests {
         assert_eq!(planned(&edge), EdgeTask::Up);
         edge.ask(down(), Trigger::Boot, Duration::ZERO);
         assert_eq!(planned(&edge), down());
+    }
+
+    #[test]
+    fn what_could_not_be_noted_is_asked_for_again_unless_the_opposite_was() {
+        let leo = || Some("leo".to_owned());
+        let down = || EdgeTask::Down("leo".into());
+        for (said, task, noted, next) in [
+            (leo(), down(), false, down()),
+            (leo(), down(), true, EdgeTask::Keep),
+            (None, down(), false, EdgeTask::Keep),
+            (None, EdgeTask::Up, false, EdgeTask::Up),
+            (None, EdgeTask::Up, true, EdgeTask::Keep),
+            (leo(), EdgeTask::Up, false, EdgeTask::Keep),
+            (None, EdgeTask::Rotate, false, EdgeTask::Keep),
+        ] {
+            let mut edge = edge().down(said);
+            edge.running = Some(task);
+            edge.ran(&EdgeReport { noted, ..report(Some(soon()), false) });
+            assert_eq!(planned(&edge), next);
+        }
     }
 
     #[test]

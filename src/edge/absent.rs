@@ -3,7 +3,10 @@
 //! A cluster that is filled anew, or an Ingress that is deleted and made again, is without its hosts
 //! for a while. A name that is taken away meanwhile is away for as long as resolvers remember it: so
 //! such a host stays public until two runs in a row have missed it, each at a time when everything in
-//! Git was applied. A host that is named in the configuration is none of these.
+//! Git was rendered as it is there now: what cannot be rendered may have the host yet, while what was
+//! rendered and fails for another reason has had its turn. One whose Ingress is still there, and not
+//! to be public any more, is somebody's decision: it goes at once. A host that is named in the
+//! configuration is none of these.
 
 use std::collections::BTreeSet;
 
@@ -16,15 +19,17 @@ pub struct Present {
     pub absent: BTreeSet<String>,
 }
 
-/// Tells which hosts stay. `known` were public at the last run, `missed` are those that it missed;
-/// `complete` says that everything in Git is applied.
+/// Tells which hosts stay. Of `there`, which are all that something in the cluster has, `found` are
+/// to be public. `known` were public at the last run, `missed` are those that it missed; `complete`
+/// says that everything in Git is rendered.
 pub fn present(
     found: BTreeSet<String>,
+    there: &BTreeSet<String>,
     known: &BTreeSet<String>,
     missed: &BTreeSet<String>,
     complete: bool,
 ) -> Present {
-    let stays = |host: &&String| !complete || !missed.contains(*host);
+    let stays = |host: &&String| !there.contains(*host) && (!complete || !missed.contains(*host));
     let absent: BTreeSet<String> = known.difference(&found).filter(stays).cloned().collect();
     Present { hosts: found.into_iter().chain(absent.iter().cloned()).collect(), absent }
 }
@@ -45,8 +50,8 @@ mod tests {
     }
 
     #[test]
-    fn a_host_goes_when_two_runs_in_a_row_have_missed_it_with_everything_applied() {
-        // What each run finds, whether everything is applied, and what is public then.
+    fn a_host_goes_when_two_runs_in_a_row_have_missed_it_with_everything_rendered() {
+        // What each run finds, whether everything is rendered, and what is public then.
         let story = [
             ("a b", true, "a b"),
             ("a", true, "a b"),
@@ -63,10 +68,18 @@ mod tests {
         ];
         let (mut known, mut missed) = (set(""), set(""));
         for (step, (found, complete, public)) in story.into_iter().enumerate() {
-            let present = present(set(found), &known, &missed, complete);
+            let present = present(set(found), &set(found), &known, &missed, complete);
             assert_eq!(present.hosts, set(public), "step {step}");
             missed = present.missed(complete);
             known = present.hosts;
+        }
+    }
+
+    #[test]
+    fn a_host_whose_ingress_is_there_and_not_marked_any_more_goes_at_once() {
+        for complete in [true, false] {
+            let present = present(set("a"), &set("a b"), &set("a b c"), &set(""), complete);
+            assert_eq!(present, Present { hosts: set("a c"), absent: set("c") });
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::routes::Route;
 use serde::{Deserialize, Serialize};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Services by host. A host without any is known from a note that had hosts alone.
@@ -36,10 +37,20 @@ impl Rules {
         Rules(routes.iter().map(one).collect())
     }
 
-    /// Adds others to these.
+    /// Adds others to these. A host that is known without a service, on either side, stays so: only
+    /// what has been written says that nothing else of ours stands there.
     pub fn add(&mut self, others: Rules) {
         for (host, services) in others.0 {
-            self.0.entry(host).or_default().extend(services);
+            match self.0.entry(host) {
+                Entry::Vacant(none) => {
+                    none.insert(services);
+                }
+                Entry::Occupied(mut known) if services.is_empty() => known.get_mut().clear(),
+                Entry::Occupied(mut known) if !known.get().is_empty() => {
+                    known.get_mut().extend(services);
+                }
+                Entry::Occupied(_) => {}
+            }
         }
     }
 
@@ -87,5 +98,10 @@ mod tests {
         );
         let older: Rules = serde_json::from_str(r#"["a.x"]"#).expect("an older note");
         assert!(older.rule("a.x", "http://any") && !older.host("b.x"));
+        let mut before = older.clone();
+        before.add(Rules::of(&[route("a.x", "http://one")]));
+        assert_eq!(before, older, "a write that is still to come narrows nothing");
+        rules.add(older);
+        assert!(rules.rule("a.x", "http://any"), "nor does one before");
     }
 }

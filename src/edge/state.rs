@@ -75,6 +75,12 @@ impl State {
         self.tunnel.is_some() || !self.zones.is_empty() || !self.left.is_empty()
     }
 
+    /// The zones that the configuration has, by name or id, and those that have left it.
+    pub fn zones_by(&self, said: &[String]) -> (Vec<Zoned>, Vec<Zoned>) {
+        let has = |zone: &Zoned| said.contains(&zone.id) || said.contains(&zone.name);
+        self.zones.iter().cloned().partition(has)
+    }
+
     /// Takes a tunnel in place of the one before, which is remembered by its id, and for what of
     /// ours may stand in it.
     pub fn take(&mut self, account: &str, tunnel: Stored) {
@@ -138,6 +144,16 @@ mod tests {
         assert_eq!(state.left, [], "it was gone");
         (0..20).for_each(|n| state.remember(n.to_string()));
         assert_eq!(state.former.len(), FORMER);
+    }
+
+    #[test]
+    fn a_zone_is_configured_by_its_name_or_its_id() {
+        let zone = |id: &str, name: &str| Zoned { id: id.into(), name: name.into() };
+        let (one, two, three) = (zone("1", "a.b"), zone("2", "c.d"), zone("3", "e.f"));
+        let zones = vec![one.clone(), two.clone(), three.clone()];
+        let state = State { zones, ..State::default() };
+        let said = ["a.b".to_owned(), "3".to_owned()];
+        assert_eq!(state.zones_by(&said), (vec![one, three], vec![two]));
     }
 
     #[test]

@@ -12,11 +12,11 @@ use super::up::chosen;
 use super::view::Link;
 use super::{Course, EdgeView, Wanted, lock};
 use crate::edge::{
-    Cloudflare, Deed, Records, Routes, Rules, State, Stored, Zoned, comment, withdraw_records,
-    withdraw_routes,
+    Choice, Cloudflare, Deed, Records, Routes, Rules, State, Stored, Trouble, Zoned, comment,
+    withdraw_records, withdraw_routes,
 };
 use crate::pipeline::kustomization::Run;
-use crate::pipeline::{Ask, Failure};
+use crate::pipeline::{Ask, Failure, Retry};
 use crate::plan::Guard;
 use std::sync::Arc;
 
@@ -37,6 +37,8 @@ impl Run<'_> {
         let mut state = self.pipeline.edge_state().await?;
         if state.unsure {
             self.find_again(&mut state, course).await?;
+            state.unsure = false;
+            self.pipeline.keep_edge_state(&state).await?;
         }
         if state.stands() {
             self.drop_provided(&mut state, course, ask).await?;
@@ -82,39 +84,64 @@ impl Run<'_> {
         if let Some(stored) = &stored {
             self.drop_tunnel(&cloud, stored, course).await?;
         }
-        self.clear_left(&cloud.client, state, &Wanted::nothing()).await?;
-        let State { url, account, former, down, .. } = std::mem::take(state);
-        *state = State { url, account, former, down, zones: unread, ..State::default() };
+        let passing = self.clear_left(&cloud.client, state, &Wanted::nothing()).await?;
+        // Nobody may ever give the right to what is not configured any more.
+        let given_up = self.pipeline.edge.parts.settings.is_none() && passing.is_none();
+        let zones = if given_up { Vec::new() } else { unread };
+        let news = stored.is_some()
+            || (passing.is_none() && !state.left.is_empty())
+            || (given_up && !self.warnings.is_empty());
+        let State { url, account, former, left, down, .. } = std::mem::take(state);
+        // Of the rest the provider has said no: it is told, and nothing is to come of it.
+        let left = if passing.is_some() { left } else { Vec::new() };
+        *state = State { url, account, former, left, down, zones, ..State::default() };
         if let Some(stored) = stored.filter(|stored| !stored.adopted || !state.zones.is_empty()) {
             state.remember(stored.id);
+        }
+        if news {
             // Told once, as nobody may look at the status of what is gone.
             self.warnings.iter().for_each(|warning| tracing::warn!("edge: {warning}"));
         }
-        self.pipeline.keep_edge_state(state).await
+        self.pipeline.keep_edge_state(state).await?;
+        match passing {
+            Some(error) => {
+                let failed = self.asked(course, &cloud.client, Link::Tunnel, Err(error)).await;
+                failed.map_err(|failure| failure.retry(Retry::Soon))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Looks for what the configuration speaks of, as nobody remembers what was made.
     async fn find_again(&mut self, state: &mut State, course: &mut Course) -> Result<(), Failure> {
-        if let Some(settings) = self.pipeline.edge.parts.settings.clone() {
-            let cloud = self.look_zones(&settings, course).await?;
-            let choice = self.look_tunnel(&settings, state, &cloud, course).await?;
-            state.url.clone_from(&settings.url);
-            state.account = Some(cloud.account.clone());
-            state.zones.clone_from(&cloud.zones);
-            if let Some(tunnel) = chosen(&choice) {
-                let (id, name) = (tunnel.id.clone(), tunnel.name.clone());
-                state.take(&cloud.account, Stored { id, name, adopted: settings.adopt });
-            }
-            // What would be written now is all that is sure to be ours.
-            if let Ok(ground) = self.ground(settings, course).await
-                && let Ok(target) = &ground.target
-            {
+        let Some(settings) = self.pipeline.edge.parts.settings.clone() else { return Ok(()) };
+        let cloud = self.look_zones(&settings, course).await?;
+        let choice = self.look_tunnel(&settings, state, &cloud, course).await?;
+        if let Choice::Refuse(cause, hint) = choice {
+            return Err(broken(course, Link::Tunnel, cause, Some(hint)));
+        }
+        state.url.clone_from(&settings.url);
+        state.account = Some(cloud.account.clone());
+        state.zones.clone_from(&cloud.zones);
+        let Some(tunnel) = chosen(&choice) else { return Ok(()) };
+        let (id, name) = (tunnel.id.clone(), tunnel.name.clone());
+        state.take(&cloud.account, Stored { id, name, adopted: settings.adopt });
+        // What would be written now is all that is sure to be ours.
+        let ground = self.ground(settings, course).await;
+        let ground = ground.map_err(|failure| failure.retry(Retry::Soon))?;
+        match &ground.target {
+            Ok(target) => {
                 let hosts = public(&ground.settings, &self.present(&ground, &cloud.zones, state));
                 state.rules.add(Rules::of(&routes(target, &hosts, &ground.settings)));
+                Ok(())
             }
+            Err(Trouble { cause, hint, wait: true }) if ground.settings.routes => {
+                let failure = broken(course, Link::Ingress, cause.clone(), Some(hint.clone()));
+                Err(failure.retry(Retry::Soon))
+            }
+            // Rules that are there hold up the withdrawal by themselves.
+            Err(_) => Ok(()),
         }
-        state.unsure = false;
-        self.pipeline.keep_edge_state(state).await
     }
 
     /// The provider's side as it was noted.
@@ -135,7 +162,11 @@ impl Run<'_> {
         state: &State,
         course: &mut Course,
     ) -> Result<(Records, Vec<Zoned>), Failure> {
-        let Marked { records, unread } = self.marked(client, (&[], &state.zones), course).await?;
+        // Without the right to a zone that is configured nothing is forgotten: it is to be given.
+        let settings = self.pipeline.edge.parts.settings.as_ref();
+        let said = settings.map_or(&[][..], |settings| &settings.zones);
+        let (needed, before) = state.zones_by(said);
+        let Marked { records, unread } = self.marked(client, (&needed, &before), course).await?;
         let mark = comment(&self.pipeline.edge.parts.suffix);
         let tunnel = state.tunnel.as_ref().map_or("", |tunnel| tunnel.id.as_str());
         Ok((withdraw_records(&records, tunnel, &state.former, &mark), unread))
@@ -224,8 +255,9 @@ impl Run<'_> {
             // A connector that is on its way out has come back once more.
             Err(error @ crate::edge::CloudflareError::Refused { .. }) => {
                 course.waits = true;
-                return Err(broken(course, Link::Tunnel, error.to_string(), None)
-                    .retry(crate::pipeline::Retry::Soon));
+                return Err(
+                    broken(course, Link::Tunnel, error.to_string(), None).retry(Retry::Soon)
+                );
             }
             done => self.asked(course, client, Link::Tunnel, done).await?,
         }
@@ -234,7 +266,12 @@ impl Run<'_> {
 
     /// What a withdrawal would do at the provider.
     pub(super) async fn foreseen_end(&mut self, course: &mut Course) -> Result<End, Failure> {
-        let state = self.pipeline.edge_state().await?;
+        let note = self.pipeline.edge_note().await?;
+        let unsure = note.as_ref().is_none_or(|state| state.unsure);
+        let mut state = note.unwrap_or_default();
+        if unsure {
+            self.find_again(&mut state, course).await?;
+        }
         if !state.stands() {
             return Ok(End::default());
         }

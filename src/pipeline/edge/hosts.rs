@@ -56,7 +56,9 @@ impl Run<'_> {
             None => return Present::default(),
         };
         let known = known.filter(|host| zones.iter().any(|zone| within(host, &zone.name)));
-        present(found, &known.cloned().collect(), &memory.missed, memory.complete)
+        let known = known.cloned().collect();
+        let there = ground.facts.published.iter().map(|published| published.host.clone()).collect();
+        present(found, &there, &known, &memory.missed, memory.complete)
     }
 
     /// Notes them for the next run.
@@ -81,7 +83,7 @@ impl Run<'_> {
         for host in &present.absent {
             course.view.host(host).problem =
                 "ingress: no Ingress or HTTPRoute has this host any more; it is withdrawn if two \
-                 runs miss it while every Kustomization is ready"
+                 runs miss it while all that is in Git is rendered"
                     .to_owned();
         }
     }

@@ -2,8 +2,10 @@
 //! ones that the configuration does not name any more.
 //!
 //! It is done once the tunnel of now carries the names. What cannot be cleared keeps nothing from
-//! being done: it is named, with what to do, and tried again by each run until the edge goes down.
+//! being done: it is named, with what to do, and tried again by each run. When the edge goes down, it
+//! is told a last time and forgotten if the provider says no; anything else is waited for.
 
+use super::provider::told_apart;
 use crate::edge::{Cloudflare, CloudflareError, Deed, Left, State, withdraw_routes};
 use crate::pipeline::Failure;
 use crate::pipeline::kustomization::{Run, Wanted};
@@ -20,35 +22,39 @@ struct Remains {
 }
 
 impl Run<'_> {
-    /// Takes away what is left of ours.
+    /// Takes away what is left of ours, and gives what went wrong that may be otherwise later.
     pub(super) async fn clear_left(
         &mut self,
         client: &Cloudflare,
         state: &mut State,
         begin: &Wanted,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<CloudflareError>, Failure> {
+        let mut passing = None;
         for left in state.left.clone() {
-            match self.remains(client, &left).await {
-                Ok(remains) if remains.deeds.is_empty() => {}
+            let cleared = match self.remains(client, &left).await {
+                Ok(remains) if remains.deeds.is_empty() => Ok(remains),
                 Ok(remains) => {
                     self.begin(begin).await?;
-                    if let Err(error) = clear(client, &left, &remains).await {
-                        self.tell_left(&left, &error);
-                        continue;
-                    }
+                    clear(client, &left, &remains).await.map(|()| remains)
+                }
+                Err(error) => Err(error),
+            };
+            match cleared {
+                Ok(remains) => {
                     for deed in &remains.deeds {
                         self.did(deed).await?;
                     }
+                    state.left.retain(|other| other.tunnel.id != left.tunnel.id);
+                    self.pipeline.keep_edge_state(state).await?;
                 }
                 Err(error) => {
+                    let error = told_apart(client, error).await;
                     self.tell_left(&left, &error);
-                    continue;
+                    passing = passing.or((!error.of_this_alone()).then_some(error));
                 }
             }
-            state.left.retain(|other| other.tunnel.id != left.tunnel.id);
-            self.pipeline.keep_edge_state(state).await?;
         }
-        Ok(())
+        Ok(passing)
     }
 
     /// What a run would take away. What cannot be read is told by the run.

@@ -76,7 +76,7 @@ struct Memory {
     token: Option<(String, Plaintext)>,
     /// The objects that were applied last.
     objects: Vec<Manifest>,
-    /// Everything in Git is applied.
+    /// Everything in Git is rendered.
     complete: bool,
     /// Hosts that were discovered and that the last run has missed.
     missed: BTreeSet<String>,
@@ -118,6 +118,8 @@ pub struct EdgeReport {
     pub changes: usize,
     /// Everything has been taken away.
     pub withdrawn: bool,
+    /// Whether the edge is to be up or down is in the note. If not, it is to be asked for again.
+    pub noted: bool,
 }
 
 impl EdgeReport {
@@ -131,6 +133,7 @@ impl EdgeReport {
             held: Vec::new(),
             changes: 0,
             withdrawn: false,
+            noted: false,
         }
     }
 }
@@ -156,7 +159,7 @@ impl Pipeline {
         self.edge.parts.settings.is_some()
     }
 
-    /// Tells whether everything in Git is applied: only then an Ingress that is not there counts.
+    /// Tells whether everything in Git is rendered: only then an Ingress that is not there counts.
     pub fn edge_complete(&self, complete: bool) {
         lock(&self.edge.memory).complete = complete;
     }
@@ -185,28 +188,33 @@ impl Pipeline {
             EdgeTask::Up => self.note_down(None).await,
             _ => Ok(()),
         };
-        let result = match (noted, &task) {
-            (Err(failure), _) => Err(failure),
-            (Ok(()), EdgeTask::Withdraw | EdgeTask::Down(_)) => run.down(&mut course, ask).await,
-            (Ok(()), _) => run.up(&task, &mut course, ask).await,
+        let (noted, result) = match (noted, &task) {
+            (Err(failure), _) => (false, Err(failure)),
+            (Ok(()), EdgeTask::Withdraw | EdgeTask::Down(_)) => {
+                (true, run.down(&mut course, ask).await)
+            }
+            (Ok(()), _) => (true, run.up(&task, &mut course, ask).await),
         };
-        run.edge_close(course, result).await
+        EdgeReport { noted, ..run.edge_close(course, result).await }
     }
 
     /// Notes who has taken the edge down, or that it is to be up again.
     async fn note_down(&self, by: Option<String>) -> Result<(), Failure> {
-        let lost = self.database(|history| history.meta(NOTE)).await?.is_none();
-        let state = self.edge_state().await?;
+        let state = self.edge_note().await?;
         // With the note, what stands at the provider is forgotten too.
-        let unsure = by.is_some() && (lost || state.unsure);
+        let unsure = by.is_some() && state.as_ref().is_none_or(|state| state.unsure);
+        let state = state.unwrap_or_default();
         self.keep_edge_state(&State { down: by, unsure, ..state }).await
     }
 
-    async fn edge_state(&self) -> Result<State, Failure> {
+    /// The note. What cannot be read is as good as lost: everything is found again by its marks.
+    async fn edge_note(&self) -> Result<Option<State>, Failure> {
         let note = self.database(|history| history.meta(NOTE)).await?;
-        let Some(note) = note else { return Ok(State::default()) };
-        // What cannot be read is as good as lost: everything is found again by its marks.
-        Ok(serde_json::from_str(&note).unwrap_or_default())
+        Ok(note.and_then(|note| serde_json::from_str(&note).ok()))
+    }
+
+    async fn edge_state(&self) -> Result<State, Failure> {
+        self.edge_note().await.map(Option::unwrap_or_default)
     }
 
     async fn keep_edge_state(&self, state: &State) -> Result<(), Failure> {
@@ -333,6 +341,7 @@ impl Run<'_> {
             held: self.held,
             changes: self.changes,
             withdrawn,
+            noted: true,
         }
     }
 }

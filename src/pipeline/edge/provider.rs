@@ -40,7 +40,7 @@ pub(super) fn fresh_secret() -> Result<Plaintext, Failure> {
 }
 
 /// The provider says the same of a token that may not and of one that is none.
-async fn told_apart(client: &Cloudflare, error: CloudflareError) -> CloudflareError {
+pub(super) async fn told_apart(client: &Cloudflare, error: CloudflareError) -> CloudflareError {
     if !matches!(error, CloudflareError::Denied { .. }) {
         return error;
     }
@@ -300,6 +300,8 @@ impl Run<'_> {
         let before = before.iter().filter(|zone| !zones.contains(zone));
         for (zone, needed) in zones.iter().map(|z| (z, true)).chain(before.map(|z| (z, false))) {
             let found = match client.records_marked(&zone.id, &mark).await {
+                // With a zone that is not there any more its records went.
+                Err(CloudflareError::Gone { .. }) if !needed => continue,
                 Err(error) if !needed => Err(told_apart(client, error).await),
                 found => found,
             };

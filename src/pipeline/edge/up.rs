@@ -113,8 +113,8 @@ impl Run<'_> {
         let led = !ground.settings.routes || (ground.target.is_ok() && blocked.is_none());
         if course.view.connections > 0 && led {
             self.make_records(&cloud, &mut records, &wanted, course).await?;
-            // No name of ours points there any more.
-            self.clear_left(&cloud.client, &mut state, &wanted).await?;
+            // No name of ours points there any more. What cannot be cleared is told by a warning.
+            let _ = self.clear_left(&cloud.client, &mut state, &wanted).await?;
         }
         self.tell_hosts(&ground, &state, &records, course);
         self.tell_absent(&present, course);
