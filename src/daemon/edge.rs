@@ -247,9 +247,13 @@ impl Edge {
     }
 
     /// Whether the journal is to be told what came of the run under way. One that only healed says
-    /// nothing of the provider: a failure there is no news again because of it.
-    fn news(&mut self, failure: Option<&Failure>) -> bool {
+    /// nothing of the provider: a failure there is no news again because of it. Nor does one that
+    /// waits for something say that what failed before is in order.
+    fn news(&mut self, failure: Option<&Failure>, ready: bool) -> bool {
         let text = failure.map(ToString::to_string);
+        if text.is_none() && !ready && self.running != Some(EdgeTask::Heal) {
+            return false;
+        }
         let told = match self.running {
             Some(EdgeTask::Heal) => &mut self.told_heal,
             _ => &mut self.told,
@@ -282,7 +286,7 @@ impl Daemon {
     pub(super) fn edge_ran(&mut self, report: EdgeReport) {
         let before = self.edge.view.message.clone();
         let healed = self.edge.running == Some(EdgeTask::Heal);
-        if self.edge.news(report.failure.as_ref()) {
+        if self.edge.news(report.failure.as_ref(), report.view.ready) {
             match &report.failure {
                 Some(failure) => tracing::error!(
                     message_id = Message::RunFailed.id(),
@@ -417,18 +421,21 @@ mod tests {
     #[test]
     fn one_failure_is_told_once_whatever_is_healed_meanwhile() {
         let mut edge = edge();
-        for (task, failure, news) in [
-            (EdgeTask::Keep, Some(soon()), true),
-            (EdgeTask::Heal, None, false),
-            (EdgeTask::Keep, Some(soon()), false),
-            (EdgeTask::Heal, Some(soon()), true),
-            (EdgeTask::Heal, Some(soon()), false),
-            (EdgeTask::Keep, None, true),
-            (EdgeTask::Keep, None, false),
-            (EdgeTask::Heal, None, false),
+        for (task, failure, ready, news) in [
+            (EdgeTask::Keep, Some(soon()), false, true),
+            (EdgeTask::Heal, None, false, false),
+            (EdgeTask::Keep, Some(soon()), false, false),
+            (EdgeTask::Heal, Some(soon()), false, true),
+            (EdgeTask::Heal, Some(soon()), false, false),
+            // It waits for something.
+            (EdgeTask::Keep, None, false, false),
+            (EdgeTask::Keep, Some(soon()), false, false),
+            (EdgeTask::Keep, None, true, true),
+            (EdgeTask::Keep, None, true, false),
+            (EdgeTask::Heal, None, true, false),
         ] {
             edge.running = Some(task);
-            assert_eq!(edge.news(failure.as_ref()), news);
+            assert_eq!(edge.news(failure.as_ref(), ready), news);
         }
     }
 

@@ -62,8 +62,12 @@ impl Run<'_> {
         let (cloud, tunnel, token) = match cloud {
             Ok(found) => found,
             Err(failure) => {
-                self.without_provider(&ground, &state, ask).await?;
-                return Err(failure);
+                let healed = self.without_provider(&ground, &state, ask).await;
+                // What is on its way out takes its time; the provider is what fails.
+                return Err(healed
+                    .err()
+                    .filter(|other| other.reason != LEAVING)
+                    .unwrap_or(failure));
             }
         };
         let objects = self.edge_objects(&ground, &tunnel.id, token.as_ref());
