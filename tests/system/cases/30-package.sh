@@ -86,7 +86,8 @@ I
 
 # The sixty are there, and their run is not over.
 running() {
-    many 60 && inside gitopsd status --json |
+    # What is not ready yet is no error here.
+    many 60 && { inside gitopsd status --json || true; } |
         python3 -c 'import json, sys; sys.exit(not any(i["name"] == "slow" and i["running"] for i in json.load(sys.stdin)["summary"]["items"]))'
 }
 
