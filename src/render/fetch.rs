@@ -89,7 +89,7 @@ struct Slot {
 #[derive(Clone, Debug, Default)]
 struct Known {
     mount: Option<Arc<Mount>>,
-    /// When the last answer was asked for, or the last question failed, or the copy was found on disk and for how long that is good.
+    /// When the last question ended, or the copy was found on disk and for how long that is good.
     asked: Option<Instant>,
     found: Option<Instant>,
     failed: Option<NotFetched>,
@@ -226,18 +226,14 @@ impl Question {
         if !slot.known().due(&question.address, age) {
             return;
         }
-        let began = Instant::now();
         let answer = match &question.address {
             Address::File { url } => question.file(url).await,
             Address::Git { .. } => question.repository(&mut source).await,
         };
         let mut known = slot.known();
-        // A failure is of its end, or all who wait would ask one after the other; an answer may be as
-        // old as its question.
         known.asked = Some(Instant::now());
         known.failed = match answer {
             Ok(mount) => {
-                known.asked = Some(began);
                 known.mount = Some(Arc::new(mount));
                 None
             }
