@@ -35,14 +35,14 @@ an_upgrade_from_an_older_schema_in_the_middle_of_a_run_moves_no_object() {
     still >"$work/before"
     runs=$(inside gitopsd history --json -n 1000 | grep -c '"run":')
     first=$(inside gitopsd history --json -n 1000 | sed -n 's/.*"run": "\([^"]*\)".*/\1/p' | tail -n 1)
-    # What the older version leaves behind when it stops: the database before its second and third
-    # migration.
+    # What the older version leaves behind when it stops: the database before its second migration.
     script <<'I'
 mkdir -p /run/systemd/system/gitopsd.service.d
 cat >/run/older-schema <<'S'
 #!/bin/sh
 cd /var/lib/gitopsd && runuser -u gitopsd -- sqlite3 history.db \
-    'DROP TABLE released; DROP TABLE child; PRAGMA user_version = 1;' && touch /run/older-schema.done
+    'DROP TABLE brought; DROP TABLE deployed; DROP TABLE push_change; DROP TABLE push; DROP TABLE choice;
+     DROP TABLE tags; DROP TABLE child; DROP TABLE released; PRAGMA user_version = 1;' && touch /run/older-schema.done
 S
 chmod 0755 /run/older-schema
 printf '[Service]\nExecStopPost=+/run/older-schema\n' >/run/systemd/system/gitopsd.service.d/90-older.conf
