@@ -2,16 +2,17 @@
 //!
 //! In the order of use: [`Cloudflare`] speaks to the provider and decides nothing; [`Facts`] are
 //! what the cluster has of ingress controllers and hosts, [`choose`] says where requests go, and
-//! [`present`] which hosts that were found stay public; [`select`] says which tunnel is ours, [`manifests`] what stands in the cluster for it, [`route`]
-//! what its configuration must be and [`point`] which DNS records must be; [`Deed`] is one change at
-//! the provider, for the plan that is shown and for the record of what was done. [`State`] is what
-//! must be known after a restart, and holds no secret.
+//! [`present`] which hosts that were found stay public; [`select`] says which tunnel is ours,
+//! [`manifests`] what stands in the cluster for it, [`route`] what its configuration must be and
+//! [`point`] which DNS records must be; [`Deed`] is one change at the provider, for the plan that is
+//! shown and for the record of what was done. [`State`] is what must be known after a restart, and
+//! holds no secret.
 //!
 //! What is ours: a tunnel by its stored id, or by a name that ends in a suffix that stands for this
 //! machine, since the provider lets it carry no other mark; every rule that we have written
-//! ([`Rules`]); a record whose comment *and* target say so. A tunnel of somebody else is used when the
-//! operator says so: then its other rules stay, and it is never deleted. Anything else of somebody
-//! else's is named and left alone.
+//! ([`Rules`]); a record whose comment *and* target say so. A tunnel of somebody else is used when
+//! the operator says so: then its other rules stay, and it is never deleted. Anything else of
+//! somebody else's is named and left alone.
 //!
 //! All files but `cloudflare` are pure. Nothing here writes to the cluster or to the database:
 //! `pipeline` carries what is found here across, and the objects go through the same plan, apply and

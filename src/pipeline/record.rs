@@ -161,8 +161,8 @@ impl Run<'_> {
         Ok(rows.iter().any(|row| same(row) && row.uid.is_some()))
     }
 
-    /// Whether it was gitopsd that deleted an object, or the namespace it lies in, and nobody has
-    /// made it again since.
+    /// Whether the last that the record knows of an object, or of the namespace it lies in, is that
+    /// gitopsd deleted it. What others have made and deleted since is not in the record.
     pub(super) async fn taken_down(&self, id: &ObjectId) -> Result<bool, Failure> {
         let namespace = ObjectId {
             namespace: String::new(),
