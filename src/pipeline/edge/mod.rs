@@ -188,14 +188,13 @@ impl Pipeline {
             EdgeTask::Up => self.note_down(None).await,
             _ => Ok(()),
         };
-        let (noted, result) = match (noted, &task) {
-            (Err(failure), _) => (false, Err(failure)),
-            (Ok(()), EdgeTask::Withdraw | EdgeTask::Down(_)) => {
-                (true, run.down(&mut course, ask).await)
-            }
-            (Ok(()), _) => (true, run.up(&task, &mut course, ask).await),
+        let is_noted = noted.is_ok();
+        let result = match (noted, &task) {
+            (Err(failure), _) => Err(failure),
+            (Ok(()), EdgeTask::Withdraw | EdgeTask::Down(_)) => run.down(&mut course, ask).await,
+            (Ok(()), _) => run.up(&task, &mut course, ask).await,
         };
-        EdgeReport { noted, ..run.edge_close(course, result).await }
+        EdgeReport { noted: is_noted, ..run.edge_close(course, result).await }
     }
 
     /// Notes who has taken the edge down, or that it is to be up again.
