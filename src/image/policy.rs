@@ -10,8 +10,7 @@
 //! Here it is always the order that Flux has without one, keys from the greatest text down: under
 //! semver the first stays, under numerical the last.
 //!
-//! **Numbers** are compared exactly, not as 64-bit floats. Where floats differ, the exact order
-//! is the same; where two keys are one float, Flux sees a tie and we do not ([`number`]).
+//! **Numbers** are 64-bit floats ([`number`]): keys that differ beyond their 15 digits may be a tie.
 //!
 //! **One departure.** `20261122.9` and `20261122.10` are a date and a counter, but a number with
 //! a fraction to numerical, and text to alphabetical: both put `.9` above `.10`. Where every key

@@ -1,6 +1,6 @@
 //! Pure: the three orders of a policy, and the keys that each of them refuses.
 
-use super::number::Number;
+use super::number::number;
 use super::trap::{self, DateCounter};
 use super::{Candidate, Choice, ChooseError, Keyed, Verdict};
 use crate::flux::{Direction, Range, TagOrder, Version};
@@ -26,7 +26,7 @@ pub(super) fn rank(
                 return Ok(trapped(dated, order, *direction, tags, keyed));
             }
             let numbers = numbers(keyed)?;
-            chosen(ranked_by(keyed, numbers, Ord::cmp, *direction), None)
+            chosen(ranked_by(keyed, numbers, by_value, *direction), None)
         }
     }
 }
@@ -57,15 +57,15 @@ fn semver(range: &Range, said: &str, keyed: &mut Keyed) -> Result<Choice, Choose
 }
 
 /// All keys as numbers, from the smallest text up; one that is none fails them all.
-fn numbers(keyed: &mut Keyed) -> Result<Vec<(Number, String)>, ChooseError> {
-    let read: Vec<_> = keyed.keys.keys().map(|key| (Number::parse(key), key.clone())).collect();
-    let Some((_, key)) = read.iter().find(|(number, _)| number.is_none()) else {
+fn numbers(keyed: &mut Keyed) -> Result<Vec<(f64, String)>, ChooseError> {
+    let read: Vec<_> = keyed.keys.keys().map(|key| (number(key), key.clone())).collect();
+    let Some((_, key)) = read.iter().find(|(value, _)| value.is_none()) else {
         return Ok(read.into_iter().filter_map(|(n, key)| Some((n?, key))).collect());
     };
     let error = ChooseError::NotANumber { tag: keyed.keys[key].clone(), key: key.clone() };
-    for (number, key) in read {
+    for (value, key) in read {
         let tag = keyed.keys[&key].clone();
-        let failing = number.is_none();
+        let failing = value.is_none();
         let verdict = if failing { Verdict::NotANumber } else { Verdict::NotCompared };
         let candidate = Candidate { tag, key: Some(key), verdict };
         // What fails the policy stands first.
@@ -90,9 +90,9 @@ fn trapped(
 ) -> Choice {
     let flux = match order {
         TagOrder::Numerical(_) => {
-            let read = |(_, key): &(DateCounter, String)| (Number::as_float(key), key.clone());
-            let floats: Vec<_> = dated.iter().map(read).collect();
-            best(&floats, f64::total_cmp, direction)
+            let read = |(_, key): &(DateCounter, String)| Some((number(key)?, key.clone()));
+            let floats: Vec<_> = dated.iter().filter_map(read).collect();
+            best(&floats, by_value, direction)
         }
         _ => {
             let texts: Vec<_> = dated.iter().map(|(_, k)| (k.clone(), k.clone())).collect();
@@ -104,6 +104,11 @@ fn trapped(
     let differs = flux != tag;
     let notice = differs.then(|| trap::notice(&tag, flux, (order, direction), (tags, &keyed.keys)));
     Choice { tag, notice }
+}
+
+/// The order of numbers; none of them is `nan`.
+fn by_value(one: &f64, another: &f64) -> Ordering {
+    one.partial_cmp(another).unwrap_or(Ordering::Equal)
 }
 
 fn directed<T>(

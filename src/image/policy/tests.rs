@@ -1,6 +1,6 @@
 //! Choices compared with the reference's, with reference orders, and the one departure.
 
-use super::number::Number;
+use super::number::number;
 use super::*;
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -75,30 +75,15 @@ fn the_same_texts_are_numbers_as_in_go_and_in_the_same_order() {
     let inputs: Vec<String> = serde_json::from_str(inputs).unwrap();
     let expected: Vec<ExpectedNumber> = serde_json::from_str(expected).unwrap();
     assert!(inputs.len() == expected.len() && inputs.len() > 100);
-    let mut read = Vec::new();
     for (key, expected) in inputs.iter().zip(expected) {
-        let number = Number::parse(key);
-        assert_eq!(number.is_some(), expected.valid, "{key:?}");
-        if let Some(number) = number {
-            let float: f64 = expected.float.replace("Inf", "inf").parse().unwrap();
-            read.push((key, number, float));
-        }
-    }
-    for (one, exact, float) in &read {
-        for (another, other_exact, other_float) in &read {
-            if float < other_float {
-                assert!(exact < other_exact, "{one} < {another}");
-            }
-        }
+        let float = expected.float.replace("Inf", "inf").parse();
+        let float: Option<f64> = expected.valid.then(|| float.unwrap());
+        assert_eq!(number(key), float, "{key:?}");
     }
     for refused in ["nan", "NaN", "+nan"] {
-        assert_eq!(Number::parse(refused), None);
+        assert_eq!(number(refused), None);
     }
-    let number = |key: &str| Number::parse(key).unwrap();
-    assert!(number("20261122123456789") < number("20261122123456790"));
-    assert!(number("9007199254740992") < number("9007199254740993"));
-    assert_eq!(number("0x1.8p1"), number("3.000"));
-    assert_eq!(number("-0"), number("0e5"));
+    assert_eq!(number("20261122123456789"), number("20261122123456788"), "one float in Flux too");
 }
 
 #[test]
@@ -231,8 +216,8 @@ proptest! {
     }
 
     #[test]
-    fn numbers_are_ordered_as_integers_of_any_length(
-        keys in prop::collection::btree_set(0_u128.., 1..20),
+    fn numbers_are_ordered_as_integers_up_to_2_to_the_53(
+        keys in prop::collection::btree_set(0_u64..1 << 53, 1..20),
     ) {
         let tags = strings(&keys.iter().collect::<Vec<_>>());
         let chosen = choose(&policy(None, json!({"numerical": {}})), &tags).unwrap().tag;
@@ -242,10 +227,10 @@ proptest! {
     }
 
     #[test]
-    fn numbers_are_ordered_as_floats_where_floats_differ(a in any::<f64>(), b in any::<f64>()) {
-        prop_assume!(a.is_finite() && b.is_finite() && a < b);
-        for (a, b) in [(format!("{a}"), format!("{b}")), (format!("{a:e}"), format!("{b:e}"))] {
-            prop_assert!(Number::parse(&a).unwrap() < Number::parse(&b).unwrap(), "{} {}", a, b);
+    fn numbers_are_read_to_the_last_bit(float in any::<f64>()) {
+        prop_assume!(float.is_finite());
+        for text in [format!("{float}"), format!("{float:e}")] {
+            prop_assert_eq!(number(&text), Some(float), "{}", text);
         }
     }
 
