@@ -18,7 +18,7 @@ mod proc;
 #[allow(dead_code, reason = "the demo needs a part of what scenarios need")]
 mod world;
 
-use bed::{RegistryServer, Repo, SECRETS, git};
+use bed::{RegistryServer, Repo, SECRETS, git, pipeline_tag};
 use page::{Page, span};
 use proc::{cpu, resident};
 use serde_json::Value;
@@ -35,9 +35,10 @@ const SECOND: &str = "dev-20261122.4";
 /// A tag for which the fake kubelet answers as a registry without that image would.
 const BROKEN: &str = "dev-20261122.5-broken";
 
-/// Tags that CI pushes in the end: the tenth of a day is newer than the ninth.
-const NINTH: &str = "dev-20261122.9";
-const TENTH: &str = "dev-20261122.10";
+/// Pipelines that push an image in the end, by stage, branch and number: the tenth of a day is newer
+/// than the ninth.
+const PIPELINES: [(&str, &str, u32); 3] =
+    [("prod", "main", 12), ("dev", "develop", 9), ("dev", "develop", 10)];
 
 /// ConfigMaps of the push in whose middle the daemon is killed: some seconds of work.
 const MANY: usize = 60;
@@ -338,44 +339,54 @@ impl Story {
         let registry = RegistryServer::plain();
         registry.push("games/blaster", SECOND, SECOND);
         let name = "registry.test.invalid";
-        for path in ["k8s/base/deployment.yaml", "k8s/dev/deployment.yaml"] {
-            self.app.replace(path, name, &registry.host());
+        for path in ["base/deployment.yaml", "dev/deployment.yaml", "prod/kustomization.yaml"] {
+            self.app.replace(&format!("k8s/{path}"), name, &registry.host());
         }
         self.app.commit("the registry has an address");
         self.app.push("develop");
-        let file = "clusters/my-cluster/blaster/20-blaster-image.yaml";
-        let objects = include_str!(
-            "../examples/flux-config/clusters/my-cluster/blaster/20-blaster-image.yaml"
-        );
-        let objects = objects.replace(name, &registry.host());
-        let objects = objects.replace("interval: 1m\n", "interval: 1m\n  insecure: true\n");
-        self.config.write(file, &objects);
-        self.config.commit("blaster: follow the images of dev");
+        self.app.push("main");
+        for kustomization in ["blaster", "blaster-prod"] {
+            let file = format!("clusters/my-cluster/{kustomization}/20-blaster-image.yaml");
+            let example = bed::tools::source(&format!("tests/examples/flux-config/{file}"));
+            let objects = std::fs::read_to_string(example).expect("an example");
+            let objects = objects.replace(name, &registry.host());
+            let objects = objects.replace("interval: 1m\n", "interval: 1m\n  insecure: true\n");
+            self.config.write(&file, &objects);
+        }
+        let first = "prod-20261118.1";
+        registry.push("games/blaster", first, first);
+        self.config.commit("blaster: follow the images of dev and prod");
         self.config.push("main");
         let well = self.world.reconcile();
         self.world.settled();
-        page.claim(well, "ImageRepository, ImagePolicy and ImageUpdateAutomation are ready");
-        for tag in [NINTH, TENTH] {
+        page.claim(well, "ImageRepository, ImagePolicies and ImageUpdateAutomations are ready");
+        let mut last = String::new();
+        for (stage, branch, number) in PIPELINES {
             let began = Instant::now();
-            registry.push("games/blaster", tag, tag);
+            let tag = pipeline_tag(branch, number);
+            registry.push("games/blaster", &tag, &tag);
             page.took(began.elapsed(), format!("CI has pushed games/blaster:{tag}"));
-            let mut reconcile = self.world.command(&["reconcile", "image", "blaster-dev"]);
+            let policy = format!("blaster-{stage}");
+            let mut reconcile = self.world.command(&["reconcile", "image", &policy]);
             let quiet = || std::process::Stdio::null();
             let reconcile = reconcile.stdout(quiet()).stderr(quiet()).spawn();
             let mut reconcile = reconcile.expect("the program is built");
-            self.world.eventually("the commit is pushed", |_| self.head_of_develop().contains(tag));
-            page.took(began.elapsed(), "a commit with it is on develop");
+            self.world.eventually("the commit is pushed", |_| self.head_of(branch).contains(&tag));
+            page.took(began.elapsed(), format!("a commit with it is on {branch}"));
             let well = reconcile.wait().expect("it is our child").success();
             page.took(began.elapsed(), "rolled out, healthy");
-            page.claim(well && self.image("blaster-dev").ends_with(tag), "dev runs it");
+            let deployment = if stage == "prod" { "blaster" } else { "blaster-dev" };
+            let runs = self.image(deployment).ends_with(&tag);
+            page.claim(well && runs, format!("{stage} runs it"));
+            last = tag;
         }
-        page.quote(&self.head_of_develop());
+        page.quote(&self.head_of("develop"));
         page.quote(&self.world.ok(&["images"]));
         page.quote(&self.world.ok(&["history", "blaster", "-n", "2"]));
-        let last = self.json(&["history", "blaster", "--json"])[0].clone();
+        let run = self.json(&["history", "blaster", "--json"])[0].clone();
         page.claim(
-            text(&last["images"][0], "new").ends_with(TENTH)
-                && text(&last["images"][0], "policy") == "flux-system/blaster-dev",
+            text(&run["images"][0], "new").ends_with(&last)
+                && text(&run["images"][0], "policy") == "flux-system/blaster-dev",
             "the history names the policy that chose it",
         );
         let notices = self.world.item("ImagePolicy/flux-system/blaster-dev")["warnings"].clone();
@@ -386,12 +397,12 @@ impl Story {
         self.registry = Some(registry);
     }
 
-    /// The latest commit of branch develop on the server.
-    fn head_of_develop(&self) -> String {
+    /// The latest commit of a branch on the server.
+    fn head_of(&self, branch: &str) -> String {
         let output = git()
             .arg("--git-dir")
             .arg(self.app.bare())
-            .args(["show", "--unified=0", "--format=%an: %s", "develop"])
+            .args(["show", "--unified=0", "--format=%an: %s", branch])
             .output()
             .expect("git can be run");
         String::from_utf8_lossy(&output.stdout).into_owned()

@@ -42,7 +42,7 @@ pub use children::{dying, spawn};
 pub use cluster::{Cluster, Mark};
 pub use git::{Auth, Command, Fault, GitServer, Options};
 pub use registry::{PASSWORD, RegistryOptions, RegistryServer, USER};
-pub use repo::{Repo, SECRETS, TEST_KEY, git};
+pub use repo::{Repo, SECRETS, TEST_KEY, git, pipeline_tag};
 pub use ssh::SshServer;
 pub use standin::StandIn;
 pub use webhook::Webhook;

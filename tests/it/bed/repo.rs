@@ -18,6 +18,20 @@ pub const SECRETS: &str = include_str!("../../examples/secrets.txt");
 /// What the examples say in place of a Git server's address.
 const PLACEHOLDER: &str = "http://git.test.invalid";
 
+/// The tag that a pipeline of the example application would give its image: what its script prints.
+pub fn pipeline_tag(branch: &str, number: u32) -> String {
+    let script = tools::source("tests/examples/games/blaster/ci/tag.sh");
+    let output = Command::new("sh")
+        .arg(script)
+        .env("CI_COMMIT_BRANCH", branch)
+        .env("CI_PIPELINE_IID", number.to_string())
+        .env("CI_PIPELINE_CREATED_AT", "2026-11-22T09:41:07Z")
+        .output()
+        .expect("sh is everywhere");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("a tag").trim().to_owned()
+}
+
 /// A work tree bound to a bare repository.
 pub struct Repo {
     work: TempDir,

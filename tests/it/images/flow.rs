@@ -1,24 +1,10 @@
 //! The whole way with the example repositories, on a control plane of their own.
 
 use super::git;
-use crate::bed::{RegistryServer, Repo, SECRETS, tools};
+use crate::bed::{RegistryServer, Repo, SECRETS, pipeline_tag};
 use crate::world::{PATIENCE, World};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
-
-/// The tag that the pipeline of the example would push.
-fn pipeline_tag(branch: &str, number: u32) -> String {
-    let script = tools::source("tests/examples/games/blaster/ci/tag.sh");
-    let output = Command::new("sh")
-        .arg(script)
-        .env("CI_COMMIT_BRANCH", branch)
-        .env("CI_PIPELINE_IID", number.to_string())
-        .env("CI_PIPELINE_CREATED_AT", "2026-11-22T09:41:07Z")
-        .output()
-        .expect("sh is everywhere");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("a tag").trim().to_owned()
-}
 
 #[test]
 fn the_pipeline_names_its_tags_by_branch_date_and_number() {
