@@ -1,8 +1,9 @@
 //! Why a step of a plan was not done.
 
 use super::refusal::refusal;
+use super::ssa::GONE;
 use crate::cluster::ClusterError;
-use crate::plan::{Refusal, RefusalKind};
+use crate::plan::{Refusal, RefusalKind, by_hand};
 use crate::render::ObjectId;
 
 /// Why an object was not applied, pruned or current in time.
@@ -25,7 +26,7 @@ pub enum ApplyError {
         why: String,
     },
     /// It was deleted to be created again, and something holds it.
-    #[error("{id} was deleted a minute ago and is still there{}", held_by(.finalizers))]
+    #[error("{id} was deleted {} s ago and is still there{}", GONE.as_secs(), held_by(.finalizers))]
     StillThere {
         /// The object.
         id: ObjectId,
@@ -111,13 +112,15 @@ impl ApplyError {
     /// What the operator can do.
     pub fn hint(&self) -> Option<String> {
         match self {
-            ApplyError::Refused { refusal, .. } => match &refusal.kind {
-                RefusalKind::Immutable(fields) => Some(format!(
-                    "{} cannot change on the live object: take the change back, or let it be \
-                     deleted and created again with the annotation \
-                     kustomize.toolkit.fluxcd.io/force: enabled",
-                    fields.join(", ")
-                )),
+            ApplyError::Refused { id, refusal } => match &refusal.kind {
+                RefusalKind::Immutable(fields) => Some(by_hand(id).unwrap_or_else(|| {
+                    format!(
+                        "{} cannot change on the live object: take the change back, or let it be \
+                         deleted and created again with the annotation \
+                         kustomize.toolkit.fluxcd.io/force: enabled",
+                        fields.join(", ")
+                    )
+                })),
                 RefusalKind::UnknownKind => Some(
                     "its CRD is not installed: add it to Git, or let this Kustomization depend on \
                      the one that brings it"

@@ -23,7 +23,7 @@ mod ssa;
 
 pub use error::ApplyError;
 pub use prune::Pruned;
-pub use ssa::Applied;
+pub use ssa::{Applied, IN_HAND};
 
 use crate::cluster::Cluster;
 

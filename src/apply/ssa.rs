@@ -3,17 +3,22 @@
 use super::managers::take_over;
 use super::refusal::refusal;
 use super::{Applier, ApplyError};
-use crate::cluster::{Apply, ClusterError, Resource, When};
+use crate::cluster::{Apply, ClusterError, Resource, TIMEOUT, When};
 use crate::plan::{Action, Gate, MANAGER, Refusal, RefusalKind, Step, merges};
 use crate::render::ObjectId;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a deleted object may take to go (the error says a minute), and how often that is looked at: at most 300 small
-/// requests.
-const GONE: Duration = Duration::from_secs(60);
+/// How long a deleted object may take to go, and how often that is looked at: at most 100 small
+/// requests. Whoever stops the daemon waits for it; what takes longer is held by somebody, and made
+/// again by a later run once it is gone.
+pub(super) const GONE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(200);
+
+/// Longest that the object in hand takes, where it is deleted and created again: the deletion, the
+/// wait with a look at its very end, the creation.
+pub const IN_HAND: Duration = Duration::from_secs(GONE.as_secs() + 3 * TIMEOUT.as_secs());
 
 /// What came of an applied step.
 #[derive(Clone)]

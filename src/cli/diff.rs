@@ -7,9 +7,10 @@ use crate::api::{ApiError, Document, HeldView};
 use crate::pipeline::{Preview, PreviewStep};
 
 const EXAMPLES: &str = "EXAMPLES
-  gitopsd diff                 everything
+  gitopsd diff                 everything, the edge included
   gitopsd diff apps            one Kustomization
-  gitopsd diff edge            the tunnel, its routes and names
+  gitopsd diff edge            the tunnel, its routes and names; of a section that was changed or
+                               removed, what a reload would lead to
   gitopsd diff --json | jq '.[].steps[].object'
 
 EXIT CODES
@@ -25,7 +26,7 @@ EXIT CODES
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, verbatim_doc_comment)]
 pub struct Args {
-    /// NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME of a Kustomization
+    /// NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME of a Kustomization, or edge
     name: Option<String>,
 }
 
@@ -75,6 +76,7 @@ fn add_held(previews: &mut Vec<Preview>, held: Vec<&HeldView>) {
                 steps: Vec::new(),
                 unchanged: 0,
                 failure: None,
+                notes: Vec::new(),
             });
             previews.len() - 1
         });
@@ -104,7 +106,8 @@ pub(super) fn text(previews: &[Preview], terminal: &Terminal) -> String {
         let revision = words::revision(&preview.revision);
         let changes = preview.steps.iter().filter(|step| is_change(step)).count();
         let told = match (&preview.failure, changes) {
-            (Some(_), _) => "no plan".to_owned(),
+            (Some(_), 0) => "no plan".to_owned(),
+            (Some(_), n) => format!("{}, and no plan beyond", words::count(n, "change")),
             (None, 0) => {
                 format!("no changes, {} as in Git", words::count(preview.unchanged, "object"))
             }
@@ -115,6 +118,9 @@ pub(super) fn text(previews: &[Preview], terminal: &Terminal) -> String {
             _ => format!("{} at {revision}", preview.kustomization),
         };
         text.push_str(&format!("{}: {told}\n", terminal.paint(Style::Bold, &title)));
+        for note in &preview.notes {
+            text.push_str(&words::indent(&terminal.paint(Style::Warn, note), "  "));
+        }
         for step in &preview.steps {
             text.push_str(&shown(step, terminal));
         }
@@ -149,6 +155,7 @@ fn shown(step: &PreviewStep, terminal: &Terminal) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::{Failure, Step};
 
     #[test]
     fn what_is_held_of_a_kustomization_that_left_git_is_shown_by_its_name() {
@@ -179,7 +186,7 @@ mod tests {
             file: Some("apps/web.yaml:3".into()),
             lines: lines.iter().map(ToString::to_string).collect(),
         };
-        let previews = [Preview {
+        let mut previews = [Preview {
             kustomization: "flux-system/apps".into(),
             revision: "main@sha1:0123456789".into(),
             steps: vec![
@@ -188,6 +195,7 @@ mod tests {
             ],
             unchanged: 3,
             failure: None,
+            notes: Vec::new(),
         }];
         assert_eq!(
             text(&previews, &Terminal::new(Some(false), false)),
@@ -195,5 +203,14 @@ mod tests {
              + Service/web/a (apps/web.yaml:3)\n  \
              ~ Deployment/web/a (apps/web.yaml:3)\n      ~ spec.replicas: 1 -> 2\n"
         );
+        let failure = Failure::new(Step::Plan, "EdgeFailed", "someone else's record");
+        previews[0].failure = Some(failure);
+        let told = |previews: &[Preview]| text(previews, &Terminal::new(Some(false), false));
+        let text = told(&previews);
+        assert!(text.contains(": 2 changes, and no plan beyond\n"), "{text}");
+        assert!(text.ends_with("  plan: someone else's record\n"), "{text}");
+        previews[0].steps.clear();
+        previews[0].notes.push("not in force yet".into());
+        assert!(told(&previews).contains(": no plan\n  not in force yet\n"));
     }
 }

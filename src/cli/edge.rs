@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "EXAMPLES
   gitopsd edge                   which hosts are reachable, and what is wrong
-  gitopsd diff edge              what the next run would change
+  gitopsd diff edge              what the next run, or a reload, would change
   gitopsd edge reconcile         compare with Cloudflare and put right now
   gitopsd edge rotate            a new token for the connectors, one after the other
   gitopsd edge down              show what would go, ask, and take it away
@@ -23,7 +23,10 @@ const FOLLOW: Duration = Duration::from_secs(300);
 
 /// Show the way to this box from outside, or act on it
 ///
-/// Exits with 0 only if every public host is reachable, or the edge was taken down on purpose.
+/// Exits with 0 only if the way to every public host stands (a tunnel with connections, where gitopsd
+/// manages them its route and DNS record, and the ingress controller's Service with a pod that is
+/// ready), the edge was taken down on purpose, or there is none. A host that no Ingress or HTTPRoute
+/// has is named, and fails nothing: the controller may know it by other means.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Args {

@@ -6,7 +6,7 @@ use super::{Context, EXIT_CODES, Exit, words};
 use crate::pipeline::{ImageView, RunningView};
 
 const EXAMPLES: &str = "EXAMPLES
-  gitopsd images                   every image policy
+  gitopsd images                   every image policy, and repositories without one
   gitopsd images blaster-dev       the tags in its order, and why each was not chosen
   gitopsd images --json | jq -r '.[] | [.policy, .chosen.tag] | @tsv'
   gitopsd reconcile image blaster-dev";
@@ -15,8 +15,8 @@ const HEAD: &[&str] = &["POLICY", "IMAGE", "LATEST", "CHOSEN", "DEPLOYED", "SCAN
 
 /// Show which tag of which image is there, chosen and running
 ///
-/// Exits with 0 only if every policy that is shown is ready and what it chose is healthy where it
-/// runs.
+/// Exits with 0 only if every policy and repository that is shown is ready, and every Kustomization
+/// healthy that runs what a policy chose.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Args {
@@ -31,7 +31,7 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     if terminal.is_json() {
         terminal.json(&images)?;
     } else if images.is_empty() {
-        terminal.note("no image policies");
+        terminal.note("no image policies and no image repositories");
     } else if args.name.is_some() {
         let told: Vec<String> =
             images.iter().map(|image| detail(image, terminal, now_ms())).collect();
@@ -46,21 +46,35 @@ fn fine(image: &ImageView) -> bool {
     image.failure.is_none() && image.deployed.iter().all(|running| !failing(running))
 }
 
-/// True for an image that was never healthy, in a Kustomization that is not.
+/// True for an image in a Kustomization that is not healthy, or that was never healthy there and is
+/// not ready for another reason.
 fn failing(view: &RunningView) -> bool {
-    view.trouble.is_some() && view.running.healthy.as_ref() != Some(&view.running.image)
+    view.trouble.is_some() && (view.unhealthy || !was_healthy(view))
+}
+
+/// Whether the image that runs was healthy once.
+fn was_healthy(view: &RunningView) -> bool {
+    view.running.healthy.as_ref() == Some(&view.running.image)
+}
+
+/// The policy, or the repository that has none.
+fn name(image: &ImageView) -> &str {
+    image.policy.as_deref().unwrap_or(&image.repository)
 }
 
 fn list(images: &[ImageView], terminal: &Terminal, now_ms: i64) -> String {
     let mut table = Table::new(HEAD);
     for image in images {
         let chosen = image.chosen.as_ref().map(|choice| choice.tag.as_str()).unwrap_or("-");
-        let current = image.latest.as_deref() == Some(chosen);
+        let current = image.policy.is_none() || image.latest.as_deref() == Some(chosen);
         let running = image.deployed.iter().map(|view| deployed(image, view));
         let running: Vec<String> = running.collect();
         let bad = image.deployed.iter().any(failing);
         table.row(vec![
-            image.policy.as_str().into(),
+            match &image.policy {
+                Some(policy) => policy.as_str().into(),
+                None => format!("none ({})", image.repository).into(),
+            },
             image.image.as_str().into(),
             image.latest.as_deref().unwrap_or("-").into(),
             Cell::new(chosen, if current { Style::Plain } else { Style::Warn }),
@@ -91,6 +105,7 @@ fn deployed(image: &ImageView, view: &RunningView) -> String {
     let what = format!("{} in {name}", tag(image, &view.running.image));
     match (failing(view), &view.running.healthy) {
         (false, _) => what,
+        (true, Some(_)) if was_healthy(view) => format!("{what} (not healthy any more)"),
         (true, Some(healthy)) => {
             format!("{what} (not healthy, {} was)", tag(image, healthy))
         }
@@ -109,10 +124,10 @@ fn soon(ms: Option<i64>, now_ms: i64) -> String {
 fn troubles(images: &[ImageView]) -> Vec<String> {
     let mut told = Vec::new();
     for image in images {
-        told.extend(image.failure.iter().map(|failure| format!("{}: {failure}", image.policy)));
+        told.extend(image.failure.iter().map(|failure| format!("{}: {failure}", name(image))));
         for view in image.deployed.iter().filter(|view| failing(view)) {
             let cause = view.trouble.as_deref().unwrap_or_default();
-            told.push(format!("{}: {}: {cause}", image.policy, view.running.owner));
+            told.push(format!("{}: {}: {cause}", name(image), view.running.owner));
         }
     }
     told
@@ -120,20 +135,22 @@ fn troubles(images: &[ImageView]) -> Vec<String> {
 
 fn notices(images: &[ImageView]) -> Vec<String> {
     let told = images.iter().flat_map(|image| {
-        image.notices.iter().map(move |notice| format!("{}: {notice}", image.policy))
+        image.notices.iter().map(move |notice| format!("{}: {notice}", name(image)))
     });
     told.collect()
 }
 
 fn detail(image: &ImageView, terminal: &Terminal, now_ms: i64) -> String {
-    let mut text = format!("{}\n", terminal.paint(Style::Bold, &image.policy));
+    let mut text = format!("{}\n", terminal.paint(Style::Bold, name(image)));
     let chosen = image.chosen.as_ref();
     let since = chosen.map(|choice| format!(", since {}", super::terminal::local(choice.since_ms)));
     let previous = chosen.and_then(|choice| choice.previous.clone());
     let mut lines = vec![
         ("image", image.image.clone()),
         ("repository", image.repository.clone()),
+        ("policy", if image.policy.is_none() { "none".to_owned() } else { String::new() }),
         ("latest", image.latest.clone().unwrap_or_default()),
+        ("tags", image.latest_tags.join(", ")),
         (
             "chosen",
             chosen.map(|choice| choice.whole()).unwrap_or_default() + &since.unwrap_or_default(),
@@ -180,7 +197,7 @@ mod tests {
 
     fn view() -> ImageView {
         ImageView {
-            policy: "flux-system/blaster-dev".into(),
+            policy: Some("flux-system/blaster-dev".into()),
             repository: "flux-system/blaster".into(),
             image: "r.example/blaster".into(),
             latest: Some("dev-2".into()),
@@ -200,6 +217,7 @@ mod tests {
                     healthy_ms: Some(1),
                 },
                 trouble: None,
+                unhealthy: false,
             }],
             tags: 2,
             scanned_ms: Some(1_000),
@@ -240,6 +258,46 @@ mod tests {
             "{text}"
         );
         assert!(!fine(&bad));
+    }
+
+    #[test]
+    fn an_image_that_was_healthy_once_and_is_not_now_is_a_problem() {
+        let terminal = Terminal::new(Some(false), false);
+        let mut later = view();
+        later.deployed[0].trouble = Some("cannot fetch".into());
+        assert!(fine(&later), "its Kustomization is not ready, and what it applied runs on");
+        later.deployed[0].unhealthy = true;
+        assert!(!fine(&later));
+        let text = list(std::slice::from_ref(&later), &terminal, 0);
+        assert!(text.contains("dev-2 in blaster (not healthy any more)"), "{text}");
+        assert!(text.ends_with(": flux-system/blaster: cannot fetch\n"), "{text}");
+    }
+
+    #[test]
+    fn a_repository_without_a_policy_shows_its_tags_and_one_that_waits_says_why() {
+        let terminal = Terminal::new(Some(false), false);
+        let lone = ImageView {
+            policy: None,
+            chosen: None,
+            latest_tags: vec!["dev-2".into(), "dev-1".into()],
+            deployed: Vec::new(),
+            ..view()
+        };
+        let text = list(std::slice::from_ref(&lone), &terminal, 11_000);
+        let line = text.lines().nth(1).expect("a row");
+        let cells: Vec<&str> = line.split_whitespace().collect();
+        let expected = ["none", "(flux-system/blaster)", "r.example/blaster", "dev-2", "-"];
+        assert_eq!(cells[..5], expected, "{text}");
+        let told = detail(&lone, &terminal, 11_000);
+        assert!(told.starts_with("flux-system/blaster\n"), "{told}");
+        assert!(told.contains("  tags       dev-2, dev-1\n"), "{told}");
+        assert!(told.contains("  policy     none\n"), "{told}");
+        assert!(fine(&lone));
+
+        let waits = ImageView { failure: Some("no tags are stored yet".into()), ..view() };
+        let text = list(std::slice::from_ref(&waits), &terminal, 0);
+        assert!(text.ends_with("\nflux-system/blaster-dev: no tags are stored yet\n"), "{text}");
+        assert!(!fine(&waits));
     }
 
     #[test]

@@ -6,7 +6,10 @@ use crate::api::{ApiError, Client, Handed, ReloadAsk};
 use anyhow::Context as _;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use nix::fcntl::OFlag;
+use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use zeroize::Zeroizing;
@@ -16,8 +19,9 @@ const EXAMPLES: &str = "EXAMPLES
   gitopsd reload               the configuration, and the files that it names
   gitopsd reload --credential kubeconfig=/etc/rancher/k3s/k3s.yaml";
 
-/// How long the daemon may take to come back: it finishes the object in hand, 30 s at most.
-const BACK: Duration = Duration::from_secs(60);
+/// How long the daemon may take to come back: it finishes what is in hand and stores what was said,
+/// 80 s at most, and starts. systemd gives a reload 2 min.
+const BACK: Duration = Duration::from_secs(100);
 
 /// systemd's limit for one credential.
 const LARGEST: u64 = 1 << 20;
@@ -42,9 +46,8 @@ fn pair(said: &str) -> Result<(String, PathBuf), String> {
 
 /// Asks, and waits until the daemon is back.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
-    if crate::config::load(&context.config).is_err_and(|problems| problems.not_configured()) {
-        // A daemon that waits to be configured reads nothing and needs no kubeconfig: k3s, which
-        // writes one as it starts, must not make the unit look ill.
+    let client = context.client();
+    if waits(context, &client).await {
         context.terminal.out("nothing to reload: not configured, run gitopsd init")?;
         return Ok(Exit::Ok);
     }
@@ -61,7 +64,6 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         };
         ask.credentials.insert(id.clone(), handed);
     }
-    let client = context.client();
     let changed = hand_over(&client, &ask).await?;
     if context.terminal.is_json() {
         context.terminal.json(&serde_json::json!({ "changed": changed }))?;
@@ -73,9 +75,20 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     Ok(Exit::Ok)
 }
 
+/// Whether the daemon, if there is one, waits to be configured: it has no socket then, reads nothing
+/// and needs no kubeconfig. k3s, which writes one as it starts, must not make the unit look ill. One
+/// that answers runs with a configuration that is gone now, and says so.
+async fn waits(context: &Context, client: &Client) -> bool {
+    let loaded = crate::config::load(&context.config);
+    loaded.is_err_and(|problems| problems.not_configured())
+        && matches!(client.status(None).await, Err(ApiError::NotRunning { .. }))
+}
+
 /// A credential as it is now; `None` where there is no file.
 fn read(path: &Path) -> anyhow::Result<Option<Zeroizing<Vec<u8>>>> {
-    let file = match std::fs::File::open(path) {
+    // Opening a FIFO would wait for a writer that never comes.
+    let opened = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -133,5 +146,25 @@ async fn back(client: &Client, before: i64) -> anyhow::Result<()> {
             BACK.as_secs()
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_a_regular_file_and_a_fifo_is_not_waited_for() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let (file, fifo) = (dir.path().join("file"), dir.path().join("fifo"));
+        std::fs::write(&file, "key").expect("ours");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("ours");
+        let found = read(&file).expect("readable").expect("it is there");
+        assert_eq!(found.as_slice(), b"key");
+        assert!(read(&dir.path().join("none")).expect("no error").is_none());
+        for other in [fifo.as_path(), dir.path()] {
+            let error = read(other).expect_err("it is no file").to_string();
+            assert_eq!(error, "is not a regular file");
+        }
     }
 }

@@ -3,13 +3,14 @@
 use super::discovery::Served;
 use super::error::{ClusterError, refused};
 use http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, USER_AGENT, WARNING};
+use http::response::Parts;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Limited};
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
@@ -20,23 +21,27 @@ const ANSWER: usize = 64 << 20;
 /// Largest kubeconfig read: k3s writes 3 KiB.
 const KUBECONFIG: usize = 1 << 20;
 
-/// How often a request is repeated when the server answers 429, and the longest pause between.
+/// Longest wait for one answer, unless [`Limits`] say otherwise: a write waits for the datastore,
+/// which is an SD card on a small box.
+pub const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How often a request is repeated when the server answers 429, within its own limit and not
+/// before the pause is over that the server asks for.
 const BUSY_REPEATS: u32 = 2;
-const BUSY_PAUSE: Duration = Duration::from_secs(3);
 
 /// Bounds of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Requests under way at once. Watches do not count: there is one per kind.
     pub requests: usize,
-    /// Longest wait for one answer, reading it included.
+    /// Longest wait for one answer, reading it included, and pauses that a busy server asks for.
     pub timeout: Duration,
 }
 
 impl Default for Limits {
     /// 16 requests of 15 s each.
     fn default() -> Self {
-        Limits { requests: 16, timeout: Duration::from_secs(15) }
+        Limits { requests: 16, timeout: TIMEOUT }
     }
 }
 
@@ -53,7 +58,42 @@ pub(super) struct Inner {
     places: Semaphore,
     sent: AtomicU64,
     pub(super) heard: Arc<Heard>,
+    busy: Busy,
     pub(super) served: Served,
+}
+
+/// Until when the server wants to be left alone, and its words.
+#[derive(Default)]
+struct Busy(Mutex<Option<(Instant, String)>>);
+
+impl Busy {
+    fn note(&self, error: &ClusterError) {
+        let ClusterError::TooMany { message, retry_after } = error else { return };
+        let until = Instant::now() + *retry_after;
+        let mut known = self.lock();
+        if known.as_ref().is_none_or(|(before, _)| *before < until) {
+            *known = Some((until, message.clone()));
+        }
+    }
+
+    /// Waits until it is over; an error where that is not before the deadline.
+    async fn over(&self, deadline: Instant) -> Result<(), ClusterError> {
+        loop {
+            let (known, now) = (self.lock().clone(), Instant::now());
+            let Some((until, message)) = known.filter(|(until, _)| *until > now) else {
+                return Ok(());
+            };
+            if until >= deadline {
+                return Err(ClusterError::TooMany { message, retry_after: until - now });
+            }
+            tokio::time::sleep_until(until.into()).await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Instant, String)>> {
+        // Invariant: no code panics while it holds the lock.
+        self.0.lock().expect("an unpoisoned lock")
+    }
 }
 
 /// When the server was last heard: an answer's head, or a piece of a watch.
@@ -174,8 +214,8 @@ impl Cluster {
         let client = kube::Client::try_from(config).map_err(|error| bad(&chain(&error)))?;
         let places = Semaphore::new(limits.requests.max(1));
         let (sent, served) = (AtomicU64::new(0), Served::default());
-        let heard = Arc::new(Heard::now());
-        let inner = Inner { client, server, limits, places, sent, heard, served };
+        let (heard, busy) = (Arc::new(Heard::now()), Busy::default());
+        let inner = Inner { client, server, limits, places, sent, heard, busy, served };
         Ok(Cluster { inner: Arc::new(inner) })
     }
 
@@ -241,21 +281,24 @@ impl Cluster {
     }
 
     async fn raw(&self, call: &Call<'_>) -> Result<(Vec<u8>, Vec<String>), ClusterError> {
+        // Invariant: the semaphore is never closed.
+        let _place = self.inner.places.acquire().await.expect("an open semaphore");
+        let deadline = Instant::now() + self.inner.limits.timeout;
         let mut repeats = 0;
         loop {
-            match self.once(call).await {
-                Err(ClusterError::TooMany { retry_after, .. }) if repeats < BUSY_REPEATS => {
-                    repeats += 1;
-                    tokio::time::sleep(retry_after.min(BUSY_PAUSE)).await;
-                }
+            self.inner.busy.over(deadline).await?;
+            match self.once(call, deadline).await {
+                Err(ClusterError::TooMany { .. }) if repeats < BUSY_REPEATS => repeats += 1,
                 other => return other,
             }
         }
     }
 
-    async fn once(&self, call: &Call<'_>) -> Result<(Vec<u8>, Vec<String>), ClusterError> {
-        // Invariant: the semaphore is never closed.
-        let _place = self.inner.places.acquire().await.expect("an open semaphore");
+    async fn once(
+        &self,
+        call: &Call<'_>,
+        deadline: Instant,
+    ) -> Result<(Vec<u8>, Vec<String>), ClusterError> {
         let exchange = async {
             let response = self.send(call).await?;
             let (head, body) = response.into_parts();
@@ -272,9 +315,7 @@ impl Cluster {
                 Err(error) => return Err(ClusterError::Unreachable(chain(&*error))),
             };
             if !head.status.is_success() {
-                let after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-                let after = after.and_then(|text| text.parse().ok());
-                return Err(refused(head.status.as_u16(), after, &bytes, call.sensitive));
+                return Err(self.refused(&head, &bytes, call.sensitive));
             }
             let warnings = head.headers.get_all(WARNING).iter().take(32);
             let warnings = warnings
@@ -286,8 +327,8 @@ impl Cluster {
                 .collect();
             Ok((bytes, warnings))
         };
-        let limit = self.inner.limits.timeout;
-        tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| {
+        tokio::time::timeout_at(deadline.into(), exchange).await.unwrap_or_else(|_| {
+            let limit = self.inner.limits.timeout;
             let path = call.path.split('?').next().unwrap_or_default();
             Err(ClusterError::Timeout { what: format!("{} {path}", call.method), limit })
         })
@@ -304,11 +345,20 @@ impl Cluster {
             }
             let bytes = Limited::new(body, 1 << 20).collect().await;
             let bytes = bytes.map(|b| b.to_bytes().to_vec()).unwrap_or_default();
-            Err(refused(head.status.as_u16(), None, &bytes, None))
+            Err(self.refused(&head, &bytes, None))
         };
         tokio::time::timeout(limit, opening)
             .await
             .unwrap_or_else(|_| Err(ClusterError::Timeout { what: "WATCH".to_owned(), limit }))
+    }
+
+    /// Reads a refusal, and notes when a busy server wants to be asked again.
+    fn refused(&self, head: &Parts, body: &[u8], sensitive: Option<&str>) -> ClusterError {
+        let after = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let after = after.and_then(|text| text.parse().ok());
+        let error = refused(head.status.as_u16(), after, body, sensitive);
+        self.inner.busy.note(&error);
+        error
     }
 
     async fn send(&self, call: &Call<'_>) -> Result<Response<Body>, ClusterError> {
@@ -390,6 +440,20 @@ mod tests {
         assert!(matches!(error, ClusterError::Unreachable(_)), "{error}");
         assert!(error.retry() && error.outage());
         assert_eq!(cluster.requests(), 1);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_before_a_busy_server_wants_to_be_asked_again() {
+        let (busy, began) = (Busy::default(), Instant::now());
+        let millis = Duration::from_millis;
+        let said = |after| ClusterError::TooMany { message: "slow".into(), retry_after: after };
+        busy.note(&said(millis(500)));
+        busy.note(&said(millis(20)));
+        busy.note(&ClusterError::Conflict("no word of that".into()));
+        let soon = busy.over(began + millis(400)).await;
+        assert!(matches!(soon, Err(ClusterError::TooMany { .. })), "{soon:?}");
+        busy.over(began + Duration::from_secs(60)).await.expect("it is over by then");
+        assert!(began.elapsed() >= millis(500));
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod error;
 mod objects;
 mod watch;
 
-pub use client::{Cluster, Limits};
+pub use client::{Cluster, Limits, TIMEOUT};
 pub use discovery::{Discovered, Resource};
 pub use error::{ClusterError, FieldCause};
 pub use objects::{Answer, Apply, List, Select, When};

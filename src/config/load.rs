@@ -45,6 +45,7 @@ pub fn propose(path: &Path, proposal: &Proposal) -> Result<Config, Problems> {
     let mut handed = handed(path, |name| std::env::var_os(name).map(PathBuf::from));
     let directory = credentials_directory(path);
     handed.credentials.retain(|(_, file)| !file.starts_with(&directory));
+    handed.copies.retain(|(_, copy)| !copy.starts_with(&directory));
     for id in &proposal.credentials {
         if !handed.credentials.iter().any(|(known, _)| known == id) {
             handed.credentials.push((id.clone(), directory.join(id)));
@@ -213,11 +214,27 @@ fn handed(path: &Path, env: impl Fn(&str) -> Option<PathBuf>) -> Handed {
         let there = |path: &PathBuf| fs::metadata(path).is_ok_and(|metadata| metadata.len() > 1);
         found.into_iter().find(there).map(|path| (id.to_owned(), path))
     };
-    let credentials = CREDENTIALS.iter().filter_map(|(id, _)| given(id)).collect();
+    let credentials: Vec<_> = CREDENTIALS.iter().filter_map(|(id, _)| given(id)).collect();
+    let beside = credentials_directory(path);
+    let copies = credentials
+        .iter()
+        .filter(|(id, file)| *file != beside.join(id))
+        .map(|(id, file)| (original(&beside, id), file.clone()))
+        .collect();
     Handed {
         state: directory("STATE_DIRECTORY"),
         runtime: directory("RUNTIME_DIRECTORY"),
         credentials,
+        copies,
+    }
+}
+
+/// Where the unit takes a credential from, as its `LoadCredential=` says.
+fn original(beside: &Path, id: &str) -> PathBuf {
+    match id {
+        "kubeconfig" => "/etc/rancher/k3s/k3s.yaml".into(),
+        "registries" => "/etc/rancher/k3s/registries.yaml".into(),
+        _ => beside.join(id),
     }
 }
 
@@ -338,6 +355,31 @@ mod tests {
         assert_eq!(config.decryption.age_key_file, Some(beside));
         assert_eq!(config.root.credentials.password_file, Some(theirs));
         assert_eq!(config.root.credentials.ca_file, Some(sealed));
+    }
+
+    #[test]
+    fn what_the_unit_hands_over_is_known_as_a_copy_of_the_file_it_is_taken_from() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let main = dir.path().join("config.yaml");
+        let beside = write(dir.path(), "credentials/age-key", "for root alone");
+        let sealed = write(dir.path(), "credentials/git-ca.cred", "sealed");
+        let unit = dir.path().join("unit");
+        let [key, k3s] = ["unit/age-key", "unit/kubeconfig"]
+            .map(|name| write(dir.path(), name, "what systemd has made of it"));
+        let env = |name: &str| (name == "CREDENTIALS_DIRECTORY").then(|| unit.clone());
+        let plain = sealed.with_extension("");
+        let k3s = ("/etc/rancher/k3s/k3s.yaml".into(), k3s);
+        let copies = vec![k3s, (beside.clone(), key), (plain.clone(), sealed.clone())];
+        assert_eq!(handed(&main, env).copies, copies);
+        // In a terminal it is read where it lies.
+        assert_eq!(handed(&main, |_| None).copies, [(plain, sealed)]);
+
+        let unit = include_str!("../../systemd/gitopsd.service");
+        for (id, _) in CREDENTIALS {
+            let original = original(Path::new("/etc/gitopsd/credentials"), id);
+            let line = format!("LoadCredential={id}:{}\n", original.display());
+            assert!(unit.contains(&line), "{line}");
+        }
     }
 
     #[test]

@@ -15,7 +15,8 @@
 //! file that the configuration does not name, the credential of that purpose in
 //! `$CREDENTIALS_DIRECTORY`, else in `credentials/` beside the main file, when it is there and holds
 //! more than a line feed (see [`CREDENTIALS`]); there it may also lie sealed, which whoever opens it
-//! has to know. [`propose`] tells what the configuration would be with a file that is not written
+//! has to know. What counts in the end is a path in the [`Config`], and nobody looks elsewhere.
+//! [`propose`] tells what the configuration would be with a file that is not written
 //! yet, for `init`.
 //!
 //! This folder builds nothing and reads no secret: credential and key files are named here and

@@ -123,7 +123,7 @@ impl Reader<'_> {
         }
         // Credentials of the unit may hold what another scheme needs: only the fitting ones count.
         let mut file = |key, fits: bool| {
-            let named = self.path(&at(key));
+            let named = self.named_file(&at(key));
             if fits { named.or_else(|| self.credential(&at(key))) } else { named }
         };
         let bearer_named = file("bearerTokenFile", false);

@@ -12,8 +12,10 @@ use std::time::Duration;
 
 /// Credential ids of the unit (`LoadCredential=ID:PATH`) and the key that each stands in for.
 ///
-/// A key in the file wins; an id that is missing or empty counts as not given. Where systemd hands
-/// none over, a file of that name in `credentials/` beside the main file counts.
+/// A key in the file wins, and where it names the very file that the unit takes the credential from,
+/// which may be root's alone, what the unit was given of it is read. An id that is missing or empty
+/// counts as not given. Where systemd hands none over, a file of that name in `credentials/` beside
+/// the main file counts.
 pub const CREDENTIALS: [(&str, &str); 9] = [
     ("kubeconfig", "kubeconfig"),
     ("registries", "registries"),
@@ -188,6 +190,8 @@ pub(super) struct Handed {
     pub runtime: Option<PathBuf>,
     /// Id and path of each credential that is there and not empty.
     pub credentials: Vec<(String, PathBuf)>,
+    /// Files that credentials were taken from, and what is to be read in their place.
+    pub copies: Vec<(PathBuf, PathBuf)>,
 }
 
 /// Types the merged tree; `main` is the main file, for problems that have no line.
@@ -347,7 +351,14 @@ impl<'a> Reader<'a> {
 
     /// A path that the file names, or the credential that stands in for it.
     pub(super) fn secret_file(&mut self, path: &str) -> Option<PathBuf> {
-        self.path(path).or_else(|| self.credential(path))
+        self.named_file(path).or_else(|| self.credential(path))
+    }
+
+    /// A path that the file names, or the copy of that very file that is to be read.
+    pub(super) fn named_file(&mut self, path: &str) -> Option<PathBuf> {
+        let named = self.path(path)?;
+        let copy = self.handed.copies.iter().find(|(original, _)| *original == named);
+        Some(copy.map(|(_, copy)| copy.clone()).unwrap_or(named))
     }
 
     pub(super) fn credential(&self, path: &str) -> Option<PathBuf> {

@@ -8,14 +8,16 @@ use super::host::HostState;
 use super::owner::Machine;
 use crate::api::DaemonView;
 use crate::cluster::Limits;
-use crate::config::{Config, MacPolicy, RootCredentials, RootRef, credentials_directory};
+use crate::config::{
+    Config, EdgeSettings, MacPolicy, Problems, RootCredentials, RootRef, credentials_directory,
+};
 use crate::flux::{GitReference, Root, root};
 use crate::history::{History, HistoryError, host_key};
 use crate::logging::Message;
 use crate::pipeline::{EdgeParts, HostSecrets, Pipeline, Settings};
 use crate::registry::Mirrors;
 use crate::render::{self, RenderError, Renderer};
-use crate::secrets::{Keyring, Plaintext, SecretsError, credential, guarded};
+use crate::secrets::{Keyring, Plaintext, SecretsError, credential, guarded, handed_over};
 use crate::source::{Credential, SourceError};
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -42,7 +44,7 @@ pub enum DaemonError {
     /// Another daemon has the socket.
     #[error("{}: another gitopsd answers here", .0.display())]
     Running(PathBuf),
-    /// The database or the state file.
+    /// The database or the state file; damage also ends a daemon that runs.
     #[error(transparent)]
     History(#[from] HistoryError),
     /// A key or credential of the host.
@@ -127,7 +129,7 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
     let history = history.with_retention(config.history);
     let known = history.meta("cluster")?;
     let digest_key: [u8; 32] = *host_key(state)?;
-    let host = host_secrets(config)?;
+    let (host, token) = secrets(config)?;
     let private = runtime.join("private");
     directory(&private, 0o700)?;
     let renderer = Renderer::new(render::Settings {
@@ -156,15 +158,8 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
         root_url: config.root.url.clone(),
     };
     let machine = Machine::here(&digest_key, &config.root.url);
-    let edge = EdgeParts {
-        settings: config.edge.clone(),
-        // What cannot be read holds up nothing but the edge, which then says that it has none.
-        token: edge_token(config).unwrap_or_else(|error| {
-            tracing::error!("the edge's token: {error}");
-            None
-        }),
-        suffix: machine.suffix().to_owned(),
-    };
+    let edge =
+        EdgeParts { settings: config.edge.clone(), token, suffix: machine.suffix().to_owned() };
     let (agreed, agreement) = watch::channel(None);
     let target = Target {
         kubeconfig: config.cluster.kubeconfig.clone(),
@@ -176,11 +171,16 @@ pub fn prepare(config: &Config) -> Result<Parts, DaemonError> {
     };
     let pipeline = Pipeline::new(settings, renderer, history, host)?.with_edge(edge);
     let pipeline = Arc::new(pipeline);
-    let state = HostState::load(pipeline.history())?;
+    let mut state = HostState::load(pipeline.history())?;
     let edge = Edge::new(pipeline.edge_wanted(), pipeline.edge_left()?, pipeline.edge_interval());
+    let edge = edge.said(state.edge_said());
+    if edge.is_over() {
+        // Killed before that was stored.
+        state.edge(None);
+    }
     Ok(Parts {
         root: entry(config),
-        edge: edge.down(state.edge_down()),
+        edge,
         state,
         listener,
         target,
@@ -227,23 +227,60 @@ pub(super) fn secret_files(config: &Config) -> impl Iterator<Item = &Path> {
     git.chain(age).chain(registries).chain(edge)
 }
 
+/// What a start reads of keys and credentials: the host's, and the token of the edge's provider.
+pub fn secrets(config: &Config) -> Result<(HostSecrets, Option<Plaintext>), DaemonError> {
+    let host = host_secrets(config)?;
+    let token = match edge_token(config) {
+        Ok(token) => token,
+        // One that lies open is refused as any other key.
+        Err(exposed @ DaemonError::Secrets(SecretsError::Exposed { .. })) => return Err(exposed),
+        // What cannot be read holds up nothing but the edge, which then says that it has none.
+        Err(error) => {
+            tracing::error!(message_id = Message::ConfigRefused.id(), "the edge's token: {error}");
+            None
+        }
+    };
+    Ok((host, token))
+}
+
 /// The token of the edge's provider. It is read though no edge is configured: what an earlier
 /// configuration has made is withdrawn with it.
 pub fn edge_token(config: &Config) -> Result<Option<Plaintext>, DaemonError> {
-    let found = credential("cloudflare-token", config.edge_token_file.as_deref())?;
+    Ok(secret(config, "cloudflare-token", config.edge_token_file.as_deref())?)
+}
+
+/// The content of a credential that the configuration has settled on, unless others can get at it.
+fn secret(
+    config: &Config,
+    id: &str,
+    settled: Option<&Path>,
+) -> Result<Option<Plaintext>, SecretsError> {
+    if let Some(file) = settled {
+        guard(config, id, file)?;
+    }
+    let found = credential(id, settled)?;
     Ok(found.map(|found| {
         found.warning.iter().for_each(|warning| tracing::warn!("{warning}"));
         found.content
     }))
 }
 
-/// Reads what the host holds, from systemd's credentials or the configured files.
+/// What the edge would be made of, were the configuration on disk in force. Of the credentials it
+/// sees those that were handed over. A token that cannot be read is as good as none, and a plan
+/// says that there is none.
+pub(super) fn edge_on_disk(
+    path: &Path,
+) -> Result<(Option<EdgeSettings>, Option<Plaintext>), Problems> {
+    let config = crate::config::load(path)?;
+    let token = credential("cloudflare-token", config.edge_token_file.as_deref());
+    Ok((config.edge, token.ok().flatten().map(|found| found.content)))
+}
+
+/// Reads what the host holds, from the files that the configuration has settled on.
 pub fn host_secrets(config: &Config) -> Result<HostSecrets, DaemonError> {
     let mut keyring = Keyring::empty();
-    if let Some(found) = credential("age-key", config.decryption.age_key_file.as_deref())? {
-        guard(config, "age-key", &found.path)?;
-        found.warning.iter().for_each(|warning| tracing::warn!("{warning}"));
-        keyring.merge(Keyring::parse(found.content.expose())?);
+    if let Some(found) = secret(config, "age-key", config.decryption.age_key_file.as_deref())? {
+        keyring.merge(Keyring::parse(found.expose())?);
     }
     let RootCredentials { username, .. } = &config.root.credentials;
     let files = &config.root.credentials;
@@ -255,10 +292,8 @@ pub fn host_secrets(config: &Config) -> Result<HostSecrets, DaemonError> {
         ("known_hosts", "git-known-hosts", &files.known_hosts_file),
         ("ca.crt", "git-ca", &files.ca_file),
     ] {
-        if let Some(found) = credential(id, path.as_deref())? {
-            guard(config, id, &found.path)?;
-            found.warning.iter().for_each(|warning| tracing::warn!("{warning}"));
-            let text = found.content.expose();
+        if let Some(found) = secret(config, id, path.as_deref())? {
+            let text = found.expose();
             let trimmed = if matches!(key, "password" | "bearerToken") {
                 text.trim_ascii_end()
             } else {
@@ -301,14 +336,12 @@ fn mirrors(config: &Config) -> Result<Mirrors, DaemonError> {
 /// Refuses a key that others can get at where it lies. What systemd handed over came from
 /// `credentials/` beside the configuration, where nobody but root has to read anything; a file that
 /// the configuration names may be open to the service's own group.
-fn guard(config: &Config, id: &str, found: &Path) -> Result<(), SecretsError> {
+fn guard(config: &Config, id: &str, file: &Path) -> Result<(), SecretsError> {
     let usual = config.files.first().map(|main| credentials_directory(main).join(id));
-    if let Some(usual) = &usual {
-        guarded(id, usual, 0o077)?;
+    match usual {
+        Some(usual) if handed_over(file) || file == usual => guarded(id, &usual, 0o077),
+        _ => guarded(id, file, 0o007),
     }
-    let handed = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let ours = handed.is_some_and(|handed| found.starts_with(handed));
-    if ours { Ok(()) } else { guarded(id, found, 0o007) }
 }
 
 fn directory(path: &Path, mode: u32) -> Result<(), DaemonError> {

@@ -2,18 +2,20 @@
 
 use super::Daemon;
 use super::boot::now_ms;
+use super::edge::{next_run, no_edge};
 use super::host::Stored;
 use crate::api::{Accepted, Command, Refused};
 use crate::flux::{Key, Kind};
 use crate::graph::Event;
 use crate::history::{Suspend, Trigger};
 use crate::logging::Message;
-use crate::pipeline::{Job, Pipeline, Preview};
+use crate::pipeline::{Answer, Job, Pipeline, Preview};
 use crate::plan::{Held, Owner};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-type Reply<T> = oneshot::Sender<Result<T, Refused>>;
+/// Where an answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Refused>>;
 
 /// What a decision reaches, and when it is on the disk, if it goes there.
 pub(super) type Decided = Result<(Vec<Key>, Option<Stored>), Refused>;
@@ -108,32 +110,42 @@ impl Daemon {
     }
 
     fn diff(&mut self, name: Option<&str>, reply: Reply<Vec<Preview>>) {
+        let (config, there) = (self.origin.config.clone(), self.edge.there());
+        let edge = next_run(self.pipeline.clone(), config, there);
         let keys: Vec<Key> = match name.map(|name| self.one(name)) {
-            Some(Err(_)) if self.is_edge(name) => {
-                let pipeline = self.pipeline.clone();
-                tokio::spawn(async move {
-                    // A caller that has gone away needs no answer.
-                    let _ = reply.send(Ok(vec![pipeline.edge_plan(false).await]));
-                });
+            Some(Ok(key)) => vec![key],
+            Some(Err(_)) if matches!(name, Some("edge" | "Host/edge")) => {
+                let one = async { edge.await.map(|plan| vec![plan]).ok_or_else(no_edge) };
+                tokio::spawn(while_waited(one, reply));
                 return;
             }
-            Some(Ok(key)) => vec![key],
             Some(Err(refused)) => {
                 let _ = reply.send(Err(refused));
                 return;
             }
             None => self.graph.items().map(|(key, _)| key.clone()).collect(),
         };
-        let jobs: Vec<Job> = keys.iter().filter_map(|key| self.preview_job(key)).collect();
-        let pipeline = self.pipeline.clone();
-        tokio::spawn(previews(pipeline, jobs, reply));
+        let jobs: Vec<_> = keys.iter().filter_map(|key| self.preview_job(key)).collect();
+        let work = previews(self.pipeline.clone(), jobs);
+        if name.is_some() {
+            tokio::spawn(while_waited(work, reply));
+            return;
+        }
+        let all = async {
+            // Beside each other: one waits for the cluster, and the other for the provider.
+            let (previews, edge) = tokio::join!(work, edge);
+            previews.map(|previews| previews.into_iter().chain(edge).collect::<Vec<_>>())
+        };
+        tokio::spawn(while_waited(all, reply));
     }
 
-    fn preview_job(&self, key: &Key) -> Option<Job> {
+    /// What a run would be made of, and what the graph would say to it.
+    fn preview_job(&self, key: &Key) -> Option<(Job, Answer)> {
         let source = self.graph.kustomization(key)?.source.clone();
         let revision = self.graph.item(&source)?.revision.clone()?;
         let source = self.graph.source(&source)?.key();
-        self.job(key, Trigger::Interval, &source, revision)
+        let answer = self.says(key, &revision.id);
+        Some((self.job(key, Trigger::Interval, &source, revision)?, answer))
     }
 
     fn confirm(&mut self, digest: &str, by: &str) -> Decided {
@@ -240,20 +252,28 @@ impl Daemon {
     }
 }
 
-/// Plans one Kustomization after the other, for as long as somebody waits for it: who may only
-/// look must not be able to pile up work by asking and going away.
-async fn previews(pipeline: Arc<Pipeline>, jobs: Vec<Job>, mut reply: Reply<Vec<Preview>>) {
-    let all = async {
-        let mut previews = Vec::new();
-        for job in jobs {
-            previews.push(pipeline.plan(job).await);
-        }
-        previews
-    };
+/// Plans one Kustomization after the other.
+async fn previews(
+    pipeline: Arc<Pipeline>,
+    jobs: Vec<(Job, Answer)>,
+) -> Result<Vec<Preview>, Refused> {
+    let mut previews = Vec::new();
+    for (job, answer) in jobs {
+        previews.push(pipeline.plan(job, answer).await);
+    }
+    Ok(previews)
+}
+
+/// Works for as long as somebody waits for it: who may only look must not be able to pile up work
+/// by asking and going away.
+pub(super) async fn while_waited<T>(
+    work: impl Future<Output = Result<T, Refused>>,
+    mut reply: Reply<T>,
+) {
     tokio::select! {
-        previews = all => {
+        done = work => {
             // A caller that goes away at this moment needs no answer.
-            let _ = reply.send(Ok(previews));
+            let _ = reply.send(done);
         }
         () = reply.closed() => {}
     }

@@ -7,16 +7,17 @@
 //! workload from being reconciled.
 
 use super::Daemon;
-use super::boot::now_ms;
-use super::calls::Decided;
+use super::boot::{edge_on_disk, now_ms};
+use super::calls::{Decided, Reply, while_waited};
 use crate::api::{EdgeAsk, Refused};
 use crate::flux::Key;
 use crate::history::Trigger;
 use crate::logging::Message;
-use crate::pipeline::{EdgeReport, EdgeTask, EdgeView, Failure, Preview, Retry};
+use crate::pipeline::{EdgeReport, EdgeTask, EdgeView, Pipeline, Preview, Retry};
 use crate::plan::{Held, Owner};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
 
 /// First pause after a run that has something to wait for.
 const FIRST: Duration = Duration::from_secs(2);
@@ -30,6 +31,14 @@ const CALM: Duration = Duration::from_secs(1);
 /// Least pause between two runs that events on a healthy connector lead to.
 const HEALTHY: Duration = Duration::from_secs(30);
 
+/// Said of a plan that is not the next run's.
+const COMING: &str =
+    "this is what a reload leads to: the configuration on disk is not in force yet";
+const UNSEEN: &str =
+    "a credential that is new on the host is seen only once a reload hands it over";
+const WRONG: &str = "the configuration on disk is wrong, as gitopsd check tells: this is planned by \
+                     the one in force";
+
 /// Where the edge stands.
 pub struct Edge {
     wanted: bool,
@@ -37,6 +46,8 @@ pub struct Edge {
     left: bool,
     /// Who has taken it down.
     down: Option<String>,
+    /// Somebody has asked for it to be up again, and no run has noted that yet.
+    up: bool,
     interval: Duration,
     due: Option<(Instant, EdgeTask, Trigger)>,
     /// When objects in the cluster are put right, which needs no provider and disturbs no plan.
@@ -77,6 +88,7 @@ impl Edge {
             wanted,
             left,
             down: None,
+            up: false,
             interval,
             due: None,
             heal: None,
@@ -92,9 +104,36 @@ impl Edge {
         }
     }
 
-    /// Who has taken it down in an earlier process.
-    pub(super) fn down(self, down: Option<String>) -> Self {
-        Edge { down, ..self }
+    /// Who has taken it down in an earlier process, and whether somebody has asked for it since.
+    pub(super) fn said(self, (down, up): (Option<String>, bool)) -> Self {
+        Edge { down: down.filter(|_| !up), up, ..self }
+    }
+
+    /// True when there is one, or something is left of one.
+    pub(super) fn there(&self) -> bool {
+        self.wanted || self.left
+    }
+
+    /// True when somebody has said something of an edge that is not there any more: one that is
+    /// configured later comes up.
+    pub(super) fn is_over(&self) -> bool {
+        !self.there() && (self.down.is_some() || self.up)
+    }
+
+    /// Why the tunnel cannot get another secret now.
+    fn unfit(&self) -> Option<Refused> {
+        let (message, hint) = match (&self.down, self.up) {
+            (Some(by), _) => (
+                format!("the edge was taken down by {by}: there is no token to replace"),
+                "bring it up first: gitopsd edge up",
+            ),
+            (None, true) => (
+                "the edge is being brought up".to_owned(),
+                "ask again once gitopsd edge says that it is reachable",
+            ),
+            (None, false) => return None,
+        };
+        Some(Refused::new(409, &message, Some(hint.to_owned())))
     }
 
     /// A connection is there.
@@ -102,7 +141,8 @@ impl Edge {
         if let (true, Some(by)) = (self.wanted, &self.down) {
             self.ask(EdgeTask::Down(by.clone()), Trigger::Boot, Duration::ZERO);
         } else if self.wanted {
-            self.ask(EdgeTask::Keep, Trigger::Boot, Duration::ZERO);
+            let task = if self.up { EdgeTask::Up } else { EdgeTask::Keep };
+            self.ask(task, Trigger::Boot, Duration::ZERO);
         } else if self.left {
             self.ask(EdgeTask::Withdraw, Trigger::Prune, Duration::ZERO);
         }
@@ -110,9 +150,11 @@ impl Edge {
 
     /// Asks for a run; the earlier time and the greater task win.
     pub(super) fn ask(&mut self, task: EdgeTask, trigger: Trigger, delay: Duration) {
-        if !self.wanted && !self.left {
+        if !self.there() {
             return;
         }
+        // Without a section there is nothing to keep.
+        let task = if self.wanted { task } else { EdgeTask::Withdraw };
         let at = Instant::now() + delay;
         if task == EdgeTask::Heal {
             let sooner = self.heal.take().filter(|(heal, _)| *heal <= at);
@@ -186,7 +228,7 @@ impl Edge {
 
     /// As `status` shows it; `None` where there is none.
     pub(super) fn view(&self) -> Option<EdgeView> {
-        if !self.wanted && !self.left {
+        if !self.there() {
             return None;
         }
         let running = self.running.is_some();
@@ -249,8 +291,7 @@ impl Edge {
     /// Whether the journal is to be told what came of the run under way. One that only healed says
     /// nothing of the provider: a failure there is no news again because of it. Nor does one that
     /// waits for something say that what failed before is in order.
-    fn news(&mut self, failure: Option<&Failure>, ready: bool) -> bool {
-        let text = failure.map(ToString::to_string);
+    fn news(&mut self, text: Option<String>, ready: bool) -> bool {
         if text.is_none() && !ready && self.running != Some(EdgeTask::Heal) {
             return false;
         }
@@ -286,7 +327,7 @@ impl Daemon {
     pub(super) fn edge_ran(&mut self, report: EdgeReport) {
         let before = self.edge.view.message.clone();
         let healed = self.edge.running == Some(EdgeTask::Heal);
-        if self.edge.news(report.failure.as_ref(), report.view.ready) {
+        if self.edge.news(report.trouble(), report.view.ready) {
             match &report.failure {
                 Some(failure) => tracing::error!(
                     message_id = Message::RunFailed.id(),
@@ -306,10 +347,15 @@ impl Daemon {
             tracing::info!("edge: {}", report.view.message);
         }
         if report.noted && self.edge.running == Some(EdgeTask::Up) && self.edge.down.is_none() {
-            // Not before: killed in between, both would not say the same.
+            // Not before: killed in between, the next start asks for it once more.
+            self.edge.up = false;
             self.state.edge(None);
         }
         self.edge.ran(&report);
+        if self.edge.is_over() {
+            (self.edge.down, self.edge.up) = (None, false);
+            self.state.edge(None);
+        }
         if self.edge.moved
             && let Some(patience) = self.pipeline.nominated(&Owner::edge())
         {
@@ -317,31 +363,27 @@ impl Daemon {
         }
     }
 
-    /// Whether a name that nothing in Git has is the edge's.
-    pub(super) fn is_edge(&self, name: Option<&str>) -> bool {
-        (self.edge.wanted || self.edge.left) && matches!(name, Some("edge" | "Host/edge"))
-    }
-
     /// What a person asks of the edge.
     pub(super) fn ask_edge(&mut self, ask: EdgeAsk, by: String) -> Decided {
         if !self.edge.wanted {
-            let hint = "write a section edge: into the configuration, see gitopsd.config(5)";
-            return Err(Refused::new(409, "no edge is configured", Some(hint.to_owned())));
+            return Err(no_edge());
         }
         if self.pipeline.connection().is_none() {
             return Err(Refused::new(409, "the API server is not reachable", None));
+        }
+        if let (EdgeAsk::Rotate, Some(refused)) = (ask, self.edge.unfit()) {
+            return Err(refused);
         }
         let trigger = Trigger::Request { by: by.clone() };
         let (task, stored) = match ask {
             EdgeAsk::Reconcile => (EdgeTask::Keep, None),
             EdgeAsk::Down => {
-                self.edge.down = Some(by.clone());
+                (self.edge.down, self.edge.up) = (Some(by.clone()), false);
                 (EdgeTask::Down(by.clone()), Some(self.state.edge(Some(by))))
             }
             EdgeAsk::Up => {
-                // Stored once the run has noted it.
-                self.edge.down = None;
-                (EdgeTask::Up, None)
+                (self.edge.down, self.edge.up) = (None, true);
+                (EdgeTask::Up, Some(self.state.edge_up()))
             }
             EdgeAsk::Rotate => (EdgeTask::Rotate, None),
         };
@@ -350,153 +392,50 @@ impl Daemon {
     }
 
     /// Plans beside the loop.
-    pub(super) fn plan_edge(&self, down: bool, reply: oneshot::Sender<Result<Preview, Refused>>) {
-        if !self.edge.wanted && !self.edge.left {
-            let hint = "write a section edge: into the configuration, see gitopsd.config(5)";
-            // A caller that has gone away needs no answer.
-            let _ =
-                reply.send(Err(Refused::new(409, "no edge is configured", Some(hint.to_owned()))));
-            return;
-        }
-        let pipeline = self.pipeline.clone();
-        tokio::spawn(async move {
-            let _ = reply.send(Ok(pipeline.edge_plan(down).await));
-        });
+    pub(super) fn plan_edge(&self, down: bool, reply: Reply<Preview>) {
+        let (pipeline, there) = (self.pipeline.clone(), self.edge.there());
+        let config = self.origin.config.clone();
+        let plan = async move {
+            match down {
+                true if there => Ok(pipeline.edge_plan_down().await),
+                true => Err(no_edge()),
+                false => next_run(pipeline, config, there).await.ok_or_else(no_edge),
+            }
+        };
+        tokio::spawn(while_waited(plan, reply));
     }
+}
+
+/// There is nothing to be asked about.
+pub(super) fn no_edge() -> Refused {
+    let hint = "write a section edge: into the configuration, see gitopsd.config(5)";
+    Refused::new(409, "no edge is configured", Some(hint.to_owned()))
+}
+
+/// Plans the next run, or the first one after a reload where the configuration on disk has another
+/// edge. A reload carries out at once what has changed: whoever wants to look first looks here.
+/// `None` where there is no edge, and none is to be.
+pub(super) async fn next_run(
+    pipeline: Arc<Pipeline>,
+    config: PathBuf,
+    there: bool,
+) -> Option<Preview> {
+    let on_disk = tokio::task::spawn_blocking(move || edge_on_disk(&config)).await;
+    let (mut preview, notes) = match on_disk {
+        Ok(Ok((settings, token)))
+            if !pipeline.edge_in_force(settings.as_ref(), token.as_ref())
+                && (there || settings.is_some()) =>
+        {
+            let notes = if token.is_some() { vec![COMING] } else { vec![COMING, UNSEEN] };
+            (pipeline.edge_plan_with(settings, token).await, notes)
+        }
+        _ if !there => return None,
+        Ok(Ok(_)) => (pipeline.edge_plan().await, Vec::new()),
+        Ok(Err(_)) | Err(_) => (pipeline.edge_plan().await, vec![WRONG]),
+    };
+    preview.notes.extend(notes.into_iter().map(str::to_owned));
+    Some(preview)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn edge() -> Edge {
-        Edge::new(true, false, Duration::from_secs(600))
-    }
-
-    fn report(failure: Option<Failure>, waits: bool) -> EdgeReport {
-        let view = EdgeView { ready: failure.is_none() && !waits, ..EdgeView::default() };
-        EdgeReport { failure, waits, view, ..EdgeReport::failed(soon()) }
-    }
-
-    fn soon() -> Failure {
-        Failure::new(crate::pipeline::Step::Plan, "EdgeFailed", "away").retry(Retry::Soon)
-    }
-
-    fn planned(edge: &Edge) -> EdgeTask {
-        edge.due.clone().expect("a run is due").1
-    }
-
-    fn left(edge: &Edge) -> u64 {
-        let (at, ..) = edge.due.as_ref().expect("a run is due");
-        (at.saturating_duration_since(Instant::now()) + Duration::from_millis(500)).as_secs()
-    }
-
-    #[test]
-    fn what_may_pass_is_tried_ever_less_often_and_what_needs_a_person_at_the_interval() {
-        let mut edge = edge();
-        let mut pauses = Vec::new();
-        for _ in 0..10 {
-            edge.due = None;
-            edge.ran(&report(Some(soon()), false));
-            pauses.push(left(&edge));
-        }
-        assert_eq!(pauses, [2, 4, 8, 16, 32, 64, 128, 256, 512, 600]);
-        edge.due = None;
-        edge.ran(&report(Some(soon().retry(Retry::Interval)), false));
-        assert_eq!(left(&edge), 600);
-        edge.due = None;
-        edge.ran(&report(None, true));
-        assert_eq!(left(&edge), 2, "it begins anew");
-    }
-
-    #[test]
-    fn the_greater_task_wins_at_the_earlier_time() {
-        let mut edge = edge();
-        edge.ask(EdgeTask::Keep, Trigger::Interval, Duration::from_secs(600));
-        edge.ask(EdgeTask::Rotate, Trigger::Retry, Duration::from_secs(5));
-        edge.ask(EdgeTask::Keep, Trigger::Interval, Duration::ZERO);
-        assert_eq!((left(&edge), planned(&edge)), (0, EdgeTask::Rotate));
-    }
-
-    #[test]
-    fn one_failure_is_told_once_whatever_is_healed_meanwhile() {
-        let mut edge = edge();
-        for (task, failure, ready, news) in [
-            (EdgeTask::Keep, Some(soon()), false, true),
-            (EdgeTask::Heal, None, false, false),
-            (EdgeTask::Keep, Some(soon()), false, false),
-            (EdgeTask::Heal, Some(soon()), false, true),
-            (EdgeTask::Heal, Some(soon()), false, false),
-            // It waits for something.
-            (EdgeTask::Keep, None, false, false),
-            (EdgeTask::Keep, Some(soon()), false, false),
-            (EdgeTask::Keep, None, true, true),
-            (EdgeTask::Keep, None, true, false),
-            (EdgeTask::Heal, None, true, false),
-        ] {
-            edge.running = Some(task);
-            assert_eq!(edge.news(failure.as_ref(), ready), news);
-        }
-    }
-
-    #[test]
-    fn of_up_and_down_what_was_said_last_is_done() {
-        let mut edge = edge();
-        let down = || EdgeTask::Down("leo".into());
-        edge.ask(down(), Trigger::Boot, Duration::ZERO);
-        edge.ask(EdgeTask::Keep, Trigger::Interval, Duration::ZERO);
-        assert_eq!(planned(&edge), down());
-        edge.ask(EdgeTask::Up, Trigger::Boot, Duration::ZERO);
-        edge.ask(EdgeTask::Rotate, Trigger::Boot, Duration::ZERO);
-        assert_eq!(planned(&edge), EdgeTask::Up);
-        edge.ask(down(), Trigger::Boot, Duration::ZERO);
-        assert_eq!(planned(&edge), down());
-    }
-
-    #[test]
-    fn what_could_not_be_noted_is_asked_for_again_unless_the_opposite_was() {
-        let leo = || Some("leo".to_owned());
-        let down = || EdgeTask::Down("leo".into());
-        for (said, task, noted, next) in [
-            (leo(), down(), false, down()),
-            (leo(), down(), true, EdgeTask::Keep),
-            (None, down(), false, EdgeTask::Keep),
-            (None, EdgeTask::Up, false, EdgeTask::Up),
-            (None, EdgeTask::Up, true, EdgeTask::Keep),
-            (leo(), EdgeTask::Up, false, EdgeTask::Keep),
-            (None, EdgeTask::Rotate, false, EdgeTask::Keep),
-        ] {
-            let mut edge = edge().down(said);
-            edge.running = Some(task);
-            edge.ran(&EdgeReport { noted, ..report(Some(soon()), false) });
-            assert_eq!(planned(&edge), next);
-        }
-    }
-
-    #[test]
-    fn what_a_person_took_down_is_taken_down_by_the_next_start() {
-        let mut edge = edge().down(Some("leo".into()));
-        edge.begin();
-        assert_eq!(planned(&edge), EdgeTask::Down("leo".into()));
-    }
-
-    #[test]
-    fn a_heal_that_waits_for_something_is_followed_by_a_whole_run_soon() {
-        let mut edge = edge();
-        edge.ask(EdgeTask::Keep, Trigger::Interval, Duration::from_secs(600));
-        edge.running = Some(EdgeTask::Heal);
-        edge.ran(&report(None, true));
-        assert_eq!((left(&edge), planned(&edge)), (2, EdgeTask::Keep));
-    }
-
-    #[test]
-    fn a_heal_asks_nobody_outside_and_moves_no_plan() {
-        let mut edge = edge();
-        edge.ask(EdgeTask::Keep, Trigger::Interval, Duration::from_secs(600));
-        edge.moved(0);
-        assert_eq!(edge.next(Instant::now()), Some((EdgeTask::Heal, Trigger::Drift)));
-        edge.running = Some(EdgeTask::Heal);
-        edge.ran(&report(None, false));
-        assert_eq!((left(&edge), planned(&edge)), (600, EdgeTask::Keep));
-    }
-}
+mod tests;

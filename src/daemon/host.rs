@@ -104,15 +104,21 @@ impl HostState {
         Some(self.save())
     }
 
-    /// Notes who has taken the edge down, or that it is to be up.
+    /// Notes who has taken the edge down, or that it is up.
     pub(super) fn edge(&mut self, down: Option<String>) -> Stored {
-        self.state.edge_down = down;
+        (self.state.edge_down, self.state.edge_up) = (down, false);
         self.save()
     }
 
-    /// Who has taken the edge down.
-    pub(super) fn edge_down(&self) -> Option<String> {
-        self.state.edge_down.clone()
+    /// Notes that the edge is to come up: until a run has noted that too, the next start asks for it.
+    pub(super) fn edge_up(&mut self) -> Stored {
+        self.state.edge_up = true;
+        self.save()
+    }
+
+    /// Who has taken the edge down, and whether somebody has asked for it since.
+    pub(super) fn edge_said(&self) -> (Option<String>, bool) {
+        (self.state.edge_down.clone(), self.state.edge_up)
     }
 
     /// Everything that the host has stopped.

@@ -3,12 +3,14 @@
 use super::Daemon;
 use super::workers::Done;
 use crate::api::Refused;
-use crate::flux::{Key, Kind, Object};
-use crate::graph::{Effect, Event, Ready};
+use crate::flux::{ImagePolicy, Key, Kind, NamespacedName, Object};
+use crate::graph::{Effect, Event, Item, Ready};
 use crate::history::Trigger;
 use crate::logging::Message;
-use crate::pipeline::{Automated, Automation, Chosen, Failure, ImageAsk, ImageView, Pushed};
-use std::collections::BTreeMap;
+use crate::pipeline::{
+    Automated, Automation, Chosen, Failure, ImageAsk, ImageView, Pushed, Step, Unwell,
+};
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::oneshot;
 
 impl Daemon {
@@ -96,9 +98,8 @@ impl Daemon {
         {
             self.tell_image(key, failure);
         }
-        // Once: its words follow the tags.
-        let known = self.graph.item(key).is_some_and(|item| !item.warnings.is_empty());
-        if let Some(notice) = chosen.notice.as_ref().filter(|_| !known) {
+        let first = |_: &&String| self.pipeline.first_notice(key);
+        if let Some(notice) = chosen.notice.as_ref().filter(first) {
             tracing::warn!(
                 message_id = Message::ImageOrder.id(),
                 gitopsd_object = %key,
@@ -124,49 +125,27 @@ impl Daemon {
         Ok(chain)
     }
 
-    /// Shows the policies, or those of one name with all of their candidates.
+    /// Shows the policies, and the repositories that no policy chooses from; or those of one name,
+    /// with all of their candidates.
     pub(super) fn images(
         &mut self,
         name: Option<&str>,
         reply: oneshot::Sender<Result<Vec<ImageView>, Refused>>,
     ) {
         let chosen = name.map(|name| self.graph.find(name));
-        let unwell: BTreeMap<String, String> = self
+        let unwell: BTreeMap<String, Unwell> = self
             .graph
             .items()
             .filter(|(key, item)| {
                 key.kind == Kind::Kustomization && item.condition.status == Ready::False
             })
             .map(|(key, item)| {
-                (format!("{}/{}", key.namespace, key.name), item.condition.message.clone())
+                let health = item.failure.as_ref().is_some_and(|f| f.step == Step::Observe);
+                let why = item.condition.message.clone();
+                (format!("{}/{}", key.namespace, key.name), Unwell { why, health })
             })
             .collect();
-        let asks: Vec<ImageAsk> = self
-            .graph
-            .items()
-            .filter_map(|(key, item)| {
-                let Object::ImagePolicy(policy) = &item.object else { return None };
-                let at = &policy.repository;
-                let repository = Key::new(Kind::ImageRepository, &at.namespace, &at.name);
-                let meant = |found: &Vec<Key>| found.contains(key) || found.contains(&repository);
-                if !chosen.as_ref().is_none_or(meant) {
-                    return None;
-                }
-                let from = self.graph.item(&repository);
-                let repository = from.and_then(|item| match &item.object {
-                    Object::ImageRepository(repository) => Some((**repository).clone()),
-                    _ => None,
-                });
-                Some(ImageAsk {
-                    policy: (**policy).clone(),
-                    repository,
-                    notices: item.warnings.clone(),
-                    failure: item.failure.clone().or_else(|| from?.failure.clone()),
-                    next_ms: from.and_then(|item| self.publisher.next_ms(item)),
-                    unwell: unwell.clone(),
-                })
-            })
-            .collect();
+        let asks = self.image_asks(chosen.as_deref());
         if asks.is_empty() && name.is_some() {
             let hint = "gitopsd images lists every name".to_owned();
             let message = format!("no image is called {:?}", name.unwrap_or_default());
@@ -176,11 +155,64 @@ impl Daemon {
         }
         let (pipeline, whole) = (self.pipeline.clone(), name.is_some());
         tokio::spawn(async move {
-            let views = pipeline.images(asks, whole).await;
+            let views = pipeline.images(asks, unwell, whole).await;
             let views = views.map_err(|failure| Refused::new(500, &failure.to_string(), None));
             let _ = reply.send(views);
         });
     }
+
+    /// What is asked about: policies, then repositories without one.
+    fn image_asks(&self, chosen: Option<&[Key]>) -> Vec<ImageAsk> {
+        let meant =
+            |keys: &[&Key]| chosen.is_none_or(|found| keys.iter().any(|key| found.contains(*key)));
+        let (mut asks, mut followed) = (Vec::new(), BTreeSet::new());
+        for (key, item) in self.graph.items() {
+            let Object::ImagePolicy(policy) = &item.object else { continue };
+            let at = &policy.repository;
+            let repository = Key::new(Kind::ImageRepository, &at.namespace, &at.name);
+            if meant(&[key, &repository]) {
+                asks.push(self.image_ask(Some((&**policy, item)), &repository));
+            }
+            followed.insert(repository);
+        }
+        let lone = self.graph.items().map(|(key, _)| key);
+        let lone = lone.filter(|key| key.kind == Kind::ImageRepository && !followed.contains(*key));
+        asks.extend(lone.filter(|key| meant(&[*key])).map(|key| self.image_ask(None, key)));
+        asks
+    }
+
+    /// What the graph knows of a policy and its repository, or of a repository alone.
+    fn image_ask(&self, policy: Option<(&ImagePolicy, &Item)>, repository: &Key) -> ImageAsk {
+        let from = self.graph.item(repository);
+        let of_policy = policy.and_then(|(_, item)| unready(item));
+        // A repository that is about to be scanned takes nothing from what is in force.
+        let known = |item: &&Item| policy.is_none() || item.condition.status == Ready::False;
+        let of_repository = from.filter(known).and_then(unready);
+        let of_repository = of_repository.map(|told| match policy {
+            Some(_) => format!("{repository}: {told}"),
+            None => told,
+        });
+        let trouble: Vec<String> = of_policy.into_iter().chain(of_repository).collect();
+        let spec = from.and_then(|item| match &item.object {
+            Object::ImageRepository(repository) => Some((**repository).clone()),
+            _ => None,
+        });
+        let (namespace, name) = (repository.namespace.clone(), repository.name.clone());
+        ImageAsk {
+            policy: policy.map(|(policy, _)| policy.clone()),
+            of: NamespacedName { namespace, name },
+            repository: spec,
+            notices: policy.map(|(_, item)| item.warnings.clone()).unwrap_or_default(),
+            trouble: (!trouble.is_empty()).then(|| trouble.join("; ")),
+            next_ms: from.and_then(|item| self.publisher.next_ms(item)),
+        }
+    }
+}
+
+/// Why an item is not ready, if nobody has stopped it.
+fn unready(item: &Item) -> Option<String> {
+    let ready = item.condition.status == Ready::True;
+    (!ready && item.active()).then(|| item.condition.message.clone())
 }
 
 fn tell_push(key: &Key, pushed: &Pushed) {

@@ -19,6 +19,7 @@ mod cluster;
 mod connect;
 mod doubt;
 mod edge;
+mod end;
 mod hear;
 mod host;
 mod image;
@@ -34,7 +35,7 @@ mod vigil;
 mod wait;
 mod workers;
 
-pub use boot::{DaemonError, edge_token, entry, host_secrets, prepare};
+pub use boot::{DaemonError, edge_token, entry, host_secrets, prepare, secrets};
 pub use connect::live_flux;
 pub use reload::restart;
 pub use wait::wait;
@@ -45,7 +46,7 @@ use crate::flux::Key;
 use crate::graph::{Effect, Event, Graph, Item, Phase, Time, Vigil};
 use crate::history::Trigger;
 use crate::logging::Message;
-use crate::observe::{Event as Watched, Notice, Seen};
+use crate::observe::{Notice, Seen};
 use crate::pipeline::{Answer, Ask, EdgeTask, Job, Pipeline, Question, Revision, confirmed};
 use crate::plan::Owner;
 use boot::Parts;
@@ -66,9 +67,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use workers::{Done, Workers};
-
-/// Longest wait for the objects in hand when the daemon is told to stop; systemd waits 90 s.
-const STOP: Duration = Duration::from_secs(30);
 
 /// How often a disk that was full is asked for room.
 const ROOM: Duration = Duration::from_secs(20);
@@ -107,11 +105,13 @@ pub fn run(config: &Config, path: &Path) -> Result<Ending, DaemonError> {
         let parts = prepare(config)?;
         let mut daemon = Daemon::new(parts, origin)?;
         let ending = daemon.turn().await;
-        daemon.end(&ending).await;
+        daemon.end(ending.as_ref().ok()).await;
         // Suspends and confirmations that are still on their way to the disk.
-        let _ = tokio::time::timeout(STOP, daemon.state.close()).await;
-        starts.end();
-        Ok(ending)
+        let _ = tokio::time::timeout(end::CLOSE, daemon.state.close()).await;
+        if ending.is_ok() {
+            starts.end();
+        }
+        ending
     })
 }
 
@@ -241,8 +241,9 @@ impl Daemon {
         })
     }
 
-    /// Goes round until a signal or a reload ends it.
-    async fn turn(&mut self) -> Ending {
+    /// Goes round until a signal or a reload ends it, or the database turns out to be damaged: then
+    /// no run can be recorded, and the next start makes a new one.
+    async fn turn(&mut self) -> Result<Ending, DaemonError> {
         self.connect();
         self.publish();
         self.manager.ready();
@@ -253,6 +254,7 @@ impl Daemon {
         );
         let beat = self.manager.watchdog().unwrap_or(Duration::from_secs(3600));
         let mut watchdog = tokio::time::interval(beat);
+        let history = self.pipeline.history();
         loop {
             for event in self.state.ended(&self.graph) {
                 self.handle(event);
@@ -280,38 +282,17 @@ impl Daemon {
                 Some(command) = self.commands.recv() => self.call(command),
                 () = tokio::time::sleep_until(wake.into()) => {}
                 _ = watchdog.tick() => self.manager.alive(),
-                Some(credentials) = self.restarts.1.recv() => return Ending::Restart(credentials),
-                _ = self.terminate.0.recv() => return Ending::Stopped,
-                _ = self.terminate.1.recv() => return Ending::Stopped,
+                Some(credentials) = self.restarts.1.recv() => {
+                    return Ok(Ending::Restart(credentials));
+                }
+                damage = history.damaged() => return Err(damage.into()),
+                _ = self.terminate.0.recv() => return Ok(Ending::Stopped),
+                _ = self.terminate.1.recv() => return Ok(Ending::Stopped),
                 _ = self.terminate.2.recv() => {
                     let nobody = tokio::sync::oneshot::channel().0;
                     self.reload(ReloadAsk::default(), "SIGHUP".to_owned(), nobody);
                 }
             }
-        }
-    }
-
-    /// Ends in good order: the object in hand is finished, nothing new is begun.
-    async fn end(&mut self, ending: &Ending) {
-        self.ending = true;
-        match ending {
-            Ending::Stopped => self.manager.stopping(),
-            Ending::Restart(_) => self.manager.reloading(),
-        }
-        self.manager.status("finishing the object in hand");
-        self.pipeline.stop();
-        self.workers.cancel_all();
-        let deadline = tokio::time::Instant::now() + STOP;
-        while !self.workers.idle() {
-            tokio::select! {
-                _ = self.workers.next() => {}
-                Some(question) = self.questions.recv() => self.answer(question),
-                () = tokio::time::sleep_until(deadline) => break,
-            }
-        }
-        self.stop.send_replace(true);
-        if matches!(ending, Ending::Stopped) {
-            tracing::info!(message_id = Message::Stopped.id(), "gitopsd stopped");
         }
     }
 
@@ -461,11 +442,24 @@ impl Daemon {
             }
             Done::Ended(kustomization, Ok(ended)) => {
                 let key = kustomization.key();
-                tracing::info!("{key} left Git: {} objects deleted", ended.changes);
+                self.publisher.works(&key);
+                tracing::info!(
+                    message_id = Message::Departed.id(),
+                    gitopsd_kustomization = %key,
+                    "{key} left Git: {} objects deleted",
+                    ended.changes
+                );
                 self.hold_rest(*kustomization, ended.held);
             }
             Done::Ended(kustomization, Err(failure)) => {
-                tracing::warn!("{} left Git: {failure}", kustomization.key());
+                let key = kustomization.key();
+                if self.publisher.news(&key, &failure) {
+                    tracing::warn!(
+                        message_id = Message::Departed.id(),
+                        gitopsd_kustomization = %key,
+                        "{key} left Git: {failure}"
+                    );
+                }
                 // What is left over is found again in the inventory.
                 self.sweep_later();
             }
@@ -487,11 +481,16 @@ impl Daemon {
         self.handle(Event::Rendered(key.clone(), orders));
         self.spoke(&key);
         // The run that asked may have been given up: then nobody listens.
-        let _ = answer.send(Answer {
-            may_prune: self.graph.may_prune(&key, &revision),
+        let _ = answer.send(self.says(&key, &revision));
+    }
+
+    /// What the graph says to a run of a Kustomization at a revision.
+    fn says(&self, key: &Key, revision: &str) -> Answer {
+        Answer {
+            may_prune: self.graph.may_prune(key, revision),
             set_aside_namespaces: self.graph.set_aside_namespaces(),
-            entry: self.graph.entry(&key),
-        });
+            entry: self.graph.entry(key),
+        }
     }
 
     /// One object as a watch saw it: whoever applied it judges it, if its gate has moved.
@@ -499,9 +498,7 @@ impl Daemon {
         if owner::is_mark(&seen.id) {
             self.ask_owner();
         }
-        if seen.event != Watched::Listed {
-            self.touched(&seen.id);
-        }
+        self.touched(seen);
         for owner in self.pipeline.values_seen(seen) {
             let key = owner.key();
             self.handle(Event::Request(key, Trigger::Values, 0));

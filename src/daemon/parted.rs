@@ -195,10 +195,12 @@ impl Daemon {
             let told = format!(
                 "{key}: {count} objects are held: {reason}; to delete: gitopsd confirm {digest}"
             );
-            if self.parted_of(&kustomization).waits.stray(Held { digest, ids, reason }, entries) {
+            let held = Held { digest: digest.clone(), ids, reason };
+            if self.parted_of(&kustomization).waits.stray(held, entries) {
                 tracing::warn!(
                     message_id = Message::PruneHeld.id(),
                     gitopsd_kustomization = key.to_string(),
+                    gitopsd_digest = digest,
                     "{told}"
                 );
             }
@@ -223,6 +225,7 @@ impl Daemon {
 fn tell(Held { reason, digest, .. }: &Held) {
     tracing::warn!(
         message_id = Message::PruneHeld.id(),
+        gitopsd_digest = digest,
         "held: {reason}; to delete what they own: gitopsd confirm {digest}"
     );
 }

@@ -106,13 +106,14 @@ impl Publisher {
         }
     }
 
-    /// True when a failure of a source says something new: a remote that stays away is told once.
+    /// True when a failure of a source, or of an end, says something new: a remote that stays away
+    /// is told once.
     pub fn news(&mut self, key: &Key, failure: &Failure) -> bool {
         let text = failure.to_string();
         self.told.insert(key.clone(), text.clone()) != Some(text)
     }
 
-    /// A source works: should it fail again, that is news, whatever the words.
+    /// It works: should it fail again, that is news, whatever the words.
     pub fn works(&mut self, key: &Key) {
         self.told.remove(key);
     }

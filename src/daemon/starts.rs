@@ -1,9 +1,10 @@
 //! How often the daemon failed to live: each failed start is followed by a longer wait.
 //!
-//! systemd of Debian 12 restarts at one fixed pace (`RestartSteps=` came later), so the pause is
-//! made here, before anything that may have brought the last process down is touched again. A file
-//! in the runtime directory counts; an orderly end takes it away. Without systemd there is no
-//! pause: a person is watching.
+//! systemd of Debian 12 restarts at one fixed pace, the unit's `RestartSec=` (`RestartSteps=` came
+//! later), so the rest of the pause is made here, before anything that may have brought the last
+//! process down is touched again. A file in the runtime directory counts; an orderly end takes it
+//! away. What fails before the program runs, such as a credential that systemd cannot open, is not
+//! counted and keeps to that pace. Without systemd there is no pause: a person is watching.
 
 use crate::daemon::systemd;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,8 @@ const SETTLED: Duration = Duration::from_secs(600);
 /// The longest pause.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// The pause after so many failed starts in a row: none, none, 2 s, 4 s, 8 s … 5 min. One crash
-/// is answered at once.
+/// The pause after so many failed starts in a row: none, none, 2 s, 4 s, 8 s … 5 min, on top of
+/// the unit's. One crash is answered by that alone.
 fn pause(failed: u32) -> Duration {
     match failed {
         0 | 1 => Duration::ZERO,
@@ -73,10 +74,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_crash_is_answered_at_once_and_each_further_one_later() {
+    fn one_crash_is_answered_at_the_units_pace_and_each_further_one_later() {
         let pauses: Vec<u64> = (0..12).map(|failed| pause(failed).as_secs()).collect();
         assert_eq!(pauses, [0, 0, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         assert_eq!(pause(u32::MAX), LONGEST);
+    }
+
+    #[test]
+    fn what_fails_before_the_program_runs_is_tried_for_ever_and_not_every_second() {
+        let unit = include_str!("../../systemd/gitopsd.service");
+        let said = |key: &str| unit.lines().find_map(|line| line.strip_prefix(key));
+        let pace = said("RestartSec=").and_then(|pace| pace.strip_suffix('s')?.parse::<u64>().ok());
+        assert!(pace.is_some_and(|pace| (5..=15).contains(&pace)), "{pace:?}");
+        assert_eq!(said("StartLimitIntervalSec="), Some("0"));
     }
 
     #[test]

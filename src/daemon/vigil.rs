@@ -2,24 +2,24 @@
 
 use super::Daemon;
 use crate::flux::Key;
-use crate::graph::{Event, Item, Phase, Ready, Sight};
+use crate::graph::{Event, Item, Phase, Ready, Sight, Time};
 use crate::history::Trigger;
-use crate::observe::Status;
+use crate::observe::{Seen, Status};
 use crate::plan::Owner;
 use crate::render::ObjectId;
 
 impl Daemon {
-    /// An event spoke of an object.
-    pub(super) fn touched(&mut self, id: &ObjectId) {
+    /// A watch spoke of an object.
+    pub(super) fn touched(&mut self, seen: &Seen) {
         let now = self.now();
-        for owner in self.pipeline.depends(id) {
+        for owner in self.pipeline.depends(seen) {
             if owner == Owner::edge() {
                 self.edge.touched();
                 continue;
             }
             let key = owner.key();
             if self.graph.item(&key).is_some_and(Item::active) {
-                self.vigil.touch(&key, id, now);
+                self.vigil.touch(&key, &seen.id, now);
             }
         }
     }
@@ -30,10 +30,10 @@ impl Daemon {
         let busy = |key: &Key| {
             graph.item(key).is_some_and(|item| matches!(item.phase, Phase::Running { .. }))
         };
-        for (key, ids) in self.vigil.due(self.now(), busy) {
-            match self.graph.kustomization(&key) {
-                Some(kustomization) => self.workers.look(kustomization.clone(), ids),
-                None => self.vigil.forget(&key),
+        for look in self.vigil.due(self.now(), busy) {
+            match self.graph.kustomization(&look.key) {
+                Some(kustomization) => self.workers.look(kustomization.clone(), look),
+                None => self.vigil.forget(&look.key),
             }
         }
     }
@@ -49,11 +49,15 @@ impl Daemon {
             None => Sight::Unseen,
             Some(Status::Current) => Sight::Well,
             Some(Status::Failed) => Sight::Failed,
-            Some(_) => Sight::UnderWay,
+            Some(Status::InProgress) => Sight::UnderWay,
+            Some(Status::Terminating | Status::NotFound | Status::Unknown) => Sight::Missing,
         };
         let sights: Vec<(ObjectId, Sight)> =
             seen.iter().map(|(id, status)| (id.clone(), sight(*status))).collect();
-        let news = self.vigil.looked(key, &sights, ready, self.now());
+        let timeout = self.graph.kustomization(key).map(|kustomization| kustomization.timeout);
+        let timeout = timeout.unwrap_or_default().as_millis();
+        let timeout = Time::try_from(timeout).unwrap_or(Time::MAX / 2);
+        let news = self.vigil.looked(key, &sights, (ready, timeout), self.now());
         // Where something else is wrong a run will come for that.
         if news && (ready || ill) {
             let owner = Owner::at(key);

@@ -2,6 +2,7 @@
 
 use super::sweep::{Swept, look};
 use crate::flux::{GitRepository, ImagePolicy, ImageRepository, Key, Kind, Kustomization};
+use crate::graph::Look;
 use crate::history::Trigger;
 use crate::observe::Status;
 use crate::pipeline::{
@@ -84,9 +85,14 @@ impl Workers {
         }
     }
 
-    /// True when nothing is under way.
-    pub fn idle(&self) -> bool {
-        self.tasks.is_empty()
+    /// True while something is under way that changes anything; what only asks may be dropped at
+    /// any point.
+    pub fn in_hand(&self) -> bool {
+        self.purposes.values().any(|purpose| match purpose {
+            Purpose::Run(..) | Purpose::End(_) | Purpose::Edge | Purpose::Other => true,
+            Purpose::Image(key) => key.kind == Kind::ImageUpdateAutomation,
+            Purpose::Poll(_) | Purpose::Sweep | Purpose::Look(_) => false,
+        })
     }
 
     fn spawn(&mut self, purpose: Purpose, work: impl Future<Output = Done> + Send + 'static) {
@@ -160,12 +166,11 @@ impl Workers {
     }
 
     /// Looks at objects that a Kustomization's Ready depends on.
-    pub fn look(&mut self, kustomization: Kustomization, ids: Vec<ObjectId>) {
+    pub fn look(&mut self, kustomization: Kustomization, look: Look) {
         let pipeline = self.pipeline.clone();
-        self.spawn(Purpose::Look(kustomization.key()), async move {
-            let owner = Owner::of(&kustomization);
-            let seen = pipeline.look(&owner, ids, &kustomization.health_check_exprs).await;
-            Done::Looked(kustomization.key(), seen)
+        self.spawn(Purpose::Look(look.key.clone()), async move {
+            let Look { key, ids, why } = look;
+            Done::Looked(key, pipeline.look(&kustomization, ids, why).await)
         });
     }
 

@@ -33,6 +33,8 @@ const WINDOW: Duration = Duration::from_secs(300);
 /// Longest pause that is believed, and the one that is taken when none is named.
 const LONGEST_PAUSE: Duration = Duration::from_secs(900);
 const PAUSE: Duration = Duration::from_secs(60);
+/// The code of a tunnel that is not deleted, as it has connections.
+const CONNECTED: i64 = 1022;
 
 /// The client.
 pub struct Cloudflare {
@@ -42,6 +44,8 @@ pub struct Cloudflare {
     recent: Mutex<VecDeque<Instant>>,
     /// The pause that the provider wanted last, and when it is over.
     pause: Mutex<Option<(Duration, Instant)>>,
+    /// The account that is worked in: a token of its own is known there alone.
+    account: Mutex<Option<String>>,
 }
 
 impl std::fmt::Debug for Cloudflare {
@@ -88,7 +92,7 @@ impl Cloudflare {
         let trust = Trust { proxy_from_env: !base.starts_with("http://"), ..Trust::default() };
         let http = Client::without_redirects(&trust, TIMEOUT)?;
         let (base, recent, pause) = (base.to_owned(), Mutex::default(), Mutex::default());
-        Ok(Cloudflare { http, base, token, recent, pause })
+        Ok(Cloudflare { http, base, token, recent, pause, account: Mutex::default() })
     }
 
     /// The token, for whoever keeps it out of what is shown.
@@ -96,10 +100,37 @@ impl Cloudflare {
         &self.token
     }
 
-    /// Asks whether the token is one.
+    /// Says in which account the token is used. Only an id says it; a zone that is found does too.
+    pub fn of_account(&self, account: &str) {
+        if account.len() == 32 && account.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            let mut known = self.account.lock().unwrap_or_else(PoisonError::into_inner);
+            *known = Some(account.to_owned());
+        }
+    }
+
+    /// Asks whether the token is one. That of a user and that of an account are known at different
+    /// places; as long as the account is not known, zones that the token may list prove it.
     pub async fn verify(&self) -> Result<(), CloudflareError> {
-        let call = Call::get(Need::Token, "/user/tokens/verify".into(), "the API token");
-        let found: Value = self.one(call).await?;
+        let refused = match self.verified("/user/tokens/verify".to_owned()).await {
+            Err(refused @ CloudflareError::Token { code: 1.., .. }) => refused,
+            answer => return answer,
+        };
+        let account = self.account.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let proof = match account {
+            Some(account) => self.verified(format!("/accounts/{account}/tokens/verify")).await,
+            None => {
+                let call = Call::get(Need::ZoneRead, "/zones".to_owned(), "zones");
+                self.done(call.query("per_page", "5")).await
+            }
+        };
+        match proof {
+            Err(error) if error.of_this_alone() => Err(refused),
+            proof => proof,
+        }
+    }
+
+    async fn verified(&self, path: String) -> Result<(), CloudflareError> {
+        let found: Value = self.one(Call::get(Need::Token, path, "the API token")).await?;
         match found.get("status").and_then(Value::as_str) {
             Some("active") => Ok(()),
             status => {
@@ -118,16 +149,16 @@ impl Cloudflare {
                    Read for that zone"
                 .to_owned(),
         };
-        if !said.contains('.') {
-            let call = Call::get(Need::ZoneRead, format!("/zones/{said}"), what);
-            return match self.one(call).await {
-                Err(CloudflareError::Gone { .. }) => Err(unknown()),
-                answer => answer,
-            };
-        }
-        let call = Call::get(Need::ZoneRead, "/zones".into(), what).query("name", said);
-        let zones: Vec<Zone> = self.all(call).await?;
-        zones.into_iter().find(|zone| zone.name == said).ok_or_else(unknown)
+        let found: Option<Zone> = if said.contains('.') {
+            let call = Call::get(Need::ZoneRead, "/zones".into(), what).query("name", said);
+            let zones: Vec<Zone> = self.all(call).await?;
+            zones.into_iter().find(|zone| zone.name == said)
+        } else {
+            there(self.one(Call::get(Need::ZoneRead, format!("/zones/{said}"), what)).await)?
+        };
+        let zone = found.ok_or_else(unknown)?;
+        self.of_account(&zone.account.id);
+        Ok(zone)
     }
 
     /// Every tunnel of a name, deleted ones included.
@@ -188,11 +219,7 @@ impl Cloudflare {
     /// Whether the token may change tunnels, by an edit of one that does not exist.
     pub async fn may_edit_tunnels(&self, account: &str) -> Result<(), CloudflareError> {
         let nobody = "00000000-0000-0000-0000-000000000000";
-        match self.edit(account, nobody, json!({"name": "gitopsd-check"})).await {
-            // It was allowed to try.
-            Ok(()) | Err(CloudflareError::Gone { .. } | CloudflareError::Refused { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
+        tried(self.edit(account, nobody, json!({"name": "gitopsd-check"})).await)
     }
 
     /// Deletes a tunnel; one that is gone is no error.
@@ -296,6 +323,15 @@ impl Cloudflare {
         let path = format!("/zones/{zone}/dns_records");
         let call = Call::new(Need::DnsEdit, Method::POST, path, named(body));
         self.one(call.body(body.clone())).await
+    }
+
+    /// Whether the token may change records of a zone, by an edit of one that does not exist.
+    pub async fn may_edit_records(&self, zone: &Zone) -> Result<(), CloudflareError> {
+        let path = format!("/zones/{}/dns_records/{}", zone.id, "0".repeat(32));
+        let name = format!("gitopsd-check.{}", zone.name);
+        let body = json!({"type": "CNAME", "name": name, "content": zone.name, "ttl": 1});
+        let call = Call::new(Need::DnsEdit, Method::PATCH, path, named(&body));
+        tried(self.done(call.body(body)).await)
     }
 
     /// Replaces a record.
@@ -438,6 +474,15 @@ fn gone(answer: Result<(), CloudflareError>) -> Result<(), CloudflareError> {
     there(answer).map(|_| ())
 }
 
+/// What an edit of something that does not exist tells of the right to edit.
+fn tried(answer: Result<(), CloudflareError>) -> Result<(), CloudflareError> {
+    match answer {
+        // It was allowed to try.
+        Ok(()) | Err(CloudflareError::Gone { .. } | CloudflareError::Refused { .. }) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 fn read<T: DeserializeOwned>(what: &str, result: Value) -> Result<T, CloudflareError> {
     serde_json::from_value(result).map_err(|error| CloudflareError::Unreadable {
         what: what.to_owned(),
@@ -488,7 +533,10 @@ fn judge(
         }
         StatusCode::FORBIDDEN if need == Need::Token => CloudflareError::Token { code, message },
         StatusCode::FORBIDDEN => CloudflareError::Denied { need, code },
+        // A method that the token is not for.
+        StatusCode::METHOD_NOT_ALLOWED if code == 10000 => CloudflareError::Denied { need, code },
         StatusCode::NOT_FOUND | StatusCode::GONE => CloudflareError::Gone { what },
+        _ if code == CONNECTED => CloudflareError::Busy { what },
         _ => CloudflareError::Refused { what, code, message },
     })
 }

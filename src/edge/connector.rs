@@ -8,6 +8,7 @@ use crate::secrets::Plaintext;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 /// Namespace of the connectors.
 pub const NAMESPACE: &str = "gitopsd-edge";
@@ -18,6 +19,9 @@ pub const SECRET: &str = "cloudflared-token";
 
 /// Where they tell whether they are connected.
 const METRICS: u16 = 2000;
+
+/// The range of pods' addresses in k3s, unless it was given another.
+const K3S: &str = "10.42.0.0/16";
 
 /// What the connectors are made from.
 pub struct Connector<'a> {
@@ -89,17 +93,32 @@ fn pod(connector: &Connector<'_>) -> Value {
 }
 
 /// Settings of k3s's Traefik: it believes what connectors in the cluster say of who asks, and its
-/// class is, or is not, the default one.
-pub fn traefik(default: bool) -> Manifest {
+/// class is, or is not, the default one. `ranges` are those of the nodes' pods.
+pub fn traefik(default: bool, ranges: &[String]) -> Manifest {
+    let trusted = trusted(ranges).into_iter().collect::<Vec<_>>().join(", ");
     let values = format!(
         "ingressClass:\n  enabled: true\n  isDefaultClass: {default}\nports:\n  web:\n    \
-         forwardedHeaders:\n      trustedIPs: [10.42.0.0/16]\n  websecure:\n    \
-         forwardedHeaders:\n      trustedIPs: [10.42.0.0/16]\n"
+         forwardedHeaders:\n      trustedIPs: [{trusted}]\n  websecure:\n    \
+         forwardedHeaders:\n      trustedIPs: [{trusted}]\n"
     );
     let body = json!({"apiVersion": "helm.cattle.io/v1", "kind": "HelmChartConfig",
         "metadata": {"name": "traefik", "namespace": "kube-system"},
         "spec": {"valuesContent": values}});
     Manifest::new(body, None, false)
+}
+
+/// Where pods speak from. Of k3s's own range all is taken: not every network plugin keeps to the part
+/// that a node has.
+fn trusted(ranges: &[String]) -> BTreeSet<String> {
+    let whole = |range: &String| match range.starts_with("10.42.") {
+        true => K3S.to_owned(),
+        // Colons of IPv6 mean something in YAML.
+        false => format!("{range:?}"),
+    };
+    match ranges {
+        [] => [K3S.to_owned()].into(),
+        ranges => ranges.iter().map(whole).collect(),
+    }
 }
 
 #[cfg(test)]
@@ -132,5 +151,22 @@ mod tests {
         assert_eq!(container["args"][4], "run");
         assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/ready");
         assert_eq!(all[2].body()["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"], 0);
+    }
+
+    #[test]
+    fn traefik_believes_the_clusters_own_pods() {
+        let trusted = |ranges: &[&str]| {
+            let ranges: Vec<String> = ranges.iter().map(|range| (*range).to_owned()).collect();
+            let config = traefik(true, &ranges);
+            let values = config.body()["spec"]["valuesContent"].as_str().unwrap_or_default();
+            let line = values.lines().find_map(|line| line.trim().strip_prefix("trustedIPs: "));
+            line.expect("it is said").to_owned()
+        };
+        assert_eq!(trusted(&[]), "[10.42.0.0/16]");
+        assert_eq!(trusted(&["10.42.0.0/24", "10.42.1.0/24"]), "[10.42.0.0/16]");
+        assert_eq!(
+            trusted(&["172.20.0.0/24", "fd00:42::/64"]),
+            r#"["172.20.0.0/24", "fd00:42::/64"]"#
+        );
     }
 }

@@ -47,6 +47,12 @@ pub enum CloudflareError {
         /// What was asked for.
         what: String,
     },
+    /// It has connections, such as those of connectors that are on their way out.
+    #[error("{what} still has connections")]
+    Busy {
+        /// What was to go.
+        what: String,
+    },
     /// The provider says no to what was asked.
     #[error("{what}: Cloudflare refuses: {message} (code {code})")]
     Refused {
@@ -83,6 +89,7 @@ impl CloudflareError {
             CloudflareError::Limited { .. }
             | CloudflareError::Server { .. }
             | CloudflareError::Gone { .. }
+            | CloudflareError::Busy { .. }
             | CloudflareError::Unreadable { .. } => true,
             CloudflareError::Token { .. }
             | CloudflareError::Denied { .. }
@@ -120,7 +127,8 @@ impl CloudflareError {
         match self {
             CloudflareError::Net(error) => error.hint(),
             CloudflareError::Token { .. } => Some(
-                "make a token in Cloudflare's dashboard (My Profile, API Tokens), put it into \
+                "make a token in Cloudflare's dashboard (My Profile or Manage Account, API Tokens) \
+                 with the permissions that gitopsd.config(5) names, put it into \
                  edge.cloudflare.tokenFile or the credential cloudflare-token, then: systemctl \
                  reload gitopsd"
                     .to_owned(),

@@ -40,8 +40,31 @@ pub struct Facts {
     pub connectors: Vec<String>,
     /// Hosts of Ingresses and HTTPRoutes.
     pub published: Vec<Published>,
+    /// True when one of these takes requests for any host.
+    pub catch_all: bool,
+    /// Ranges of the pods' addresses, as the nodes have them.
+    pub ranges: Vec<String>,
     /// True when cert-manager is there.
     pub cert_manager: bool,
+}
+
+impl Facts {
+    /// Whether an Ingress or HTTPRoute takes requests for a host or, of a wildcard, for some of its
+    /// hosts.
+    pub fn serves(&self, host: &str) -> bool {
+        let covers =
+            |wide: &str, host: &str| wide.strip_prefix('*').is_some_and(|end| host.ends_with(end));
+        let takes = |known: &str| known == host || covers(known, host) || covers(host, known);
+        self.catch_all || self.published.iter().any(|published| takes(&published.host))
+    }
+
+    /// What the operator should know of what else is there.
+    pub fn advice(&self) -> Option<&'static str> {
+        self.cert_manager.then_some(
+            "cert-manager is there: behind a tunnel its HTTP-01 challenges need a route, DNS-01 \
+             needs none",
+        )
+    }
 }
 
 /// An IngressClass or GatewayClass.

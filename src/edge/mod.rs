@@ -10,9 +10,9 @@
 //!
 //! What is ours: a tunnel by its stored id, or by a name that ends in a suffix that stands for this
 //! machine, since the provider lets it carry no other mark; every rule that we have written
-//! ([`Rules`]); a record whose comment *and* target say so. A tunnel of somebody else is used when
-//! the operator says so: then its other rules stay, and it is never deleted. Anything else of
-//! somebody else's is named and left alone.
+//! ([`Rules`]), or that nobody could tell from one; a record whose comment *and* target say so. A
+//! tunnel of somebody else is used when the operator says so: then its other rules stay, and it is
+//! never deleted. Anything else of somebody else's is named and left alone.
 //!
 //! All files but `cloudflare` are pure. Nothing here writes to the cluster or to the database:
 //! `pipeline` carries what is found here across, and the objects go through the same plan, apply and
@@ -39,8 +39,8 @@ pub use error::CloudflareError;
 pub use ingress::{
     Class, Facts, Port, Published, Service, Target, Trouble, choose, default_class, found, within,
 };
-pub use records::{Named, Records, comment, point, target, withdraw_records};
-pub use routes::{Route, Routes, route, withdraw_routes};
+pub use records::{Conflict, Named, Records, comment, point, target, withdraw_records};
+pub use routes::{Route, Routes, route, standing, withdraw_routes};
 pub use rules::Rules;
 pub use state::{Left, State, Stored, Zoned};
 pub use tunnel::{Choice, Wish, select};

@@ -30,11 +30,58 @@ pub struct Records {
     pub update: Vec<(Zoned, String, Value)>,
     /// Records of hosts that are not public any more.
     pub delete: Vec<(Zoned, Record)>,
-    /// Hosts whose name somebody else has, a sentence each.
-    pub conflicts: Vec<String>,
+    /// Hosts whose record cannot be ours.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// A host whose record cannot be ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The host.
+    pub host: String,
+    /// Why, in a sentence.
+    pub cause: String,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+impl Conflict {
+    /// Of a host that no zone is for.
+    pub fn outside(host: &str) -> Self {
+        let cause = format!("{host} lies in none of the zones");
+        let hint = "add its zone to edge.cloudflare.zones, or take the host from edge.hosts";
+        Conflict { host: host.to_owned(), cause, hint }
+    }
+
+    /// Of a host whose record the provider refuses, in its words.
+    pub fn refused(host: &str, cause: String) -> Self {
+        let hint = "if somebody has made a record of that name meanwhile, delete it in Cloudflare's \
+                    dashboard, or take the host from edge.hosts";
+        Conflict { host: host.to_owned(), cause, hint }
+    }
+
+    fn theirs(host: &str, record: &Record) -> Self {
+        let Record { kind, content, .. } = record;
+        let cause = format!("{host} has a record of somebody else's: {kind} {content}");
+        let hint = "delete that record in Cloudflare's dashboard, or take the host from \
+                    edge.hosts; gitopsd touches no record that is not its own";
+        Conflict { host: host.to_owned(), cause, hint }
+    }
 }
 
 impl Records {
+    /// Why a host's record is not as it should be, if that is so.
+    pub fn conflict(&self, host: &str) -> Option<&Conflict> {
+        self.conflicts.iter().find(|conflict| conflict.host == host)
+    }
+
+    /// Whether a host's record is still to be made or moved.
+    pub fn pending(&self, host: &str) -> bool {
+        let made = self.create.iter().map(|(_, body)| body);
+        let moved = self.update.iter().map(|(_, _, body)| body);
+        made.chain(moved).any(|body| body["name"] == host)
+    }
+
     /// What changes.
     pub fn deeds(&self) -> Vec<Deed> {
         let name = |body: &Value| body["name"].as_str().unwrap_or_default().to_owned();
@@ -89,10 +136,7 @@ pub fn point(
         } else if let Some((_, record)) =
             all().find(|(_, record)| IN_THE_WAY.contains(&record.kind.as_str()))
         {
-            records.conflicts.push(format!(
-                "{host} has a record of somebody else's: {} {}",
-                record.kind, record.content
-            ));
+            records.conflicts.push(Conflict::theirs(host, record));
         } else {
             records.create.push((zone.clone(), body));
         }
@@ -155,7 +199,7 @@ mod tests {
         let records = point(&wanted(hosts), marked, named, ("new", &former), "mark");
         let deeds = records.deeds();
         let said = deeds.iter().map(|d| format!("{} {} {}", d.verb, d.name, d.lines[0])).collect();
-        (said, records.conflicts)
+        (said, records.conflicts.into_iter().map(|conflict| conflict.cause).collect())
     }
 
     const NEW: &str = "new.cfargotunnel.com";

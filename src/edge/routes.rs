@@ -8,9 +8,10 @@
 //!
 //! In a tunnel that is ours, a rule is ours when it has no path and its host is one that is wanted or
 //! that we have written: whatever it leads to, it is drift. In one that was adopted it must lead
-//! where we have written it to: one that its owner has pointed elsewhere since is his. There others'
-//! rules stay; in a tunnel that is ours there should be none, and any is named and nothing is
-//! written until somebody has decided: they are never dropped silently.
+//! where we have written it to: one that its owner has pointed elsewhere since is his, and so is one
+//! that nobody remembers, unless it is to the letter what we would write. There others' rules stay;
+//! in a tunnel that is ours there should be none, and any is named and nothing is written until
+//! somebody has decided: they are never dropped silently.
 
 use super::deed::Deed;
 use super::rules::Rules;
@@ -64,8 +65,8 @@ pub fn route(
             own.insert(host, rule);
         } else if !adopted {
             refused.push(format!("a rule for {} that gitopsd has not written", describe(rule)));
-        } else if by_host.contains_key(host) && text(rule, "path").is_empty() {
-            refused.push(format!("a rule of somebody else's for {}", describe(rule)));
+        } else if let (Some(route), true) = (by_host.get(host), text(rule, "path").is_empty()) {
+            refused.push(theirs(rule, route));
         } else if by_host.contains_key(host) && !host.starts_with('*') {
             paths.push(rule);
         } else {
@@ -89,6 +90,12 @@ pub fn route(
         return Ok(Routes::default());
     }
     Ok(Routes { deeds: deeds(&own, &by_host), body: Some(with(found, after)) })
+}
+
+/// Which of these rules stand in a configuration as we would write them, to the letter.
+pub fn standing(found: &Configuration, wanted: &[Route]) -> Rules {
+    let is = |route: &&Route| rules(found).any(|rule| plain(rule) == plain(&rule_of(route)));
+    Rules::of(&wanted.iter().filter(is).cloned().collect::<Vec<_>>())
 }
 
 /// Plans the removal of all of ours.
@@ -134,7 +141,7 @@ fn mine(rule: &Value, ours: &Rules, wanted: &BTreeMap<&str, &Route>, adopted: bo
     if !text(rule, "path").is_empty() || host.is_empty() {
         return false;
     }
-    let exact = wanted.get(host).is_some_and(|route| text(rule, "service") == route.service);
+    let exact = wanted.get(host).is_some_and(|route| plain(rule) == plain(&rule_of(route)));
     exact || noted(rule, ours, adopted) || (!adopted && wanted.contains_key(host))
 }
 
@@ -177,6 +184,19 @@ fn describe(rule: &Value) -> String {
     format!("{host}{} to {}", text(rule, "path"), text(rule, "service"))
 }
 
+/// A rule of somebody else's for a host that is wanted. Where it leads is not all of it: what else
+/// it says, such as who is let in, is not to be lost either.
+fn theirs(rule: &Value, route: &Route) -> String {
+    let told = format!("a rule of somebody else's for {}", describe(rule));
+    match rule.get("originRequest") {
+        Some(origin) if text(rule, "service") == route.service => {
+            format!("{told} with originRequest {origin}")
+        }
+        None if text(rule, "service") == route.service => format!("{told} without originRequest"),
+        _ => told,
+    }
+}
+
 fn rule_of(route: &Route) -> Value {
     let mut rule = json!({"hostname": route.host, "service": route.service});
     if route.origin.as_object().is_some_and(|origin| !origin.is_empty()) {
@@ -194,15 +214,17 @@ fn with(found: &Configuration, rules: Vec<Value>) -> Value {
     Value::Object(config)
 }
 
-/// Whether the rules that are there mean the same as these: what is absent is as good as empty.
+/// Whether the rules that are there mean the same as these.
 fn same(found: &Configuration, after: &[Value]) -> bool {
-    let plain = |rule: &Value| {
-        let origin = rule.get("originRequest").and_then(Value::as_object).cloned();
-        let fields = ["hostname", "path", "service"].map(|key| text(rule, key).to_owned());
-        // The order of an object's keys means nothing.
-        (fields, origin.unwrap_or_default().into_iter().collect::<BTreeMap<_, _>>())
-    };
     rules(found).map(plain).collect::<Vec<_>>() == after.iter().map(plain).collect::<Vec<_>>()
+}
+
+/// What a rule says: what is absent is as good as empty, and the order of an object's keys means
+/// nothing.
+fn plain(rule: &Value) -> ([&str; 3], BTreeMap<&String, &Value>) {
+    let origin = rule.get("originRequest").and_then(Value::as_object);
+    let fields = ["hostname", "path", "service"].map(|key| text(rule, key));
+    (fields, origin.into_iter().flatten().collect())
 }
 
 fn deeds(own: &BTreeMap<&str, &Value>, wanted: &BTreeMap<&str, &Route>) -> Vec<Deed> {
@@ -328,6 +350,32 @@ mod tests {
             route(&taken, &wanted(&["a.x"]), &ours(&[]), true),
             Err(vec!["a rule of somebody else's for a.x to http://theirs".into()])
         );
+    }
+
+    #[test]
+    fn in_an_adopted_tunnel_a_rule_that_nobody_remembers_is_ours_only_to_the_letter() {
+        let to_us =
+            |origin: Value| json!({"hostname": "a.x", "service": TRAEFIK, "originRequest": origin});
+        let guarded = json!({"access": {"required": true}});
+        let before = found(json!([to_us(guarded.clone()), {"service": "http_status:404"}]));
+        let told =
+            format!("a rule of somebody else's for a.x to {TRAEFIK} with originRequest {guarded}");
+        assert_eq!(route(&before, &wanted(&["a.x"]), &ours(&[]), true), Err(vec![told]));
+        let bare = found(json!([{"hostname": "a.x", "service": TRAEFIK}]));
+        let told = format!("a rule of somebody else's for a.x to {TRAEFIK} without originRequest");
+        assert_eq!(route(&bare, &wanted(&["a.x"]), &ours(&[]), true), Err(vec![told]));
+        assert_eq!(standing(&before, &wanted(&["a.x"])), ours(&[]));
+
+        let same = found(json!([to_us(json!({"httpHostHeader": "a.x"})),
+            {"service": "http_status:404"}]));
+        let routes = route(&same, &wanted(&["a.x"]), &ours(&[]), true);
+        assert_eq!(routes, Ok(Routes::default()));
+        assert_eq!(standing(&same, &wanted(&["a.x", "b.x"])), ours(&["a.x"]));
+        // What we have written is drift, and in our own tunnel all of it is.
+        for (rules, adopted) in [(ours(&["a.x"]), true), (ours(&[]), false)] {
+            let routes = route(&before, &wanted(&["a.x"]), &rules, adopted).expect("ours");
+            assert!(routes.body.is_some(), "{adopted}");
+        }
     }
 
     #[test]

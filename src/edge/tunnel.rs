@@ -9,6 +9,9 @@
 //! | nothing, or gone | one under our name | used, after a kill or a lost database | - |
 //! | nothing, or gone | one under the operator's name | left alone | used |
 //! | nothing, or gone | neither | made | refused: nothing to adopt |
+//!
+//! One that a file of its connector configures is refused where its routes are to be managed, as
+//! nothing that is written would count; else it is used.
 
 use super::state::Stored;
 use super::wire::Tunnel;
@@ -22,6 +25,8 @@ pub struct Wish<'a> {
     pub suffix: &'a str,
     /// Whether it is somebody else's.
     pub adopt: bool,
+    /// Whether its routes are managed.
+    pub routes: bool,
 }
 
 impl Wish<'_> {
@@ -92,11 +97,13 @@ pub fn select(
     };
     match &choice {
         Choice::Use(tunnel) | Choice::Rename(tunnel, _)
-            if tunnel.config_src.as_deref() == Some("local") =>
+            if wish.routes && tunnel.config_src.as_deref() == Some("local") =>
         {
             Choice::Refuse(
                 format!("tunnel {} is configured by a file of its connector", tunnel.name),
-                "migrate it in Cloudflare's dashboard, or name another tunnel".to_owned(),
+                "migrate it in Cloudflare's dashboard, keep the routes in that file with \
+                 edge.routes: off, or name another tunnel"
+                    .to_owned(),
             )
         }
         _ => choice,
@@ -125,8 +132,9 @@ mod tests {
         Stored { id: "1".into(), name: name.into(), adopted }
     }
 
-    const OURS: Wish<'static> = Wish { name: "home", suffix: "3fa9", adopt: false };
-    const THEIRS: Wish<'static> = Wish { name: "home", suffix: "3fa9", adopt: true };
+    const OURS: Wish<'static> = Wish { name: "home", suffix: "3fa9", adopt: false, routes: true };
+    const THEIRS: Wish<'static> = Wish { adopt: true, ..OURS };
+    const UNROUTED: Wish<'static> = Wish { routes: false, ..THEIRS };
 
     fn said(choice: Choice) -> String {
         match choice {
@@ -145,7 +153,8 @@ mod tests {
         let mine = known("home-3fa9", false);
         let theirs = known("home", true);
         let one = |name| Some(tunnel("1", name));
-        let cases: [Case<'_>; 13] = [
+        let by_file = || Tunnel { config_src: Some("local".into()), ..tunnel("2", "home") };
+        let cases: [Case<'_>; 14] = [
             (OURS, Some(&mine), one("home-3fa9"), vec![], "use 1"),
             (OURS, Some(&mine), one("lab-3fa9"), vec![], "rename 1 to home-3fa9"),
             (
@@ -186,9 +195,10 @@ mod tests {
                 THEIRS,
                 None,
                 None,
-                vec![Tunnel { config_src: Some("local".into()), ..tunnel("2", "home") }],
+                vec![by_file()],
                 "refuse: tunnel home is configured by a file of its connector",
             ),
+            (UNROUTED, None, None, vec![by_file()], "use 2"),
         ];
         for (wish, known, stored, named, expected) in cases {
             assert_eq!(said(select(wish, known, stored, &named)), expected);

@@ -86,9 +86,6 @@ pub struct Zone {
     pub name: String,
     /// Whose it is.
     pub account: Account,
-    /// What the token may do in it, such as `#dns_records:edit`; empty when it is not told.
-    #[serde(default)]
-    pub permissions: Vec<String>,
 }
 
 /// An account, as a zone names it.

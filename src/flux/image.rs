@@ -6,10 +6,14 @@
 
 mod automation;
 mod policy;
+mod refspec;
 mod repository;
 
-pub use automation::{Author, ImageUpdateAutomation, LabelSelector, SigningKey, SigningKind};
+pub use automation::{
+    Author, ImageUpdateAutomation, LabelSelector, PushRefspec, SigningKey, SigningKind,
+};
 pub use policy::{DigestReflection, Direction, ImagePolicy, TagFilter, TagOrder};
+pub use refspec::{push_destination, valid_ref};
 pub use repository::{AccessFrom, ImageRepository};
 
 use super::Reader;

@@ -29,15 +29,15 @@ pub use classify::{Class, SetAside, classify, is_flux_group};
 pub use duration::{format_duration, parse_duration};
 pub use image::{
     AccessFrom, Author, DigestReflection, Direction, ImagePolicy, ImageRepository,
-    ImageUpdateAutomation, LabelSelector, NamespacedName, SigningKey, SigningKind, TagFilter,
-    TagOrder,
+    ImageUpdateAutomation, LabelSelector, NamespacedName, PushRefspec, SigningKey, SigningKind,
+    TagFilter, TagOrder, push_destination, valid_ref,
 };
 pub use kustomization::{
     CrossReference, Decryption, DeletionPolicy, Dependency, HealthCheck, HealthCheckExpr, Image,
     Kustomization, Patch, PostBuild, Selector, SubstituteFrom, SubstituteStrategy,
 };
 pub use pattern::Pattern;
-pub use root::{Root, root};
+pub use root::{Root, is_root_source, root};
 pub use semver::{Range, Version};
 pub use source::{GitReference, GitRepository};
 

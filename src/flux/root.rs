@@ -18,6 +18,12 @@ pub struct Root {
     pub kustomization: Kustomization,
 }
 
+/// Whether a key is the root source's. A repository that declares a source of this name means the
+/// root, whatever it says of it.
+pub fn is_root_source(key: &Key) -> bool {
+    key.kind == Kind::GitRepository && key.namespace == BOOTSTRAP && key.name == BOOTSTRAP
+}
+
 /// Writes the two entry objects; pruning is on, as `flux bootstrap` has it.
 pub fn root(url: &str, reference: GitReference, path: &str, interval: Duration) -> Root {
     let source = GitRepository {
@@ -27,6 +33,7 @@ pub fn root(url: &str, reference: GitReference, path: &str, interval: Duration) 
         interval,
         timeout: Duration::from_secs(60),
         reference,
+        // Where the host has no credentials of its own, those of Flux's bootstrap serve.
         secret_ref: Some(BOOTSTRAP.into()),
         ignore: None,
         suspend: false,

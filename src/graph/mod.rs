@@ -21,11 +21,11 @@ mod vigil;
 pub use item::{Condition, Item, Phase, Ready, Time};
 pub use schedule::{Effect, Event};
 pub use summary::{ItemView, Summary, UnsupportedView};
-pub use vigil::{Sight, Vigil};
+pub use vigil::{Look, Sight, Vigil};
 
 use crate::flux::{GitRepository, Key, Kind, Kustomization, Object, Root, Unsupported};
 use crate::history::Choice;
-use crate::pipeline::{Order, Problem, Revision, SetAsideEntry};
+use crate::pipeline::{Order, Problem, Revision, SetAsideEntry, set_aside_namespaces};
 use crate::plan::Held;
 use crate::render::ObjectId;
 use serde_json::Value;
@@ -153,8 +153,8 @@ impl Graph {
 
     /// Namespaces that only Flux's own set-aside manifests would have created.
     pub fn set_aside_namespaces(&self) -> Vec<String> {
-        let all = self.notices.values().flat_map(|notices| &notices.set_aside);
-        all.filter(|entry| entry.kind == "Namespace").map(|entry| entry.name.clone()).collect()
+        let notices = self.notices.values();
+        notices.flat_map(|notices| set_aside_namespaces(&notices.set_aside)).collect()
     }
 
     /// The item a name stands for: the repository's own names of the root pair lead to the root.

@@ -1,10 +1,11 @@
 //! Pure: health after the run: which objects to look at, and when a look calls for a run.
 //!
 //! A watch event on an object that Ready depends on leads to one look, however many events come
-//! in a second. What has failed calls for a run at once; what is under way is looked at again
-//! first, for most of it is a Deployment that rolls. The run then finds the cause, and Ready says
-//! it. What is well again has to stay so before another run says that: longer each time, so that
-//! an object that comes and goes does not take Ready along.
+//! in a second. What has failed calls for a run at once. What is under way has as much time as its
+//! Kustomization gives a rollout, up to ten minutes, for most of it is one; meanwhile it is asked, now
+//! and then, whether it can get there at all. The run then finds the cause, and Ready says it. What is well
+//! again has to stay so before another run says that: longer each time, so that an object that
+//! comes and goes does not take Ready along.
 
 use super::Time;
 use crate::flux::Key;
@@ -18,8 +19,16 @@ const COALESCE: Time = 1000;
 const AGAIN: Time = 5000;
 const LAST_AGAIN: Time = 5 * 60 * 1000;
 
-/// How long an object may be under way before a run looks for the cause.
-const UNDER_WAY: Time = 10_000;
+/// How long an object may be under way before it is asked why, and one that is missing before a
+/// run says so.
+const PATIENCE: Time = 10_000;
+
+/// Longest that a rollout may be under way whatever its Kustomization gives it: what a Deployment has
+/// by default (`progressDeadlineSeconds`).
+const ROLLOUT: Time = 600_000;
+
+/// Longest time between two such questions.
+const SELDOM: Time = 60_000;
 
 /// How long everything has to be well before a run says so, by the number of recoveries in
 /// [`LATELY`].
@@ -33,12 +42,25 @@ const LATELY: Time = 10 * 60 * 1000;
 pub enum Sight {
     /// It works.
     Well,
-    /// It is on its way, or gone and coming back.
+    /// It is on its way.
     UnderWay,
-    /// It has failed.
+    /// It is gone or going, or cannot be judged.
+    Missing,
+    /// It has failed, or will not get there.
     Failed,
     /// There was no answer.
     Unseen,
+}
+
+/// A look that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The Kustomization.
+    pub key: Key,
+    /// The objects.
+    pub ids: Vec<ObjectId>,
+    /// Whether to ask as well if what is under way can get there.
+    pub why: bool,
 }
 
 /// What is watched over, by Kustomization.
@@ -59,6 +81,8 @@ struct Watch {
     /// Since when something is not well, and since when all is.
     ill: Option<Time>,
     calm: Option<Time>,
+    /// When to ask for the cause next.
+    why: Option<Time>,
     recovered: Vec<Time>,
 }
 
@@ -75,7 +99,7 @@ impl Vigil {
     pub fn ran(&mut self, key: &Key, now: Time) {
         let Some(watch) = self.watched.get_mut(key) else { return };
         // An event may have come since the run looked: what is due stays due.
-        (watch.ill, watch.calm) = (None, None);
+        (watch.ill, watch.calm, watch.why) = (None, None, None);
         watch.recovered.retain(|at| now.saturating_sub(*at) < LATELY);
         if watch.recovered.is_empty() && watch.due.is_none() && !watch.looking {
             self.watched.remove(key);
@@ -88,7 +112,7 @@ impl Vigil {
     }
 
     /// What is to be looked at now. `busy` is true for what a run is looking at.
-    pub fn due(&mut self, now: Time, busy: impl Fn(&Key) -> bool) -> Vec<(Key, Vec<ObjectId>)> {
+    pub fn due(&mut self, now: Time, busy: impl Fn(&Key) -> bool) -> Vec<Look> {
         let mut looks = Vec::new();
         for (key, watch) in &mut self.watched {
             if watch.due.is_none_or(|due| due > now) {
@@ -99,7 +123,8 @@ impl Vigil {
                 continue;
             }
             (watch.due, watch.looking) = (None, true);
-            looks.push((key.clone(), watch.ids.iter().cloned().collect()));
+            let (key, ids) = (key.clone(), watch.ids.iter().cloned().collect());
+            looks.push(Look { key, ids, why: watch.why.is_some_and(|at| at <= now) });
         }
         looks
     }
@@ -109,13 +134,13 @@ impl Vigil {
         self.watched.values().filter_map(|watch| watch.due).min()
     }
 
-    /// Takes in what a look showed, with whether the Kustomization is ready. True when a run is
-    /// to find out more.
+    /// Takes in what a look showed, with whether the Kustomization is ready, and how long it gives a
+    /// rollout. True when a run is to find out more.
     pub fn looked(
         &mut self,
         key: &Key,
         sights: &[(ObjectId, Sight)],
-        ready: bool,
+        (ready, timeout): (bool, Time),
         now: Time,
     ) -> bool {
         let Some(watch) = self.watched.get_mut(key) else { return false };
@@ -141,7 +166,7 @@ impl Vigil {
         }
         // What was seen counts: one object that nobody can read must not mute all others.
         if sights.iter().all(|(_, sight)| *sight == Sight::Well) {
-            watch.ill = None;
+            (watch.ill, watch.why) = (None, None);
             if ready {
                 return false;
             }
@@ -164,11 +189,18 @@ impl Vigil {
             // It was said already; the next event tells more.
             return false;
         }
-        let failed = sights.iter().any(|(_, sight)| *sight == Sight::Failed);
-        if failed || now >= ill + UNDER_WAY {
+        let seen = |what| sights.iter().any(|(_, sight)| *sight == what);
+        let patience =
+            if seen(Sight::Missing) { PATIENCE } else { timeout.clamp(PATIENCE, ROLLOUT) };
+        if seen(Sight::Failed) || now >= ill + patience {
             return true;
         }
-        soon(watch, ill + UNDER_WAY);
+        let why = match watch.why {
+            Some(at) if at > now => at,
+            _ => now + (now - ill).clamp(PATIENCE, SELDOM),
+        };
+        watch.why = Some(why);
+        soon(watch, why.min(ill + patience));
         false
     }
 }
@@ -191,10 +223,14 @@ mod tests {
         }
     }
 
+    /// What the Kustomization gives a rollout.
+    const TIMEOUT: Time = 60_000;
+
     fn look(vigil: &mut Vigil, now: Time, sight: Sight, ready: bool) -> bool {
         let due = vigil.due(now, |_| false);
-        assert_eq!(due, [(key(), vec![id("web")])], "at {now}");
-        vigil.looked(&key(), &[(id("web"), sight)], ready, now)
+        let looked_at: Vec<_> = due.into_iter().map(|look| (look.key, look.ids)).collect();
+        assert_eq!(looked_at, [(key(), vec![id("web")])], "at {now}");
+        vigil.looked(&key(), &[(id("web"), sight)], (ready, TIMEOUT), now)
     }
 
     #[test]
@@ -211,14 +247,38 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_calls_for_a_run_at_once_and_what_stays_under_way_after_a_while() {
+    fn what_failed_calls_for_a_run_at_once_and_what_is_missing_after_a_while() {
         let mut vigil = Vigil::default();
         vigil.touch(&key(), &id("web"), 0);
         assert!(look(&mut vigil, 1000, Sight::Failed, true));
         let mut vigil = Vigil::default();
         vigil.touch(&key(), &id("web"), 0);
-        assert!(!look(&mut vigil, 1000, Sight::UnderWay, true));
-        assert!(look(&mut vigil, 11_000, Sight::UnderWay, true));
+        assert!(!look(&mut vigil, 1000, Sight::Missing, true));
+        assert!(look(&mut vigil, 11_000, Sight::Missing, true));
+    }
+
+    #[test]
+    fn a_slow_rollout_has_the_time_that_git_gives_it_and_is_asked_whether_it_can_succeed() {
+        let mut vigil = Vigil::default();
+        let mut asked = Vec::new();
+        vigil.touch(&key(), &id("web"), 0);
+        let run = loop {
+            let now = vigil.wake().expect("it is looked at to the end");
+            let due = vigil.due(now, |_| false);
+            asked.extend(due[0].why.then_some(now));
+            if now == 15_000 {
+                assert!(!due[0].why, "an event alone asks nothing");
+            }
+            if vigil.looked(&key(), &[(id("web"), Sight::UnderWay)], (true, TIMEOUT), now) {
+                break now;
+            }
+            if now == 11_000 {
+                vigil.touch(&key(), &id("web"), 14_000);
+            }
+        };
+        assert_eq!((asked, run), (vec![11_000, 21_000, 41_000], 61_000));
+        vigil.ran(&key(), run);
+        assert_eq!(vigil.wake(), None);
     }
 
     #[test]
@@ -228,7 +288,8 @@ mod tests {
         assert_eq!(vigil.due(1000, |_| false).len(), 1);
         vigil.touch(&key(), &id("web"), 1100);
         assert_eq!(vigil.due(2100, |_| false), [], "one is under way");
-        assert!(!vigil.looked(&key(), &[(id("web"), Sight::Unseen)], false, 2200));
+        let unseen = [(id("web"), Sight::Unseen)];
+        assert!(!vigil.looked(&key(), &unseen, (false, TIMEOUT), 2200));
         assert_eq!(vigil.wake(), Some(3100));
         assert!(look(&mut vigil, 3100, Sight::Well, false));
     }
@@ -244,15 +305,16 @@ mod tests {
             now = vigil.wake().unwrap();
             let due = vigil.due(now, |_| false);
             let sight = |id: &ObjectId| (id.clone(), Sight::Unseen);
-            let sights: Vec<_> = due[0].1.iter().map(sight).collect();
-            assert!(!vigil.looked(&key(), &sights, true, now));
+            let sights: Vec<_> = due[0].ids.iter().map(sight).collect();
+            assert!(!vigil.looked(&key(), &sights, (true, TIMEOUT), now));
             pauses.push((vigil.wake().unwrap() - now) / 1000);
         }
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300, 300]);
         now = vigil.wake().unwrap();
         vigil.due(now, |_| false);
         let sights = [(id("secret"), Sight::Unseen), (id("web"), Sight::Failed)];
-        assert!(vigil.looked(&key(), &sights, true, now), "web has failed, whatever secret is");
+        let news = vigil.looked(&key(), &sights, (true, TIMEOUT), now);
+        assert!(news, "web has failed, whatever secret is");
     }
 
     #[test]

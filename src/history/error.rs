@@ -23,7 +23,7 @@ pub enum HistoryError {
         /// What the system said.
         cause: String,
     },
-    /// The database is damaged; the next start puts it aside.
+    /// The database is damaged: the daemon ends, and its next start puts the file aside.
     #[error("could not {doing}: the database is damaged ({cause})")]
     Corrupt {
         /// What was being done.
@@ -85,16 +85,17 @@ pub enum HistoryError {
 }
 
 impl HistoryError {
-    /// Whether the same call may succeed later without anybody editing a file.
+    /// Whether the same call may succeed later, after another start perhaps, without anybody
+    /// editing a file.
     pub fn retry(&self) -> bool {
         match self {
             Self::DiskFull { .. }
             | Self::ReadOnly { .. }
+            | Self::Corrupt { .. }
             | Self::Locked { .. }
             | Self::Io { .. }
             | Self::Database { .. } => true,
-            Self::Corrupt { .. }
-            | Self::NewerSchema { .. }
+            Self::NewerSchema { .. }
             | Self::NotOpen(_)
             | Self::State { .. }
             | Self::HostKey { .. } => false,
@@ -110,8 +111,8 @@ impl HistoryError {
                  read-write: journalctl -k -p warning tells why a disk turned read-only"
             }
             Self::Corrupt { .. } => {
-                "systemctl restart gitopsd: it puts the file aside and rebuilds the inventory \
-                 from the cluster; then look at the disk: journalctl -k -p warning"
+                "the next start of gitopsd puts the file aside and rebuilds the inventory from \
+                 the cluster; look at the disk: journalctl -k -p warning"
             }
             Self::Locked { .. } => "stop the other one: systemctl status gitopsd",
             Self::NewerSchema { .. } => {

@@ -26,7 +26,8 @@
 //!   `schema.rs`. `synchronous=FULL` for begin and whenever ownership shrinks, `NORMAL` otherwise:
 //!   a power cut may lose the end of a run, but then the run counts as interrupted. Times are Unix
 //!   milliseconds, ids Flux's `namespace_name_group_Kind`. Old runs expire, inventory rows never.
-//! * `history.db.corrupt-N`: a damaged database put aside; the newest two are kept.
+//! * `history.db.corrupt-N`: a damaged database put aside; the newest two are kept. Damage that is
+//!   met while running leaves `history.db.suspect`, and ends the daemon ([`History::damaged`]).
 //! * `state.json`: suspends, confirmations and who took the edge down ([`State`]), which survive a
 //!   lost database.
 //! * `reserve`: 4 MiB that are given up when the disk is full, so that what runs is recorded.
@@ -60,6 +61,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
 
 /// The record of one host; see the module.
 #[derive(Debug)]
@@ -69,6 +71,8 @@ pub struct History {
     keep: HistorySettings,
     /// Whether the reserve is used up.
     spent: AtomicBool,
+    /// What was being done when damage was met, and what SQLite said.
+    damage: watch::Sender<Option<(&'static str, String)>>,
 }
 
 /// Whether a commit has reached the disk when the call returns.
@@ -191,11 +195,26 @@ impl History {
         self.spent.store(!reserve::keep(&self.directory), Ordering::Relaxed);
     }
 
+    /// Waits until a call meets damage, and answers with it. The database cannot be relied upon
+    /// from then on: the process is to end, and the next one puts it aside.
+    pub async fn damaged(&self) -> HistoryError {
+        let mut damage = self.damage.subscribe();
+        loop {
+            let met = damage.borrow_and_update().clone();
+            if let Some((doing, cause)) = met {
+                return HistoryError::Corrupt { doing, cause };
+            }
+            // The sender is ours: it does not go away.
+            let _ = damage.changed().await;
+        }
+    }
+
     fn failed(&self, doing: &'static str, error: rusqlite::Error) -> HistoryError {
         let error = HistoryError::from_database(doing, error);
-        if matches!(error, HistoryError::Corrupt { .. }) {
+        if let HistoryError::Corrupt { doing, cause } = &error {
             // Tells the next start to look at every page; without it the check is skipped.
             let _ = std::fs::write(self.directory.join(open::SUSPECT), b"");
+            self.damage.send_replace(Some((*doing, cause.clone())));
         }
         error
     }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::watch;
 
 const FILE: &str = "history.db";
 
@@ -37,32 +38,35 @@ pub struct Opened {
 impl History {
     /// Opens or makes `dir/history.db`.
     ///
-    /// A damaged database is put aside as `history.db.corrupt-N` and a new one made. Runs left
-    /// open are closed as interrupted, and the digests of their owners' objects are dropped: an
-    /// object may have been written without its digest, and a digest of the time before would let
-    /// a later revert pass for unchanged.
+    /// A damaged database is put aside as `history.db.corrupt-N` and a new one made, wherever in
+    /// opening it the damage shows. Runs left open are closed as interrupted, and the digests of
+    /// their owners' objects are dropped: an object may have been written without its digest, and
+    /// a digest of the time before would let a later revert pass for unchanged.
     ///
     /// # Errors
     /// No room, no right to write, another gitopsd, or a file of a newer gitopsd.
     pub fn open(dir: &Path) -> Result<(History, Opened), HistoryError> {
         let io = |error| HistoryError::from_io("make the state directory", dir, error);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
+        match Self::open_sound(dir) {
+            Err(HistoryError::DiskFull { .. }) if reserve::spend(dir) => Self::open_sound(dir),
+            opened => opened,
+        }
+    }
+
+    fn open_sound(dir: &Path) -> Result<(History, Opened), HistoryError> {
         match Self::open_once(dir) {
-            Err(HistoryError::DiskFull { .. }) if reserve::spend(dir) => Self::open_once(dir),
+            Err(HistoryError::Corrupt { .. }) => {
+                let aside = put_aside(dir)?;
+                let (history, opened) = Self::open_once(dir)?;
+                Ok((history, Opened { rebuilt: Some(aside), ..opened }))
+            }
             opened => opened,
         }
     }
 
     fn open_once(dir: &Path) -> Result<(History, Opened), HistoryError> {
-        let (connection, rebuilt) = match connect(dir) {
-            Ok(connection) => (connection, None),
-            Err(HistoryError::Corrupt { .. }) => {
-                let aside = put_aside(dir)?;
-                (connect(dir)?, Some(aside))
-            }
-            Err(other) => return Err(other),
-        };
-        let mut connection = connection;
+        let mut connection = connect(dir)?;
         let found = version(&connection)?;
         schema::migrate(&mut connection, found)
             .map_err(|error| HistoryError::from_database("update the database", error))?;
@@ -72,10 +76,11 @@ impl History {
             directory: dir.to_owned(),
             keep,
             spent: AtomicBool::new(false),
+            damage: watch::channel(None).0,
         };
         let interrupted = history.close_interrupted()?;
         history.spent.store(!reserve::keep(dir), Ordering::Relaxed);
-        Ok((history, Opened { interrupted, rebuilt, fresh: found == 0 }))
+        Ok((history, Opened { interrupted, rebuilt: None, fresh: found == 0 }))
     }
 
     fn close_interrupted(&self) -> Result<Vec<RunId>, HistoryError> {
@@ -104,7 +109,8 @@ fn connect(dir: &Path) -> Result<Connection, HistoryError> {
         .open(&path)
         .map_err(|error| HistoryError::from_io(DOING, &path, error))?;
     let stopped_badly = fs::metadata(dir.join("history.db-wal")).is_ok_and(|wal| wal.len() > 0);
-    let suspect = dir.join(SUSPECT);
+    let mark = dir.join(SUSPECT);
+    let suspect = mark.exists();
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database = |error| HistoryError::from_database(DOING, error);
     let connection = Connection::open_with_flags(&path, flags).map_err(database)?;
@@ -114,14 +120,15 @@ fn connect(dir: &Path) -> Result<Connection, HistoryError> {
         return Err(HistoryError::NewerSchema { found, known: schema::CURRENT });
     }
     // Every page is read: at most the 256 MiB of retention, and only after a bad stop.
-    if stopped_badly || suspect.exists() {
-        let verdict: String = connection
-            .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-            .map_err(database)?;
+    if stopped_badly || suspect {
+        // What was met may be an index that disagrees with its table, which the quick one trusts.
+        let check = if suspect { "PRAGMA integrity_check(1)" } else { "PRAGMA quick_check(1)" };
+        let verdict: String =
+            connection.query_row(check, [], |row| row.get(0)).map_err(database)?;
         if verdict != "ok" {
             return Err(HistoryError::Corrupt { doing: DOING, cause: verdict });
         }
-        let _ = fs::remove_file(suspect);
+        let _ = fs::remove_file(mark);
     }
     Ok(connection)
 }

@@ -32,6 +32,9 @@ pub struct State {
     /// Who has taken the edge down, until it is brought up again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub edge_down: Option<String>,
+    /// Somebody has asked for it to be up again, and no run has noted that yet.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub edge_up: bool,
 }
 
 /// One suspend.
@@ -147,6 +150,7 @@ mod tests {
             suspends: [("Kustomization/a/b".into(), suspend), ("c".into(), quiet)].into(),
             confirmed: vec!["x".into()],
             edge_down: Some("leo".into()),
+            edge_up: true,
         };
         state.save(dir.path()).expect("saved");
         state.save(dir.path()).expect("saved again");

@@ -221,6 +221,77 @@ fn damage_inside_the_file_is_found_after_a_bad_stop() {
     assert!(!dir.path().join(open::SUSPECT).exists());
 }
 
+/// Overwrites the page that each of these tables and indexes begins on, after an orderly stop, and
+/// answers what was there.
+fn spoil(dir: &Path, names: &[&str], page: &[u8]) -> Vec<u8> {
+    let path = dir.join("history.db");
+    let root = |db: &Connection, name: &str| {
+        let asked = "SELECT rootpage FROM sqlite_master WHERE name = ?1";
+        db.query_row(asked, [name], |row| row.get::<_, i64>(0)).expect("a table or an index")
+    };
+    let db = Connection::open(&path).expect("nobody else has it");
+    let roots: Vec<i64> = names.iter().map(|name| root(&db, name)).collect();
+    drop(db);
+    assert!(!dir.join("history.db-wal").exists() && !dir.join(open::SUSPECT).exists());
+    let mut bytes = fs::read(&path).expect("read");
+    let mut before = Vec::new();
+    for root in roots {
+        let at = usize::try_from(root - 1).expect("pages count from 1") * 4096;
+        before.extend_from_slice(&bytes[at..at + 4096]);
+        bytes[at..at + 4096].copy_from_slice(page);
+    }
+    fs::write(&path, bytes).expect("damaged");
+    before
+}
+
+#[test]
+fn damage_that_shows_only_while_open_runs_are_looked_for_is_put_aside() {
+    let dir = temp();
+    let (history, _) = open(dir.path());
+    let run = history.begin(&mk_start(OWNER), &mk_entries(&["a"])).expect("begun");
+    history.finish(run, &mk_finish(1), None).expect("finished");
+    drop(history);
+    spoil(dir.path(), &["run", "run_open"], &[0xff; 4096]);
+    let (history, opened) = open(dir.path());
+    assert!(opened.rebuilt.is_some_and(|aside| aside.exists()) && opened.fresh);
+    assert_eq!(history.runs(None, 5).expect("listed"), []);
+    assert!(!dir.path().join(open::SUSPECT).exists());
+}
+
+#[tokio::test]
+async fn damage_that_is_met_while_running_is_told_and_the_next_start_puts_it_aside() {
+    let dir = temp();
+    let (history, _) = open(dir.path());
+    let run = history.begin(&mk_start(OWNER), &mk_entries(&["a"])).expect("begun");
+    history.finish(run, &mk_finish(1), None).expect("finished");
+    drop(history);
+    spoil(dir.path(), &["inventory"], &[0xff; 4096]);
+    let (history, opened) = open(dir.path());
+    assert_eq!(opened, Opened::default(), "nobody has looked at that page yet");
+    let error = history.inventory(OWNER).expect_err("damaged");
+    assert!(matches!(error, HistoryError::Corrupt { .. }) && error.retry(), "{error}");
+    assert_eq!(history.damaged().await.to_string(), error.to_string());
+    drop(history);
+    let (history, opened) = open(dir.path());
+    assert!(opened.rebuilt.is_some() && opened.fresh, "{opened:?}");
+    assert_eq!(history.inventory(OWNER).expect("read"), []);
+}
+
+#[test]
+fn an_index_that_disagrees_with_its_table_is_found_where_damage_was_met() {
+    let dir = temp();
+    drop(open(dir.path()));
+    let empty = spoil(dir.path(), &["run_by_owner"], &[0; 4096]);
+    spoil(dir.path(), &["run_by_owner"], &empty);
+    let (history, _) = open(dir.path());
+    history.begin(&mk_start(OWNER), &[]).expect("begun");
+    drop(history);
+    spoil(dir.path(), &["run_by_owner"], &empty);
+    fs::write(dir.path().join(open::SUSPECT), "").expect("marked");
+    let (_history, opened) = open(dir.path());
+    assert!(opened.rebuilt.is_some(), "{opened:?}");
+}
+
 #[test]
 fn a_second_daemon_and_a_newer_file_are_refused() {
     let dir = temp();

@@ -11,7 +11,8 @@
 //!
 //! A file is left alone as a whole when anything in it cannot be done: a sealed file, whose MAC an
 //! edit would break, a file that is not YAML, a marker that names no policy, or one that marks an
-//! alias, a collection or nothing. Each is a [`Finding`] with its line.
+//! alias, a collection or nothing. Each is a [`Finding`] with its line. So is a marker in the text of
+//! a value, which is no comment: it is told, and the rest of the file is edited.
 
 mod attach;
 mod scalar;
@@ -143,6 +144,7 @@ pub fn edit(text: &[u8], target: &dyn Fn(&NamespacedName) -> Target) -> Edit {
         return left_alone(line, told.to_owned());
     }
     let mut edit = Edit { findings: attached.findings, ..Edit::default() };
+    edit.findings.extend(attach::inside(text, &scanned));
     let mut replaced = Vec::new();
     for mark in attached.marks {
         let value = &scanned.values[mark.value];

@@ -74,7 +74,7 @@ pub fn init(target: Target) -> Result<(), LoggingError> {
     let filter = filter.and(filter_fn(no_response_bodies));
     let journal = match target {
         Target::Journal => Some(tracing_journald::layer().map_err(LoggingError::Journal)?),
-        Target::Auto if stderr_is_journal() => tracing_journald::layer().ok(),
+        Target::Auto if to_journal() => tracing_journald::layer().ok(),
         Target::Auto | Target::Terminal => None,
     };
     let done = match journal {
@@ -144,8 +144,9 @@ fn no_response_bodies(metadata: &Metadata<'_>) -> bool {
     !ours_to_silence || *metadata.level() == Level::ERROR || metadata.is_span()
 }
 
-/// True when stderr is the stream that systemd named in `$JOURNAL_STREAM` (`DEVICE:INODE`).
-fn stderr_is_journal() -> bool {
+/// True when nobody but the journal reads stderr: it is the stream that systemd named in
+/// `$JOURNAL_STREAM` (`DEVICE:INODE`).
+pub fn to_journal() -> bool {
     let Some(named) = std::env::var("JOURNAL_STREAM").ok() else { return false };
     let Ok(found) = nix::sys::stat::fstat(std::io::stderr().as_fd()) else { return false };
     named == format!("{}:{}", found.st_dev, found.st_ino)

@@ -81,13 +81,17 @@ pub enum Message {
     ImageFailed,
     /// A policy orders its tags otherwise than Flux.
     ImageOrder,
+    /// The daemon cannot start, or go on, on this host as it is.
+    CannotRun,
+    /// A Kustomization left Git, and was ended.
+    Departed,
 }
 
 /// Kind, id, subject, explanation with remedy.
 type Entry = (Message, &'static str, &'static str, &'static str);
 
 /// The explanations, in the order of the enum. `@FIELD@` is filled in by journalctl.
-const ENTRIES: [Entry; 36] = [
+const ENTRIES: [Entry; 38] = [
     (
         Message::Started,
         "7e93cb33bbc7eb1859404495e9145625",
@@ -99,7 +103,8 @@ const ENTRIES: [Entry; 36] = [
         Message::Stopped,
         "b934135f539cfd883ac7098fef775f7e",
         "gitopsd stopped in good order",
-        "The object in hand was finished and the record closed. Workloads go on running unwatched.\n\
+        "What was in hand was finished and recorded; the next start goes on from there.\n\
+         Workloads go on running unwatched.\n\
          Start it again with: systemctl start gitopsd",
     ),
     (
@@ -120,8 +125,9 @@ const ENTRIES: [Entry; 36] = [
         Message::ConfigRefused,
         "25e37f7760b4be7b1411d92b566be1ea",
         "The configuration is wrong",
-        "Each problem is in the line above with file and line; the settings read before stay in force.\n\
-         Correct the file, then: gitopsd check && systemctl reload gitopsd",
+        "Each problem is in the line above with its place and what to do. After a reload the settings\n\
+         read before stay in force; a start is refused.\n\
+         Correct it, then: gitopsd check && systemctl reload-or-restart gitopsd",
     ),
     (
         Message::SourceFetched,
@@ -172,14 +178,16 @@ const ENTRIES: [Entry; 36] = [
         "c705060768a7e066b52a5eb3ec071391",
         "@GITOPSD_OBJECT@ was brought back to Git's state",
         "Somebody or something changed fields that Git sets, and the change was undone.\n\
-         Change it in Git instead, or stop healing for a while: gitopsd suspend OBJECT --for 2h",
+         Change it in Git instead, or stop healing for a while:\n\
+         gitopsd suspend @GITOPSD_KUSTOMIZATION@ --for 2h",
     ),
     (
         Message::PruneHeld,
         "dac1167450cc8321afa215da457b5f80",
         "Deletes are held until you confirm",
         "Objects with data, or more objects than usual, would be deleted; all else was done.\n\
-         See them with: gitopsd diff; let them go with: gitopsd confirm, or put them back into Git.",
+         See them with: gitopsd diff; put them back into Git, or let them go with:\n\
+         gitopsd confirm @GITOPSD_DIGEST@",
     ),
     (
         Message::HealthPassed,
@@ -295,14 +303,14 @@ const ENTRIES: [Entry; 36] = [
         "a6a439d55f76d0c38d3919f850b13134",
         "This is not the cluster that was recorded",
         "The uid of the namespace kube-system differs: a reinstall, a restored snapshot or a wrong\n\
-         kubeconfig. Nothing is pruned until you say that it is right: gitopsd confirm",
+         kubeconfig. Nothing is pruned until you say that it is right: gitopsd confirm cluster",
     ),
     (
         Message::Suspended,
         "3bf93a01ba4cf4fd87186614ac943600",
         "@GITOPSD_KUSTOMIZATION@ is suspended",
         "It is neither applied nor healed nor pruned until it is resumed.\n\
-         Take it up again with: gitopsd resume",
+         Take it up again with: gitopsd resume @GITOPSD_KUSTOMIZATION@",
     ),
     (
         Message::Resumed,
@@ -346,6 +354,22 @@ const ENTRIES: [Entry; 36] = [
         "Keys of a date and a counter are ordered as such here; Flux reads them as decimal fractions.\n\
          The line above has a policy on which both agree: put it into Git before going back to Flux.",
     ),
+    (
+        Message::CannotRun,
+        "b328ca4028dd90221762d0a780d47eb8",
+        "gitopsd cannot run on this host as it is",
+        "The line above names what is wrong and what to do. Where another try may help systemd starts it\n\
+         again, later each time; otherwise mend it, then: systemctl start gitopsd\n\
+         Workloads go on running unwatched.",
+    ),
+    (
+        Message::Departed,
+        "3fed77dae6f352c264b5309e3692b77d",
+        "@GITOPSD_KUSTOMIZATION@ left Git",
+        "What it owned is deleted, or stays where it has prune: false or deletionPolicy: Orphan. What is\n\
+         held, or could not be deleted yet, stays in the inventory and is tried again by itself.\n\
+         What waits for you is listed by: gitopsd status",
+    ),
 ];
 
 impl Message {
@@ -384,7 +408,7 @@ mod tests {
         }
         let ids: BTreeSet<_> = ENTRIES.iter().map(|entry| entry.1).collect();
         assert_eq!(ids.len(), ENTRIES.len());
-        assert_eq!(ENTRIES[ENTRIES.len() - 1].0, Message::ImageOrder, "the last kind has an entry");
+        assert_eq!(ENTRIES[ENTRIES.len() - 1].0, Message::Departed, "the last kind has an entry");
     }
 
     #[test]

@@ -30,5 +30,5 @@
 mod journal;
 mod message;
 
-pub use journal::{LoggingError, Target, init};
+pub use journal::{LoggingError, Target, init, to_journal};
 pub use message::{Message, catalog};

@@ -60,13 +60,21 @@ struct Candidate {
     rank: Rank,
     /// Unix seconds, 0 when unknown.
     at: i64,
+    /// It is so now, and does not pass by waiting. Events are of the past, a probe that fails may
+    /// be one that a slow start has to fail.
+    lasting: bool,
     cause: Cause,
 }
 
 impl Candidate {
     fn new(rank: Rank, at: i64, object: &ObjectId, sentence: impl Into<String>) -> Self {
         let (sentence, object) = (sentence.into(), object.clone());
-        Candidate { rank, at, cause: Cause { sentence, hint: None, object } }
+        Candidate { rank, at, lasting: false, cause: Cause { sentence, hint: None, object } }
+    }
+
+    fn lasting(mut self, lasting: bool) -> Self {
+        self.lasting = lasting;
+        self
     }
 
     fn hint(mut self, hint: impl Into<Option<String>>) -> Self {
@@ -75,8 +83,19 @@ impl Candidate {
     }
 }
 
+/// True when the facts hold a reason that does not pass by waiting.
+pub(super) fn hopeless(facts: &Facts) -> bool {
+    findings(facts).iter().any(|candidate| candidate.lasting)
+}
+
 /// The most telling reason that the facts hold, if any.
 pub fn cause(facts: &Facts) -> Option<Cause> {
+    let first = findings(facts).into_iter().next().map(|candidate| candidate.cause);
+    first.or_else(|| unobserved(&facts.object)).or_else(|| by_condition(&facts.object))
+}
+
+/// Everything that the facts tell, the most telling first.
+fn findings(facts: &Facts) -> Vec<Candidate> {
     let pods = pods_that_count(facts);
     let mut found = Vec::new();
     for pod in &pods {
@@ -106,11 +125,6 @@ pub fn cause(facts: &Facts) -> Option<Cause> {
         })
     });
     found
-        .into_iter()
-        .next()
-        .map(|candidate| candidate.cause)
-        .or_else(|| unobserved(&facts.object))
-        .or_else(|| by_condition(&facts.object))
 }
 
 /// Nobody has taken up the last change of a workload: what its conditions say is of before.
@@ -166,7 +180,9 @@ fn unschedulable(pod: &Value, found: &mut Vec<Candidate>) {
                     &id,
                     format!("{id} fits on no node: {}", cited(message)),
                 )
-                .hint(scheduling_hint(message)),
+                .hint(scheduling_hint(message))
+                // A volume is on its way mostly.
+                .lasting(!message.contains("PersistentVolumeClaim")),
             );
         }
     }
@@ -262,7 +278,7 @@ fn replica_failure(facts: &Facts, found: &mut Vec<Candidate>) {
                 let id = ObjectId::of(&named(set, "ReplicaSet"));
                 let message = cited(text(condition, "/message"));
                 let sentence = format!("{id} cannot create its pods: {message}");
-                found.push(Candidate::new(Rank::Quota, 0, &id, sentence));
+                found.push(Candidate::new(Rank::Quota, 0, &id, sentence).lasting(true));
             }
         }
     }
@@ -299,6 +315,7 @@ fn job(facts: &Facts, found: &mut Vec<Candidate>) {
             Some(crash) => Candidate {
                 rank: Rank::Crash,
                 at: i64::MAX,
+                lasting: true,
                 cause: Cause {
                     sentence: format!("{sentence}: {}", crash.cause.sentence),
                     hint: crash.cause.hint.clone().or(hint.map(str::to_owned)),
@@ -322,7 +339,8 @@ fn missing(facts: &Facts, found: &mut Vec<Candidate>) {
     let verb = if facts.missing.len() == 1 { "does not exist" } else { "do not exist" };
     found.push(
         Candidate::new(Rank::Config, 0, &id, format!("{id} needs {what}, which {verb}"))
-            .hint(format!("add {what} in Git, or create it by hand")),
+            .hint(format!("add {what} in Git, or create it by hand"))
+            .lasting(true),
     );
 }
 

@@ -154,7 +154,7 @@ impl Follower {
         let mut place = Place::default();
         let mut pause = FIRST_PAUSE;
         loop {
-            let begun = Instant::now();
+            let (begun, mut busy) = (Instant::now(), Duration::ZERO);
             let ended = self.round(&mut place).await;
             let long = begun.elapsed() >= SHORT;
             if long {
@@ -176,9 +176,14 @@ impl Follower {
                 Err(Failure::Opening(ClusterError::Expired(_)))
                 | Err(Failure::Following(ClusterError::Expired(_))) => place.version.clear(),
                 Err(Failure::Opening(error) | Failure::Following(error)) => {
+                    if let ClusterError::TooMany { retry_after, .. } = error {
+                        busy = retry_after;
+                    }
                     self.outage(&mut place, error);
                 }
             }
+            // Whoever else gets through: this one was told when to come back.
+            tokio::time::sleep(busy).await;
             let through = self.through.clone();
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_PAUSE),

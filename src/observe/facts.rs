@@ -4,7 +4,7 @@
 //! object, one list each of ReplicaSets, pods and events, and sixteen references of a pod.
 
 use super::Observer;
-use super::cause::{Cause, Facts, cause};
+use super::cause::{Cause, Facts, cause, hopeless};
 use crate::cluster::{Cluster, ClusterError, Resource, Select};
 use crate::render::ObjectId;
 use serde_json::{Value, json};
@@ -30,6 +30,12 @@ impl Observer {
         api_version: &str,
     ) -> Result<Option<Cause>, ClusterError> {
         Ok(cause(&self.facts(id, api_version).await?))
+    }
+
+    /// True when it is certain that an object does not get ready by waiting. What cannot be asked
+    /// after is not certain.
+    pub async fn hopeless(&self, id: &ObjectId, api_version: &str) -> bool {
+        self.facts(id, api_version).await.is_ok_and(|facts| hopeless(&facts))
     }
 
     async fn facts(&self, id: &ObjectId, api_version: &str) -> Result<Facts, ClusterError> {

@@ -22,6 +22,7 @@ impl Run<'_> {
         }
         let manifests: Vec<Manifest> =
             manifests.iter().cloned().map(|manifest| self.guarded(manifest)).collect();
+        self.note_names(&manifests);
         let mut sorted = sort(&manifests, &self.job.revision.id);
         for problem in &mut sorted.orders.problems {
             // It may cite a value that a variable has brought.
@@ -55,7 +56,11 @@ impl Run<'_> {
 
     /// An error of the renderer as a failure: the first problem in full, the others counted.
     fn render_failure(&self, error: RenderError) -> Failure {
-        let mut failure = Failure::new(Step::Render, "BuildFailed", error.to_string());
+        let step = match error {
+            RenderError::Sealed { .. } => Step::Open,
+            _ => Step::Render,
+        };
+        let mut failure = Failure::new(step, "BuildFailed", error.to_string());
         if let RenderError::PathNotFound { .. } = error {
             failure.reason = "ArtifactFailed".to_owned();
             if self.job.root {
@@ -75,8 +80,8 @@ impl Run<'_> {
         self.at_revision(failure.hint(error.hint()))
     }
 
-    /// Warns of names that hold a substituted value of a Secret: shown as a value it is masked, but
-    /// a name is what an object is known by, here and in the cluster. One warning, with the first.
+    /// Warns of names that hold a substituted value of a Secret: what is shown is masked, but a
+    /// name is what an object is known by in the cluster. One warning, with the first.
     fn named_after_secrets(&mut self, manifests: &[Manifest]) {
         let masked = |manifest: &Manifest| {
             let name = manifest.id.to_string();
@@ -91,15 +96,14 @@ impl Run<'_> {
         let place = manifest.origin.as_ref().map(|at| format!("{at}: ")).unwrap_or_default();
         self.warnings.push(format!(
             "{place}the name of {name} holds a value of a Secret{others}, and names can be read \
-             in the cluster, the history and what is held: take the name from elsewhere"
+             in the cluster: take the name from elsewhere"
         ));
     }
 
-    /// An object that a substituted Secret value has reached is as sensitive as the Secret.
+    /// Substitution may have brought a secret value into any object.
     fn guarded(&self, mut manifest: Manifest) -> Manifest {
-        if !manifest.sensitive && self.job.kustomization.post_build.is_some() {
-            let text = manifest.body().to_string();
-            manifest.sensitive = self.redactor.mask(&text) != text;
+        if self.job.kustomization.post_build.is_some() {
+            manifest.guard(&self.redactor);
         }
         manifest
     }

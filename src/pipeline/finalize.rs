@@ -2,6 +2,7 @@
 
 use super::kustomization::{Run, Wanted};
 use super::orders::deletes;
+use super::write::STOPPING;
 use super::{Ask, Ended, Failure, Job, Outcome, Pipeline, lock};
 use crate::plan::{Guard, Owner};
 use crate::render::ObjectId;
@@ -15,12 +16,19 @@ impl Pipeline {
     pub async fn finalize(&self, mut job: Job, orphan: bool, ask: &Ask) -> Result<Ended, Failure> {
         job.tree = None;
         let mut run = Run::new(self, &job);
-        let result = run.end(orphan, ask).await;
+        let mut result = run.end(orphan, ask).await;
+        if let Err(failure) = &mut result {
+            run.mask(failure);
+        }
         let outcome = match &result {
             Ok(()) => Outcome::Ready("left Git".to_owned()),
+            Err(failure) if failure.reason == STOPPING => Outcome::Cancelled,
             Err(failure) => Outcome::Failed(failure.clone()),
         };
         run.finish_record(&outcome).await?;
+        if result.is_ok() && run.held.is_empty() && !run.stranger() {
+            run.keep_names(&[]);
+        }
         let Run { changes, held, .. } = run;
         result.map(|()| Ended { changes, held })
     }
@@ -39,6 +47,7 @@ impl Run<'_> {
         lock(&self.pipeline.memory).remove(&owner);
         self.pipeline.use_values(&owner, &BTreeSet::new());
         lock(&self.pipeline.keyrings).remove(&self.job.kustomization.key());
+        self.settled().await?;
         if orphan || !deletes(&self.job.kustomization) {
             let ids: Vec<ObjectId> = inventory.into_iter().map(|entry| entry.id).collect();
             let left = self.hand_over(ids).await?;

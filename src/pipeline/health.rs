@@ -13,7 +13,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// How long a run that was asked for because something is not well waits for it.
+/// How long a run that was asked for because something is not well waits for it: what is under
+/// way has had its time before.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Run<'_> {
@@ -32,7 +33,6 @@ impl Run<'_> {
         }
         let connection = self.connected()?;
         let timeout = match self.job.trigger {
-            // It was under way for a while already.
             Trigger::Health => self.job.kustomization.timeout.min(GRACE),
             _ => self.job.kustomization.timeout,
         };
@@ -129,6 +129,7 @@ impl Run<'_> {
         };
         let how = match report.outcome {
             Ended::Failed => "failed".to_owned(),
+            _ if self.job.trigger == Trigger::Health => "not healthy".to_owned(),
             _ => format!("not healthy after {}", crate::flux::format_duration(timeout)),
         };
         let version = versions.get(id).map(String::as_str).unwrap_or_default();

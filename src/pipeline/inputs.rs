@@ -1,14 +1,16 @@
 //! Keys and credentials of one run: from the cluster's Secrets, else from the host.
 //!
-//! Host credentials stand in for a Secret that is not there only where scheme, host and port of
-//! the source equal the root's: a repository must not send the host's password, or have its files
-//! opened with the host's key, by naming a Secret that does not exist.
+//! The root's credentials are the host's, which `gitopsd init` and `gitopsd check` have tried; only
+//! where the host has none is the Secret of Flux's bootstrap asked. Any other source's are those of
+//! its Secret. Host credentials stand in for a Secret that is not there only where scheme, host and
+//! port of the source equal the root's: a repository must not send the host's password, or have its
+//! files opened with the host's key, by naming a Secret that does not exist.
 
 use super::{Connection, Failure, Pipeline, Retry, Step, lock};
-use crate::flux::{GitRepository, Kustomization};
+use crate::flux::{GitRepository, Kustomization, is_root_source};
 use crate::registry::Mirrors;
 use crate::secrets::{Keyring, Plaintext};
-use crate::source::Credential;
+use crate::source::{Auth, Credential};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -57,7 +59,7 @@ fn same_origin(a: &str, b: &str) -> bool {
 }
 
 impl Pipeline {
-    /// Credentials of a source: its Secret in the cluster, else the host's under the rule above.
+    /// Credentials of a source, by the rule above.
     pub(super) async fn credential(&self, source: &GitRepository) -> Result<Credential, Failure> {
         let trusted = same_origin(&source.url, &self.settings.root_url);
         let Some(name) = &source.secret_ref else {
@@ -69,6 +71,11 @@ impl Pipeline {
             });
         };
         let fallback = || self.host.git.clone();
+        let root = trusted && is_root_source(&source.key());
+        if root && !matches!(self.host.git.auth, Auth::None) {
+            // A Secret that Flux has left may be of another remote, or of another time.
+            return Ok(fallback());
+        }
         let known = lock(&self.credentials).get(&source.key()).cloned();
         let known = known.filter(|known| known.name == *name);
         if let Some(Known { fresh: true, credential, .. }) = known {
@@ -93,10 +100,13 @@ impl Pipeline {
         let credential = match found {
             Some(data) => {
                 let data = data.into_iter().map(|(k, v)| (k, v.expose().to_vec())).collect();
-                Credential::from_secret(&source.url, &data).map_err(|cause| {
+                let read = Credential::from_secret(&source.url, &data).map_err(|cause| {
                     let cause = format!("Secret {}/{name}: {cause}", source.namespace);
                     Failure::new(Step::Fetch, "AuthenticationFailed", cause).object(source.key())
-                })?
+                })?;
+                // A private CA that the host names counts with whatever proof.
+                let ca = self.host.git.ca.clone().filter(|_| root).or(read.ca);
+                Credential { ca, auth: read.auth }
             }
             None if trusted => fallback(),
             None => return Err(no_secret(source, name, "it does not exist")),

@@ -1,5 +1,6 @@
 //! The steps of one run, in their order.
 
+use super::edge::Edge;
 use super::memory::Memory;
 use super::orders::Sorted;
 use super::write::{STOPPING, Written};
@@ -23,6 +24,8 @@ use tokio::sync::oneshot;
 /// One run under way.
 pub(super) struct Run<'a> {
     pub(super) pipeline: &'a Pipeline,
+    /// The edge in force, or one that is only planned.
+    pub(super) edge: &'a Edge,
     pub(super) job: &'a Job,
     pub(super) owner: Owner,
     pub(super) connection: Option<Arc<Connection>>,
@@ -72,6 +75,7 @@ impl<'a> Run<'a> {
     pub(super) fn new(pipeline: &'a Pipeline, job: &'a Job) -> Self {
         Run {
             pipeline,
+            edge: &pipeline.edge,
             job,
             owner: Owner::of(&job.kustomization),
             connection: pipeline.connection(),
@@ -276,8 +280,15 @@ impl<'a> Run<'a> {
 
     /// Others want different things of the same objects.
     pub(super) fn contested(&self, conflicts: &[Conflict]) -> Failure {
-        let told: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
-        self.at_revision(Failure::new(Step::Plan, "OwnershipConflict", told.join("; ")))
+        let (first, others) = conflicts.split_at(conflicts.len().min(1));
+        let told = first.iter().map(Conflict::cause).chain(others.iter().map(ToString::to_string));
+        let told = told.collect::<Vec<String>>().join("; ");
+        let mut failure = Failure::new(Step::Plan, "OwnershipConflict", told);
+        if let [first] = first {
+            let file = first.origin.as_ref().map(ToString::to_string);
+            failure = failure.object(&first.id).file(file);
+        }
+        self.at_revision(failure)
     }
 
     /// A failure to learn the scope of a manifest's kind.
@@ -416,14 +427,11 @@ impl<'a> Run<'a> {
             memory.ready = false;
             memory.verify |= self.verify;
         }
-        // Whatever brought this run about: who reads of a failure reads of its end.
-        let failed = |memory: &Memory| memory.last_failure.is_some();
-        let after_failure = lock(&self.pipeline.memory).get(&self.owner).is_some_and(failed);
         let outcome = match self.finish_record(&outcome).await {
             Ok(()) => outcome,
             Err(failure) => Outcome::Failed(failure),
         };
-        self.log(&outcome, after_failure);
+        self.log(&outcome);
         let warnings = self.warnings.iter().map(|w| self.redactor.mask(w)).collect();
         Report {
             outcome,
@@ -440,9 +448,9 @@ impl<'a> Run<'a> {
     /// Takes secret values out of what is told of a failure. A variable may have become a part of
     /// a name.
     pub(super) fn mask(&self, failure: &mut Failure) {
-        failure.cause = self.redactor.mask(&failure.cause);
-        failure.object = failure.object.take().map(|object| self.redactor.mask(&object));
-        failure.hint = failure.hint.take().map(|hint| self.redactor.mask(&hint));
+        failure.cause = self.shown(&failure.cause);
+        failure.object = failure.object.take().map(|object| self.shown(&object));
+        failure.hint = failure.hint.take().map(|hint| self.shown(&hint));
     }
 
     /// Who else writes the objects, as the last looks at them showed.
@@ -450,9 +458,7 @@ impl<'a> Run<'a> {
         let memory = lock(&self.pipeline.memory);
         let objects = memory.get(&self.owner).into_iter().flat_map(|memory| &memory.objects);
         let shared = objects.filter(|(_, known)| !known.others.is_empty());
-        shared
-            .map(|(id, known)| (self.redactor.mask(&id.to_string()), known.others.clone()))
-            .collect()
+        shared.map(|(id, known)| (self.shown(&id.to_string()), known.others.clone())).collect()
     }
 
     /// The run's name in the history; none while nothing had to be written.
@@ -460,7 +466,27 @@ impl<'a> Run<'a> {
         self.record.map(|run| run.to_string()).unwrap_or_default()
     }
 
-    fn log(&self, outcome: &Outcome, after_failure: bool) {
+    /// Whether the journal is to be told: of a failure, unless it is the one that it was told last,
+    /// and of its end, whatever brought that run about.
+    fn is_news(&self, outcome: &Outcome) -> bool {
+        let mut memory = lock(&self.pipeline.memory);
+        match outcome {
+            Outcome::Ready(_) => memory.get_mut(&self.owner).is_some_and(Memory::recovers),
+            // The loop has said why, once and not for each Kustomization at each try.
+            Outcome::Failed(failure) if failure.step == Step::Plan && self.connection.is_none() => {
+                false
+            }
+            Outcome::Failed(failure) => {
+                // At another revision it is: somebody may have tried to mend it.
+                let told = format!("{} {failure}", self.job.revision.id);
+                memory.entry(self.owner.clone()).or_default().fails(&told)
+            }
+            Outcome::Cancelled | Outcome::Adopted(_) => false,
+        }
+    }
+
+    fn log(&self, outcome: &Outcome) {
+        let news = self.is_news(outcome);
         let key = self.job.kustomization.key().to_string();
         let revision = &self.job.revision.id;
         let run = self.run_id();
@@ -476,15 +502,14 @@ impl<'a> Run<'a> {
                 self.changes,
                 if self.changes == 1 { "change" } else { "changes" }
             ),
-            Outcome::Ready(message) if after_failure => tracing::info!(
+            Outcome::Ready(message) if news => tracing::info!(
                 message_id = Message::HealthPassed.id(),
                 gitopsd_kustomization = key,
                 gitopsd_source = %self.job.kustomization.source,
                 gitopsd_revision = revision,
                 "{key}: healthy again: {message}"
             ),
-            // The loop has said why, once and not for each Kustomization at each try.
-            Outcome::Failed(failure) if failure.step == Step::Plan && self.connection.is_none() => {
+            Outcome::Failed(failure) if !news => {
                 tracing::debug!(gitopsd_kustomization = key, "{key}: {failure}")
             }
             Outcome::Failed(failure) => tracing::error!(
@@ -508,7 +533,8 @@ impl<'a> Run<'a> {
 /// What kind of event a failed run is.
 fn failed(failure: &Failure) -> Message {
     match failure.step {
-        Step::Open => Message::SealedFailed,
+        // With another reason it is the cluster that did not hand out a value or a key.
+        Step::Open if failure.reason == "BuildFailed" => Message::SealedFailed,
         Step::Observe => Message::HealthFailed,
         _ if failure.reason == "OwnershipConflict" => Message::ClaimRefused,
         _ => Message::RunFailed,

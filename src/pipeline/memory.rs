@@ -14,7 +14,7 @@ pub struct Known {
     pub gate: Gate,
     /// API version it was applied with.
     pub api_version: String,
-    /// resourceVersion that the gate was taken at; 0 when not known.
+    /// The latest resourceVersion at which the gate was this one; 0 when not known.
     pub version: u64,
     /// What was left out of the manifest, for `status`.
     pub notices: Vec<String>,
@@ -57,6 +57,8 @@ pub struct Memory {
     pub held: Vec<Held>,
     /// The failure that the history has, so that a retry with the same end writes nothing.
     pub last_failure: Option<String>,
+    /// The failure that the journal was told last, until a run succeeds.
+    pub told: Option<String>,
 }
 
 impl Memory {
@@ -74,13 +76,21 @@ impl Memory {
     /// Takes in what a watch saw; `None` for a deletion, version 0 when it cannot be told. True
     /// when the object is to be judged by a dry-run. What is older than our own look is no news.
     pub fn see(&mut self, id: &ObjectId, gate: Option<Gate>, version: u64) -> bool {
-        match self.objects.get(id) {
-            Some(known) if version != 0 && version <= known.version => false,
-            Some(known) if gate != Some(known.gate) => {
-                self.nominated.insert(id.clone(), version).is_none()
-            }
-            _ => false,
+        let Some(known) = self.objects.get_mut(id) else { return false };
+        if version != 0 && version <= known.version {
+            return false;
         }
+        if gate != Some(known.gate) {
+            return self.nominated.insert(id.clone(), version).is_none();
+        }
+        known.version = known.version.max(version);
+        false
+    }
+
+    /// The resourceVersion at which an object was seen last, by a watch or by ourselves. Its status
+    /// moves that as well.
+    pub fn seen_at(&self, id: &ObjectId) -> Option<u64> {
+        self.objects.get(id).map(|known| known.version)
     }
 
     /// Nothing that was seen counts any more: resourceVersions may even have fallen.
@@ -139,6 +149,32 @@ impl Memory {
         self.nominated.keys().filter(fought).map(|id| self.patience(id, now)).min()
     }
 
+    /// True when a failure is news to the journal: another one than it was told last.
+    pub fn fails(&mut self, failure: &str) -> bool {
+        let news = self.told.as_deref() != Some(failure);
+        if news {
+            self.told = Some(failure.to_owned());
+        }
+        news
+    }
+
+    /// True when a failure that the journal was told of is over. Should it come back in the same
+    /// words, it is another one, for the history too.
+    pub fn recovers(&mut self) -> bool {
+        self.last_failure = None;
+        self.told.take().is_some()
+    }
+
+    /// True when deletions that wait are news to the journal. They are known by their digest until
+    /// a run succeeds without them.
+    pub fn holds(&mut self, held: &Held) -> bool {
+        let news = self.held.iter().all(|known| known.digest != held.digest);
+        if news {
+            self.held.push(held.clone());
+        }
+        news
+    }
+
     /// Work orders of the last render, for a revision that did not change them.
     pub fn orders_at(&self, revision: &str) -> WorkOrders {
         WorkOrders { revision: revision.to_owned(), ..self.orders.clone() }
@@ -192,6 +228,20 @@ mod tests {
     }
 
     #[test]
+    fn the_latest_sight_of_an_object_is_known_as_long_as_its_gate_has_not_moved() {
+        let mut memory = memory();
+        assert_eq!(memory.seen_at(&id()), Some(5), "as we have applied it");
+        memory.see(&id(), Some(gate(1)), 8);
+        assert_eq!(memory.seen_at(&id()), Some(8), "its status has moved");
+        memory.see(&id(), Some(gate(1)), 7);
+        memory.see(&id(), Some(gate(2)), 9);
+        assert_eq!(memory.seen_at(&id()), Some(8), "9 is still to be judged");
+        memory.doubt();
+        assert_eq!(memory.seen_at(&id()), Some(0), "nothing that was seen counts");
+        assert_eq!(memory.seen_at(&ObjectId { name: "y".into(), ..id() }), None);
+    }
+
+    #[test]
     fn an_edit_seen_after_our_own_look_is_not_lost() {
         let mut memory = memory();
         assert!(memory.see(&id(), Some(gate(2)), 9));
@@ -213,6 +263,32 @@ mod tests {
         assert!(memory.quiet("i"), "as it should be");
         assert_eq!(memory.compare_some(5), 1);
         assert_eq!(memory.compare_some(5), 0);
+    }
+
+    #[test]
+    fn a_failure_is_news_once_and_again_after_a_success_or_in_other_words() {
+        let mut memory = memory();
+        assert!(!memory.recovers(), "nothing was told");
+        assert_eq!(["a", "a", "b", "a"].map(|text| memory.fails(text)), [true, false, true, true]);
+        memory.last_failure = Some("a".into());
+        assert!(memory.recovers() && !memory.recovers(), "its end is told once");
+        assert_eq!(memory.last_failure, None);
+        assert!(memory.fails("a"));
+    }
+
+    #[test]
+    fn deletions_that_wait_are_news_once_for_each_digest() {
+        let mut memory = memory();
+        let held = |digest: &str| Held {
+            digest: digest.into(),
+            ids: vec![id()],
+            reason: "it holds data".into(),
+        };
+        assert!(memory.holds(&held("a")) && !memory.holds(&held("a")), "the next run");
+        assert!(memory.holds(&held("b")));
+        // A run succeeded, and nothing waits any more.
+        memory.held.clear();
+        assert!(memory.holds(&held("a")));
     }
 
     #[test]

@@ -26,6 +26,8 @@ mod image;
 mod inputs;
 mod kustomization;
 mod memory;
+mod names;
+mod newcomers;
 mod note;
 mod orders;
 mod outcome;
@@ -42,15 +44,18 @@ mod write;
 
 pub use connection::Connection;
 pub use departed::{Departed, Together, Verdict};
-pub use edge::{EdgeHost, EdgeParts, EdgeReport, EdgeTask, EdgeView, edge_kustomization};
+pub use edge::{
+    EDGE_OFFLINE, EdgeHost, EdgeParts, EdgeReport, EdgeTask, EdgeView, edge_kustomization,
+};
 pub use family::Standing;
 pub use image::{
     Automated, Automation, Candidate, Chosen, ImageAsk, ImageView, Pushed, RunningView, Scanned,
+    Unwell,
 };
 pub use inputs::HostSecrets;
 pub use orders::{
     Order, Problem, SetAsideEntry, Sorted, WorkOrders, confirmed, deletes, keeps, left_alone,
-    requested, sort,
+    requested, set_aside_namespaces, sort,
 };
 pub use outcome::{Failure, Retry, Step};
 pub use policy::former;
@@ -231,6 +236,8 @@ pub struct Pipeline {
     host: HostSecrets,
     claims: Mutex<Claims>,
     memory: Mutex<HashMap<Owner, Memory>>,
+    /// Names of objects that hold a secret value.
+    names: Mutex<HashMap<Owner, names::Names>>,
     connection: watch::Sender<Option<Arc<Connection>>>,
     workers: Semaphore,
     /// Why there is no connection, as was told last.
@@ -278,6 +285,7 @@ impl Pipeline {
             host,
             claims: Mutex::new(claims),
             memory: Mutex::default(),
+            names: Mutex::default(),
             connection: watch::channel(None).0,
             workers,
             away: Mutex::default(),
@@ -312,8 +320,7 @@ impl Pipeline {
         let now = self.steady_ms();
         let deleted = seen.event == Watched::Deleted;
         let gate = (!deleted).then_some(seen.gate);
-        let version = seen.metadata.pointer("/metadata/resourceVersion").and_then(Value::as_str);
-        let version = version.and_then(|text| text.parse().ok()).unwrap_or(0);
+        let version = version(seen);
         let mut memory = lock(&self.memory);
         memory
             .iter_mut()
@@ -404,6 +411,12 @@ impl Pipeline {
     pub fn history(&self) -> Arc<History> {
         self.history.clone()
     }
+}
+
+/// resourceVersion of an object as a watch saw it; 0 when it cannot be told.
+fn version(seen: &Seen) -> u64 {
+    let version = seen.metadata.pointer("/metadata/resourceVersion").and_then(Value::as_str);
+    version.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 /// Locks; a thread that panicked while holding the lock has left whole values behind, because

@@ -7,6 +7,7 @@ use crate::apply::Applied;
 use crate::history::{Change, Trigger, Verb};
 use crate::logging::Message;
 use crate::plan::{self, Action, differences, regained, taken, writer};
+use crate::render::Manifest;
 use serde_json::Value;
 
 /// A line of a change, and the field that it is about with its other writer.
@@ -65,6 +66,20 @@ impl Run<'_> {
             verb,
             diff: told,
             origin: step.manifest.origin.as_ref().map(ToString::to_string),
+        })
+        .await
+    }
+
+    /// Notes an object that was deleted to be created again and is not gone yet, so that the next
+    /// run knows whose deletion it waits for.
+    pub(super) async fn note_deletion(&mut self, manifest: &Manifest) -> Result<(), Failure> {
+        self.changes += 1;
+        self.change(Change {
+            object: self.shown(&manifest.id.to_string()),
+            id: self.shown(&manifest.id.inventory()),
+            verb: Verb::Deleted,
+            diff: "to be created again".to_owned(),
+            origin: manifest.origin.as_ref().map(ToString::to_string),
         })
         .await
     }

@@ -188,6 +188,12 @@ pub fn keeps(object: &Object, manifest: &Value) -> bool {
     marked(manifest, "prune", "disabled") || matches!(object, Object::Kustomization(k) if k.suspend)
 }
 
+/// Namespaces that set-aside manifests would have created.
+pub fn set_aside_namespaces(entries: &[SetAsideEntry]) -> impl Iterator<Item = String> {
+    let namespaces = entries.iter().filter(|entry| entry.kind == "Namespace");
+    namespaces.map(|entry| entry.name.clone())
+}
+
 /// Namespaces that plain objects need and that only a set-aside manifest would have created.
 pub fn orphaned_namespaces(plain: &[Manifest], set_aside: &[String]) -> BTreeSet<String> {
     let created: BTreeSet<&str> = plain

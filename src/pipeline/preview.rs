@@ -1,14 +1,13 @@
 //! The plan that a run would execute, for `gitopsd diff`: nothing is written.
 
-use super::kustomization::Run;
+use super::kustomization::{Run, Wanted};
 use super::note::foreseen;
-use super::orders::Sorted;
-use super::write::{explain, outage};
-use super::{Connection, Failure, Job, Pipeline, lock};
-use crate::plan::{Action, Claim, Coming, Guard, Judged, Owner, desired, label, stages, stale};
-use crate::render::{Manifest, ObjectId};
+use super::orders::{Sorted, set_aside_namespaces};
+use super::write::{cluster_failure, explain, outage};
+use super::{Answer, Connection, Failure, Job, Pipeline, Step, lock};
+use crate::plan::{Action, Claim, Coming, Guard, Judged, Owner, desired, label, stages};
+use crate::render::ObjectId;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 
 /// What a run of one Kustomization would do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,8 +20,11 @@ pub struct Preview {
     pub steps: Vec<PreviewStep>,
     /// Objects that are as Git says.
     pub unchanged: usize,
-    /// Why there is no plan.
+    /// Why there is no plan, or none beyond the steps.
     pub failure: Option<Failure>,
+    /// What else is to be known of the plan, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// One object of a preview.
@@ -39,8 +41,9 @@ pub struct PreviewStep {
 }
 
 impl Pipeline {
-    /// Plans without writing. What goes wrong is in the preview.
-    pub async fn plan(&self, job: Job) -> Preview {
+    /// Plans without writing, with what the graph says to such a run. What goes wrong is in the
+    /// preview.
+    pub async fn plan(&self, job: Job, answer: Answer) -> Preview {
         let mut run = Run::new(self, &job);
         let mut preview = Preview {
             kustomization: run.owner.to_string(),
@@ -48,8 +51,9 @@ impl Pipeline {
             steps: Vec::new(),
             unchanged: 0,
             failure: None,
+            notes: Vec::new(),
         };
-        if let Err(mut failure) = run.preview(&mut preview).await {
+        if let Err(mut failure) = run.preview(&mut preview, answer).await {
             run.mask(&mut failure);
             preview.failure = Some(failure);
         }
@@ -58,11 +62,15 @@ impl Pipeline {
 }
 
 impl Run<'_> {
-    async fn preview(&mut self, preview: &mut Preview) -> Result<(), Failure> {
+    async fn preview(&mut self, preview: &mut Preview, answer: Answer) -> Result<(), Failure> {
         let connection = self.connected()?;
         let request = self.request(false).await?;
-        let (Sorted { plain, kept, orders }, _) = self.build(&request).await?;
-        self.preview_objects(preview, &connection, plain, (&kept, orders.work.len())).await
+        let (Sorted { plain, kept, orders }, input) = self.build(&request).await?;
+        let mut wanted = Wanted { manifests: plain, kept, orders, answer, input };
+        // A run tells the graph of its own before it is answered.
+        let own = set_aside_namespaces(&wanted.orders.set_aside);
+        wanted.answer.set_aside_namespaces.extend(own);
+        self.preview_objects(preview, &connection, wanted).await
     }
 
     /// The same for objects that are there already.
@@ -70,36 +78,34 @@ impl Run<'_> {
         &mut self,
         preview: &mut Preview,
         connection: &Connection,
-        mut manifests: Vec<Manifest>,
-        kept: (&BTreeSet<String>, usize),
+        mut wanted: Wanted,
     ) -> Result<(), Failure> {
-        if let Err(error) = connection.applier.normalise(&mut manifests).await {
-            return Err(self.unsorted(&manifests, &error));
+        if let Err(error) = connection.applier.normalise(&mut wanted.manifests).await {
+            return Err(self.unsorted(&wanted.manifests, &error));
         }
-        let mut wanted = Vec::new();
-        for manifest in &mut manifests {
+        let mut claimed = Vec::new();
+        for manifest in &mut wanted.manifests {
             desired(manifest, &self.job.kustomization);
             let digest = self.digest(manifest);
             self.claimed.push((manifest.id.inventory(), digest.clone()));
             let claim = Claim { digest: Some(digest), origin: manifest.origin.clone() };
-            wanted.push((manifest.id.clone(), claim));
+            claimed.push((manifest.id.clone(), claim));
             let claims = lock(&self.pipeline.claims);
             let labelled = claims.labelled(&manifest.id).unwrap_or(&self.owner).clone();
             drop(claims);
             label(manifest, &labelled);
         }
         // A run is refused as a whole, before any write.
-        let conflicts = lock(&self.pipeline.claims).conflicts(&self.owner, &wanted);
+        let conflicts = lock(&self.pipeline.claims).conflicts(&self.owner, &claimed);
         if !conflicts.is_empty() {
             return Err(self.contested(&conflicts));
         }
-        let rendered: BTreeSet<ObjectId> = manifests.iter().map(|m| m.id.clone()).collect();
-        let mut coming = Coming::default();
-        for stage in stages(manifests) {
+        let mut coming = self.preview_namespaces(preview, connection, &wanted).await?;
+        for stage in stages(wanted.manifests.clone()) {
             let probes = connection.applier.probe(&stage).await;
             for (manifest, probe) in stage.into_iter().zip(probes) {
                 let live = probe.live.clone();
-                let mut step = self.judge(manifest, probe, self.job.kustomization.force).await?;
+                let mut step = self.judge(manifest, probe, self.forces()).await?;
                 coming.defer(&mut step);
                 coming.add(&step);
                 let reason = |text: String| vec![self.redactor.mask(&text)];
@@ -122,7 +128,9 @@ impl Run<'_> {
                     Action::Refuse(refusal) if outage(refusal) => {
                         return Err(self.refusal(&step.manifest, refusal));
                     }
-                    Action::Refuse(refusal) => ("refuse", reason(explain(refusal).0)),
+                    Action::Refuse(refusal) => {
+                        ("refuse", reason(explain(&step.manifest.id, refusal).0))
+                    }
                 };
                 preview.steps.push(PreviewStep {
                     verb: verb.to_owned(),
@@ -132,14 +140,13 @@ impl Run<'_> {
                 });
             }
         }
-        self.preview_deletions(preview, &rendered, kept).await
+        self.preview_deletions(preview, &wanted).await
     }
 
     async fn preview_deletions(
         &self,
         preview: &mut Preview,
-        rendered: &BTreeSet<ObjectId>,
-        (kept, orders): (&BTreeSet<String>, usize),
+        wanted: &Wanted,
     ) -> Result<(), Failure> {
         if !self.job.kustomization.prune {
             return Ok(());
@@ -147,33 +154,58 @@ impl Run<'_> {
         let inventory = self.inventory().await?;
         let unclaimed: Vec<ObjectId> = {
             let claims = lock(&self.pipeline.claims);
-            stale(&inventory, rendered)
-                .into_iter()
-                .map(|entry| entry.id)
-                .filter(|id| !kept.contains(&id.inventory()))
-                .filter(|id| claims.other(&self.owner, id).is_none())
-                .collect()
+            let left = wanted.left(&inventory).into_iter().map(|entry| entry.id);
+            left.filter(|id| claims.other(&self.owner, id).is_none()).collect()
         };
+        let mut add = |verb: &str, id: &ObjectId, lines: Vec<String>| {
+            let (verb, object) = (verb.to_owned(), self.shown(&id.to_string()));
+            preview.steps.push(PreviewStep { verb, object, file: None, lines });
+        };
+        if let Some(why) = self.unpruned(wanted.answer.may_prune, unclaimed.len()) {
+            unclaimed.iter().for_each(|id| add("hold", id, vec![why.clone()]));
+            return Ok(());
+        }
         let occupied = self.occupied(&unclaimed).await?;
         let guard = Guard {
-            before: inventory.len(),
-            rendered: rendered.len(),
-            orders,
+            before: self.before(&inventory, wanted).await?,
+            rendered: wanted.rendered().len(),
+            orders: wanted.orders.work.len(),
             // What leaves the edge left the configuration: no accident of a render.
             removed: self.owner == Owner::edge(),
             confirmed: self.confirmed().await?,
             occupied,
         };
         let Judged { free, held, .. } = guard.judge(unclaimed);
-        let mut add = |verb: &str, id: &ObjectId, lines: Vec<String>| {
-            let (verb, object) = (verb.to_owned(), self.redactor.mask(&id.to_string()));
-            preview.steps.push(PreviewStep { verb, object, file: None, lines });
-        };
         free.iter().for_each(|id| add("delete", id, Vec::new()));
         if let Some(held) = held {
-            let why = format!("{}; to delete: gitopsd confirm {}", held.reason, held.digest);
+            let reason = self.shown(&held.reason);
+            let why = format!("{reason}; to delete: gitopsd confirm {}", held.digest);
             held.ids.iter().for_each(|id| add("hold", id, vec![why.clone()]));
         }
         Ok(())
+    }
+
+    /// Shows the namespaces that a run makes before anything else, and takes them for coming.
+    async fn preview_namespaces(
+        &self,
+        preview: &mut Preview,
+        connection: &Connection,
+        wanted: &Wanted,
+    ) -> Result<Coming, Failure> {
+        let mut coming = Coming::default();
+        for namespace in wanted.orphaned_namespaces() {
+            let lacks = connection.applier.lacks_namespace(&namespace).await;
+            if lacks.map_err(|error| cluster_failure(Step::Plan, &error))? {
+                let why = "declared by manifests of Flux alone, which are set aside";
+                preview.steps.push(PreviewStep {
+                    verb: "create".to_owned(),
+                    object: self.redactor.mask(&format!("Namespace/{namespace}")),
+                    file: None,
+                    lines: vec![why.to_owned()],
+                });
+                coming.expect(namespace);
+            }
+        }
+        Ok(coming)
     }
 }

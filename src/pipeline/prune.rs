@@ -6,7 +6,7 @@ use super::{Ask, Failure, Retry, Step, lock};
 use crate::apply::Pruned;
 use crate::history::{Change, Verb};
 use crate::logging::Message;
-use crate::plan::{Entry, Guard, Held, Judged, Owner, delete_order, may_hold, stale};
+use crate::plan::{Entry, Guard, Held, Judged, Owner, delete_order, may_hold};
 use crate::render::ObjectId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,41 +15,53 @@ impl Run<'_> {
     pub(super) async fn prune(&mut self, wanted: &Wanted, ask: &Ask) -> Result<(), Failure> {
         self.enter(Step::Prune);
         let inventory = self.inventory().await?;
-        let rendered: BTreeSet<ObjectId> =
-            wanted.manifests.iter().map(|manifest| manifest.id.clone()).collect();
-        let mut gone = stale(&inventory, &rendered);
-        gone.retain(|entry| !wanted.kept.contains(&entry.id.inventory()));
+        self.keep_names(&inventory);
+        let gone = wanted.left(&inventory);
         if gone.is_empty() {
-            return Ok(());
+            return self.settled().await;
         }
         if !self.job.kustomization.prune {
             // As in Flux: what is not pruned is let go of.
             let ids: Vec<ObjectId> = gone.into_iter().map(|entry| entry.id).collect();
             let left = self.hand_over(ids).await?;
-            return self.release(&left).await;
+            self.release(&left).await?;
+            return self.settled().await;
         }
-        let stranger = self.connection.as_ref().is_some_and(|c| c.stranger);
-        if stranger || !wanted.answer.may_prune {
+        if let Some(why) = self.unpruned(wanted.answer.may_prune, gone.len()) {
             // In a stranger nothing comes of another run before somebody confirms it.
-            self.prune_pending = !stranger;
-            self.warnings.push(if stranger {
-                "nothing is pruned: this is not the cluster that the history was made on; \
-                 confirm it with: gitopsd confirm cluster"
-                    .to_owned()
-            } else {
-                format!("{} deletions wait until the other Kustomizations of this source have rendered {}", gone.len(), self.job.revision.id)
-            });
+            self.prune_pending = !self.stranger();
+            self.warnings.push(why);
             return Ok(());
         }
         let guard = Guard {
-            before: inventory.len(),
-            rendered: rendered.len(),
+            before: self.before(&inventory, wanted).await?,
+            rendered: wanted.rendered().len(),
             orders: wanted.orders.work.len(),
             removed: false,
             confirmed: self.confirmed().await?,
             ..Guard::default()
         };
-        self.delete(gone, guard, wanted, ask).await
+        self.delete(gone, guard, wanted, ask).await?;
+        match self.held.is_empty() {
+            true => self.settled().await,
+            false => Ok(()),
+        }
+    }
+
+    /// Why nothing that left Git is deleted for now.
+    pub(super) fn unpruned(&self, may_prune: bool, gone: usize) -> Option<String> {
+        if self.stranger() {
+            let why = "nothing is pruned: this is not the cluster that the history was made on; \
+                       confirm it with: gitopsd confirm cluster";
+            return Some(why.to_owned());
+        }
+        (!may_prune).then(|| {
+            let revision = &self.job.revision.id;
+            format!(
+                "{gone} deletions wait until the other Kustomizations of this source have \
+                 rendered {revision}"
+            )
+        })
     }
 
     /// Digests of delete sets that a person has confirmed, on the host or in Git. What stands in
@@ -183,7 +195,7 @@ impl Run<'_> {
         };
         if let Some(verb) = verb {
             self.changes += 1;
-            let object = self.redactor.mask(&id.to_string());
+            let object = self.shown(&id.to_string());
             if outcome == Pruned::Deleted {
                 let key = self.job.kustomization.key().to_string();
                 let left = if self.owner == Owner::edge() { "the configuration" } else { "Git" };
@@ -198,13 +210,8 @@ impl Run<'_> {
                     "{key}: {object} deleted, it left {left}"
                 );
             }
-            let change = Change {
-                object,
-                id: self.redactor.mask(&id.inventory()),
-                verb,
-                diff: why,
-                origin: None,
-            };
+            let change =
+                Change { object, id: self.shown(&id.inventory()), verb, diff: why, origin: None };
             self.change(change).await?;
         }
         let id = std::slice::from_ref(id);
@@ -215,8 +222,21 @@ impl Run<'_> {
         }
     }
 
-    /// Tells of deletions that wait; `status` lists them from the report.
-    fn hold(&mut self, held: Held) {
+    /// Tells of deletions that wait, once; `status` lists them from the report.
+    fn hold(&mut self, Held { digest, ids, reason }: Held) {
+        // The digest is that of the names as they are.
+        let ids = ids.iter().map(|id| self.shown_id(id)).collect();
+        let held = Held { digest, ids, reason: self.shown(&reason) };
+        let mut memory = lock(&self.pipeline.memory);
+        let news = memory.get_mut(&self.owner).is_none_or(|memory| memory.holds(&held));
+        drop(memory);
+        if news {
+            self.tell_held(&held);
+        }
+        self.held.push(held);
+    }
+
+    fn tell_held(&self, held: &Held) {
         let names: Vec<String> = held.ids.iter().take(5).map(ToString::to_string).collect();
         let more = held.ids.len().saturating_sub(names.len());
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -227,14 +247,13 @@ impl Run<'_> {
             held.reason,
             held.digest
         );
-        let message = self.redactor.mask(&message);
         tracing::warn!(
             message_id = Message::PruneHeld.id(),
             gitopsd_kustomization = key,
             gitopsd_revision = self.job.revision.id,
+            gitopsd_digest = held.digest,
             "{key}: {message}"
         );
-        self.held.push(held);
     }
 }
 

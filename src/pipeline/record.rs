@@ -78,7 +78,8 @@ impl Pipeline {
 pub(super) const CLUSTER: &str = "cluster";
 
 /// What is said of a run that was stopped.
-const CUT_SHORT: &str = "stopped before its end: something newer is there, or a suspend";
+const CUT_SHORT: &str =
+    "stopped before its end: something newer is there, a suspend, or the daemon was stopped";
 
 impl Run<'_> {
     /// Runs one call on the database.
@@ -128,11 +129,12 @@ impl Run<'_> {
     /// and needs no write, after a move from Flux or the loss of the database: its later removal
     /// from Git must find it.
     pub(super) async fn adopt(&mut self, wanted: &Wanted) -> Result<(), Failure> {
-        let known: BTreeSet<ObjectId> =
-            self.inventory().await?.into_iter().map(|entry| entry.id).collect();
+        let inventory = self.inventory().await?;
+        let known: BTreeSet<&ObjectId> = inventory.iter().map(|entry| &entry.id).collect();
         if wanted.manifests.iter().all(|manifest| known.contains(&manifest.id)) {
             return Ok(());
         }
+        self.note_newcomers(&inventory, wanted).await?;
         self.begin(wanted).await.map(|_| ())
     }
 
@@ -172,7 +174,7 @@ impl Run<'_> {
         };
         let inside = (!id.namespace.is_empty()).then_some(&namespace);
         for id in std::iter::once(id).chain(inside) {
-            let id = self.redactor.mask(&id.inventory());
+            let id = self.shown(&id.inventory());
             let last = self.database(move |history| history.last_verb(&id)).await?;
             if last == Some(Verb::Deleted) {
                 return Ok(true);
@@ -226,7 +228,7 @@ impl Run<'_> {
             Outcome::Cancelled => (Verdict::Cancelled, CUT_SHORT.to_owned()),
             Outcome::Adopted(_) => return Ok(()),
         };
-        let message = self.redactor.mask(&message);
+        let message = self.shown(&message);
         if self.record.is_none() && !self.worth_recording(verdict, &message) {
             return Ok(());
         }

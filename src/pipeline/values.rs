@@ -146,13 +146,8 @@ impl Pipeline {
                 variables.insert(key, &text).map_err(|e| wrong(format!("{place}: {e}")))?;
             }
         }
-        for (key, value) in &post_build.substitute {
-            if post_build.sensitive {
-                redactor.add(value.as_bytes());
-            }
-            let inserted = variables.insert(key, value);
-            inserted.map_err(|e| wrong(format!("postBuild.substitute: {e}")))?;
-        }
+        let inserted = variables.inline(post_build, redactor);
+        inserted.map_err(|e| wrong(format!("postBuild.substitute: {e}")))?;
         Ok(variables)
     }
 

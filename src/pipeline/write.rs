@@ -4,6 +4,7 @@ use super::kustomization::{Run, Wanted};
 use super::memory::{Known, Memory};
 use super::orders::orphaned_namespaces;
 use super::{Connection, Failure, Retry, Step, lock};
+use crate::apply::ApplyError;
 use crate::cluster::ClusterError;
 use crate::history::Trigger;
 use crate::plan::{self, Action, Gate, Refusal, RefusalKind, decide, stages};
@@ -41,8 +42,7 @@ impl Run<'_> {
         self.enter(Step::Plan);
         let connection = self.connected()?;
         self.objects = Some(wanted.manifests.len());
-        let needed = orphaned_namespaces(&wanted.manifests, &wanted.answer.set_aside_namespaces);
-        for namespace in needed {
+        for namespace in wanted.orphaned_namespaces() {
             let made = connection.applier.ensure_namespace(&namespace).await;
             made.map_err(|e| cluster_failure(Step::Apply, &e))?;
         }
@@ -58,11 +58,31 @@ impl Run<'_> {
 
     /// Ends the run between two objects when the daemon is stopping.
     pub(super) fn going_on(&self) -> Result<(), Failure> {
-        if *self.pipeline.stopping.borrow() {
-            let cause = "the daemon is stopping; the next start goes on";
-            return Err(Failure::new(Step::Apply, STOPPING, cause).retry(Retry::Soon));
+        match *self.pipeline.stopping.borrow() {
+            true => Err(stopped()),
+            false => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What only looks or waits, for as long as the daemon is not stopping.
+    async fn unless_stopping<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        let mut stopping = self.pipeline.stopping.subscribe();
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            _ = stopping.wait_for(|stopping| *stopping) => Err(stopped()),
+        }
+    }
+
+    /// Whether this is not the cluster that the history was made on, and nobody has confirmed it
+    /// yet: nothing is deleted in it.
+    pub(super) fn stranger(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.stranger)
+    }
+
+    /// Whether objects may be deleted to be created again because the Kustomization says so.
+    pub(super) fn forces(&self) -> bool {
+        self.job.kustomization.force && !self.stranger()
     }
 
     pub(super) fn connected(&self) -> Result<Arc<Connection>, Failure> {
@@ -90,8 +110,8 @@ impl Run<'_> {
         let (quiet, looked_at): (Vec<Manifest>, Vec<Manifest>) =
             stage.into_iter().partition(|manifest| self.is_quiet(manifest));
         drop(quiet);
-        let probes = connection.applier.probe(&looked_at).await;
-        let force = self.job.kustomization.force && !connection.stranger;
+        let probes = self.unless_stopping(connection.applier.probe(&looked_at)).await?;
+        let force = self.forces();
         let mut wrote_definitions = false;
         for (manifest, probe) in looked_at.into_iter().zip(probes) {
             let live_gate = probe.live.as_ref().map(Gate::of);
@@ -143,6 +163,9 @@ impl Run<'_> {
                             written.answers.insert(step.manifest.id.clone(), applied.object);
                         }
                         Err(error) => {
+                            if let ApplyError::StillThere { .. } = error {
+                                self.note_deletion(&step.manifest).await?;
+                            }
                             let failure = self.apply_failure(&step.manifest, &error);
                             if error.outage() {
                                 return Err(failure);
@@ -161,7 +184,7 @@ impl Run<'_> {
         let early = ids.iter().filter(|(id, _)| plan::early(id));
         let answers: Vec<Value> =
             early.filter_map(|(id, _)| written.answers.get(id).cloned()).collect();
-        let waits = connection.applier.wait_current(&answers).await;
+        let waits = self.unless_stopping(connection.applier.wait_current(&answers)).await?;
         waits.map_err(|error| {
             let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
             let failure = Failure::new(Step::Apply, "ReconciliationFailed", error.to_string());
@@ -180,7 +203,7 @@ impl Run<'_> {
         let id = &step.manifest.id;
         if plan::finite(&step.manifest)
             && step.action == Action::Create
-            && !self.connection.as_ref().is_some_and(|connection| connection.stranger)
+            && !self.stranger()
             && !self.cut_short(id)
             && plan::vanished(&step, self.made_before(id).await?)
         {
@@ -306,7 +329,7 @@ impl Run<'_> {
     }
 
     pub(super) fn refusal(&self, manifest: &Manifest, refusal: &Refusal) -> Failure {
-        let (cause, hint) = explain(refusal);
+        let (cause, hint) = explain(&manifest.id, refusal);
         let retry = match &refusal.kind {
             RefusalKind::Transient if refusal.status == 0 => Retry::Soon,
             _ if refusal.retry() => Retry::Soon,
@@ -315,12 +338,24 @@ impl Run<'_> {
         self.failure(Step::Plan, "ReconciliationFailed", cause, manifest).hint(hint).retry(retry)
     }
 
-    fn apply_failure(&self, manifest: &Manifest, error: &crate::apply::ApplyError) -> Failure {
+    fn apply_failure(&self, manifest: &Manifest, error: &ApplyError) -> Failure {
         let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
         self.failure(Step::Apply, "ReconciliationFailed", error.cause(), manifest)
             .hint(error.hint())
             .retry(retry)
     }
+}
+
+impl Wanted {
+    /// Namespaces that are made first: only manifests of Flux, which are set aside, declare them.
+    pub(super) fn orphaned_namespaces(&self) -> BTreeSet<String> {
+        orphaned_namespaces(&self.manifests, &self.answer.set_aside_namespaces)
+    }
+}
+
+fn stopped() -> Failure {
+    let cause = "the daemon is stopping; the next start goes on";
+    Failure::new(Step::Apply, STOPPING, cause).retry(Retry::Soon)
 }
 
 /// No answer at all: the server is away, and going on would only repeat it.
@@ -329,16 +364,16 @@ pub(super) fn outage(refusal: &Refusal) -> bool {
 }
 
 /// A refusal in words, and what to do.
-pub(super) fn explain(refusal: &Refusal) -> (String, Option<String>) {
+pub(super) fn explain(id: &ObjectId, refusal: &Refusal) -> (String, Option<String>) {
     let message = &refusal.message;
     match &refusal.kind {
         RefusalKind::Immutable(fields) => (
             format!("{message} (immutable: {})", fields.join(", ")),
-            Some(
+            Some(plan::by_hand(id).unwrap_or_else(|| {
                 "set spec.force, or annotate the object with \
                  kustomize.toolkit.fluxcd.io/force: enabled, to have it deleted and created again"
-                    .to_owned(),
-            ),
+                    .to_owned()
+            })),
         ),
         RefusalKind::UnknownKind => (
             format!("the API server does not know this kind: {message}"),

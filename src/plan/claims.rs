@@ -33,20 +33,25 @@ pub struct Conflict {
     pub origin: Option<Origin>,
 }
 
-impl fmt::Display for Conflict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = |origin: &Option<Origin>| {
-            origin.as_ref().map_or_else(String::new, |o| format!(" ({o})"))
-        };
-        write!(
-            f,
-            "{}{} is declared differently by Kustomization {}{}: keep one, or make both identical",
-            self.id,
-            place(&self.origin),
-            self.holder,
-            place(&self.holder_origin),
+impl Conflict {
+    /// What is wrong, for who names object and file beside it.
+    pub fn cause(&self) -> String {
+        let (holder, place) = (&self.holder, place(&self.holder_origin));
+        format!(
+            "is declared differently by Kustomization {holder}{place}: keep one, or make both \
+             identical"
         )
     }
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{} {}", self.id, place(&self.origin), self.cause())
+    }
+}
+
+fn place(origin: &Option<Origin>) -> String {
+    origin.as_ref().map_or_else(String::new, |origin| format!(" ({origin})"))
 }
 
 /// Who claims what, over all Kustomizations.

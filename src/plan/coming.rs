@@ -32,6 +32,11 @@ impl Coming {
         }
     }
 
+    /// Takes in a namespace that is made before anything else.
+    pub fn expect(&mut self, namespace: String) {
+        self.namespaces.insert(namespace);
+    }
+
     /// Turns a refusal for want of what is coming into a deferral.
     pub fn defer(&self, step: &mut Step) {
         let Action::Refuse(refusal) = &step.action else { return };
@@ -77,6 +82,7 @@ mod tests {
         let mut coming = Coming::default();
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}});
         coming.add(&step(namespace.clone(), Action::Create));
+        coming.expect("flux-system".to_owned());
         let crd = json!({"apiVersion": "apiextensions.k8s.io/v1",
             "kind": "CustomResourceDefinition", "metadata": {"name": "games.example.com"},
             "spec": {"group": "example.com", "names": {"kind": "Game"}}});
@@ -91,9 +97,14 @@ mod tests {
         let mut waits = refused(game, RefusalKind::UnknownKind);
         coming.defer(&mut waits);
         assert_eq!(waits.action, Action::Deferred("its CRD is created first".into()));
-        let mut waits = refused(inside.clone(), RefusalKind::MissingNamespace);
-        coming.defer(&mut waits);
-        assert_eq!(waits.action, Action::Deferred("namespace n is created first".into()));
+        for namespace in ["n", "flux-system"] {
+            let mut inside = inside.clone();
+            inside["metadata"]["namespace"] = json!(namespace);
+            let mut waits = refused(inside, RefusalKind::MissingNamespace);
+            coming.defer(&mut waits);
+            let why = format!("namespace {namespace} is created first");
+            assert_eq!(waits.action, Action::Deferred(why));
+        }
         for mut stays in
             [refused(other, RefusalKind::UnknownKind), refused(inside, RefusalKind::Forbidden)]
         {

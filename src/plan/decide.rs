@@ -5,7 +5,7 @@ use super::diff::differences;
 use super::inventory::{opted_out, owned};
 use super::writer::{entries, held, is_taken, text};
 use super::{Action, Probe, RefusalKind, Step, Trimmed};
-use crate::render::Manifest;
+use crate::render::{Manifest, ObjectId};
 use serde_json::Value;
 
 /// Kinds that are never deleted to be created again, whatever `force` says.
@@ -22,6 +22,34 @@ pub const GOING: &str = "is being deleted";
 
 /// Why a finite object that is not there is left alone.
 pub const VANISHED: &str = "has done its work and is gone; made again when its manifest changes";
+
+/// What a person does about an immutable field of an object that is never deleted to be created
+/// again, since data or what others have put in would go along; `None` for all other kinds.
+pub fn by_hand(id: &ObjectId) -> Option<String> {
+    if !NEVER_RECREATED.contains(&id.kind.as_str()) {
+        return None;
+    }
+    let ObjectId { namespace, name, .. } = id;
+    let what = match id.kind.as_str() {
+        "StatefulSet" => format!(
+            "delete it alone, its pods and claims stay: \
+             kubectl -n {namespace} delete statefulset {name} --cascade=orphan"
+        ),
+        "PersistentVolumeClaim" => format!(
+            "save its data, end what uses it, then: kubectl -n {namespace} delete pvc {name}"
+        ),
+        "PersistentVolume" => format!("save its data, then: kubectl delete pv {name}"),
+        "Namespace" => {
+            format!("save all that is in it, then: kubectl delete namespace {name}")
+        }
+        kind => format!(
+            "save the objects that go with it, then: kubectl delete {} {name}",
+            kind.to_ascii_lowercase()
+        ),
+    };
+    let again = "gitopsd makes it again as Git says";
+    Some(format!("take the change back, for force does not touch this kind; or {what}; {again}"))
+}
 
 /// Decides what is done with one object (Flux: Kustomization, Apply).
 ///
@@ -207,6 +235,23 @@ mod tests {
             let action = action(manifest(kind), some, immutable());
             assert!(matches!(action, Action::Refuse(_)), "{kind}: {action:?}");
         }
+    }
+
+    #[test]
+    fn what_a_person_does_instead_is_told_by_kind_and_name() {
+        let told = |kind: &str| by_hand(&manifest(kind).id);
+        for (kind, command) in [
+            ("StatefulSet", "kubectl -n n delete statefulset x --cascade=orphan;"),
+            ("PersistentVolumeClaim", "kubectl -n n delete pvc x;"),
+            ("PersistentVolume", "kubectl delete pv x;"),
+            ("Namespace", "kubectl delete namespace x;"),
+            ("CustomResourceDefinition", "kubectl delete customresourcedefinition x;"),
+        ] {
+            assert!(NEVER_RECREATED.contains(&kind));
+            let told = told(kind).unwrap_or_default();
+            assert!(told.contains(command), "{told}");
+        }
+        assert_eq!(told("Deployment"), None);
     }
 
     #[test]

@@ -144,14 +144,27 @@ fn merge(
     }
 }
 
+/// Folds `stringData` into `data`. What is no text stays where it is, so that the server names its
+/// key as it refuses the object: left out, a `PORT: 5432` without quotes would vanish unseen.
 fn fold_string_data(body: &mut Value) {
     let Some(object) = body.as_object_mut() else { return };
-    let Some(Value::Object(strings)) = object.remove("stringData") else { return };
-    let data = ensure_entry(object, "data");
-    for (key, value) in strings {
-        if let Value::String(text) = value {
-            data.insert(key, json!(STANDARD.encode(text)));
+    let strings = match object.remove("stringData") {
+        None | Some(Value::Null) => return,
+        Some(Value::Object(strings)) => strings,
+        Some(other) => {
+            object.insert("stringData".to_owned(), other);
+            return;
         }
+    };
+    // A key without a value is empty text, as in Flux.
+    let (texts, others): (Map<String, Value>, Map<String, Value>) =
+        strings.into_iter().partition(|(_, value)| value.is_string() || value.is_null());
+    let data = ensure_entry(object, "data");
+    for (key, value) in texts {
+        data.insert(key, json!(STANDARD.encode(value.as_str().unwrap_or_default())));
+    }
+    if !others.is_empty() {
+        object.insert("stringData".to_owned(), Value::Object(others));
     }
 }
 
@@ -193,6 +206,32 @@ mod tests {
                     "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}},
                 "data": {"a": "MQ==", "b": "Mg=="}})
         );
+    }
+
+    #[test]
+    fn what_is_no_text_in_string_data_is_left_for_the_server_to_refuse() {
+        for (strings, expected) in [
+            (
+                json!({"PORT": 5432, "USER": "u", "EMPTY": null}),
+                json!({"data": {"USER": "dQ==", "EMPTY": ""}, "stringData": {"PORT": 5432}}),
+            ),
+            (json!({"TLS": true}), json!({"data": {}, "stringData": {"TLS": true}})),
+            (json!(["a"]), json!({"stringData": ["a"]})),
+            (json!(null), json!({})),
+        ] {
+            let mut manifest = Manifest::new(
+                json!({"apiVersion": "v1", "kind": "Secret",
+                    "metadata": {"name": "s", "namespace": "n"}, "stringData": strings}),
+                None,
+                false,
+            );
+            desired(&mut manifest, &owner());
+            let mut body = manifest.body().clone();
+            for field in ["apiVersion", "kind", "metadata"] {
+                body.as_object_mut().unwrap().remove(field);
+            }
+            assert_eq!(body, expected);
+        }
     }
 
     #[test]

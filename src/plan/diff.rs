@@ -68,13 +68,14 @@ pub fn differences(live: &Value, wanted: &Value, masked: bool) -> Vec<Difference
                     };
                     let path = format!("metadata.{map}");
                     let masked = masked && map == "annotations";
-                    walk(&path, &side(live), &side(wanted), masked, &mut found);
+                    let walk = Walk { masked, item: false };
+                    walk.go(&path, &side(live), &side(wanted), &mut found);
                 }
             }
             name => {
                 let before = live.get(name).unwrap_or(&empty);
                 let after = wanted.get(name).unwrap_or(&empty);
-                walk(name, before, after, masked, &mut found);
+                Walk { masked, item: false }.go(name, before, after, &mut found);
             }
         }
     }
@@ -82,46 +83,61 @@ pub fn differences(live: &Value, wanted: &Value, masked: bool) -> Vec<Difference
     found
 }
 
-fn walk(path: &str, before: &Value, after: &Value, masked: bool, found: &mut Vec<Difference>) {
-    if same(before, after) || found.len() > KEPT {
-        return;
-    }
-    match (before, after) {
-        (Value::Object(old), Value::Object(new)) => {
-            let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
-            keys.sort();
-            keys.dedup();
-            for key in keys {
-                let side = |map: &serde_json::Map<String, Value>| {
-                    map.get(key).cloned().unwrap_or_default()
-                };
-                walk(&join(path, key), &side(old), &side(new), masked, found);
-            }
-        }
-        (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
-            for (index, (old, new)) in old.iter().zip(new).enumerate() {
-                walk(&format!("{path}[{index}]"), old, new, masked, found);
-            }
-        }
-        _ => found.push(Difference {
-            path: path.to_owned(),
-            before: shown(before, masked),
-            after: shown(after, masked),
-        }),
-    }
+/// How two values are compared.
+#[derive(Clone, Copy)]
+struct Walk {
+    masked: bool,
+    /// They stand in an item of a list.
+    item: bool,
 }
 
-/// Absent, null and empty containers are the same to the API server's `omitempty`.
-fn same(a: &Value, b: &Value) -> bool {
-    a == b || (blank(a) && blank(b))
-}
+impl Walk {
+    fn go(self, path: &str, before: &Value, after: &Value, found: &mut Vec<Difference>) {
+        if self.same(before, after) || found.len() > KEPT {
+            return;
+        }
+        match (before, after) {
+            (Value::Object(old), Value::Object(new)) => {
+                let mut keys: Vec<&String> = old.keys().chain(new.keys()).collect();
+                keys.sort();
+                keys.dedup();
+                for key in keys {
+                    let side = |map: &serde_json::Map<String, Value>| {
+                        map.get(key).cloned().unwrap_or_default()
+                    };
+                    self.go(&join(path, key), &side(old), &side(new), found);
+                }
+            }
+            (Value::Array(old), Value::Array(new)) if old.len() == new.len() => {
+                let inside = Walk { item: true, ..self };
+                for (index, (old, new)) in old.iter().zip(new).enumerate() {
+                    inside.go(&format!("{path}[{index}]"), old, new, found);
+                }
+            }
+            _ => found.push(Difference {
+                path: path.to_owned(),
+                before: shown(before, self.masked),
+                after: shown(after, self.masked),
+            }),
+        }
+    }
 
-fn blank(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Object(map) => map.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        _ => false,
+    /// Absent, null and empty containers are the same to the API server's `omitempty`.
+    ///
+    /// Not so an empty map in an item of a list: `namespaceSelector: {}` selects all namespaces,
+    /// and none that is there selects something else. Elsewhere our entry in `managedFields` tells
+    /// that such a field has come or gone; of a list that is owned as a whole nothing else does.
+    fn same(self, a: &Value, b: &Value) -> bool {
+        a == b || (self.blank(a) && self.blank(b))
+    }
+
+    fn blank(self, value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::Object(map) => map.is_empty() && !self.item,
+            Value::Array(list) => list.is_empty(),
+            _ => false,
+        }
     }
 }
 
@@ -161,6 +177,30 @@ mod tests {
         let wanted = json!({"metadata": {"resourceVersion": "2", "managedFields": [2]},
             "spec": {"a": 1}, "status": {"x": 2}});
         assert_eq!(differences(&live, &wanted, false), []);
+    }
+
+    #[test]
+    fn an_empty_map_in_an_item_of_a_list_has_a_meaning() {
+        let policy = |peer: Value| json!({"spec": {"ingress": [{"from": [peer]}]}});
+        let told = |before: Value, after: Value| -> Vec<String> {
+            let found = differences(&policy(before), &policy(after), false);
+            found.iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(
+            told(json!({"namespaceSelector": {}}), json!({"podSelector": {}})),
+            [
+                "- spec.ingress[0].from[0].namespaceSelector: {}",
+                "+ spec.ingress[0].from[0].podSelector: {}",
+            ]
+        );
+        let both = json!({"namespaceSelector": {}, "podSelector": {}});
+        assert_eq!(told(both.clone(), json!({"podSelector": {}})).len(), 1);
+        assert_eq!(told(both.clone(), both), Vec::<String>::new());
+        // Go writes a list without items as it likes.
+        let empty = told(json!({"ports": null, "x": 1}), json!({"ports": [], "x": 1}));
+        assert_eq!(empty, Vec::<String>::new());
+        let outside = (json!({"spec": {"a": {}}}), json!({"spec": {}}));
+        assert_eq!(differences(&outside.0, &outside.1, false), []);
     }
 
     #[test]

@@ -3,10 +3,11 @@
 //! Only deletions are held, the rest of the plan runs. A confirmation names the digest of the
 //! delete set, so that it covers what was shown and nothing else.
 
+use super::inventory::Entry;
 use crate::flux::Key;
 use crate::render::ObjectId;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Kinds whose deletion takes data with it.
 const PRECIOUS: &[&str] = &["PersistentVolumeClaim", "PersistentVolume"];
@@ -19,10 +20,30 @@ pub fn may_hold(id: &ObjectId) -> bool {
     id.kind == "CustomResourceDefinition" || (id.kind == "Namespace" && id.group.is_empty())
 }
 
+/// How many objects were there before a render that replaces most of them.
+///
+/// The inventory has old and new from before the first write, also after a kill, a failed run and
+/// a hold. The `newcomers`, inventory ids that were noted then, do not make up for what left; what
+/// the render names no longer of them has left like anything else.
+pub fn there_before(
+    inventory: &[Entry],
+    rendered: &BTreeSet<ObjectId>,
+    newcomers: &BTreeSet<String>,
+) -> usize {
+    let new =
+        |entry: &&Entry| rendered.contains(&entry.id) && newcomers.contains(&entry.id.inventory());
+    inventory.len() - inventory.iter().filter(new).count()
+}
+
+/// Whether so many deletions are most of what was there. Two are a change like any other.
+pub fn most(gone: usize, before: usize) -> bool {
+    gone > 2 && gone * 2 > before
+}
+
 /// What the guard is told of one Kustomization's prune.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
-    /// Objects in the inventory before this run.
+    /// Objects that were there before, see [`there_before`].
     pub before: usize,
     /// Objects to apply that the latest render names.
     pub rendered: usize,
@@ -96,9 +117,8 @@ impl Guard {
         if self.confirmed.contains(&whole) {
             return Judged { free: stale, held: None, used: Some(whole) };
         }
-        let lost_most = !self.removed
-            && !stale.is_empty()
-            && (self.is_empty() || (stale.len() > 2 && self.is_most(stale.len())));
+        let lost_most =
+            !self.removed && !stale.is_empty() && (self.is_empty() || self.is_most(stale.len()));
         let (held, free): (Vec<ObjectId>, Vec<ObjectId>) = if lost_most {
             (stale, Vec::new())
         } else {
@@ -131,7 +151,7 @@ impl Guard {
     }
 
     fn is_most(&self, gone: usize) -> bool {
-        self.rendered == 0 || gone * 2 > self.before
+        most(gone, if self.rendered == 0 { 0 } else { self.before })
     }
 
     /// What goes with the held objects, by name: nobody should confirm more than was shown.
@@ -184,6 +204,19 @@ mod tests {
             let Judged { free, held, .. } = guard(before, rendered).judge(ids("ConfigMap", stale));
             assert_eq!((free.len(), held.map(|h| h.ids.len())), (0, Some(stale)));
         }
+    }
+
+    #[test]
+    fn what_comes_in_place_of_others_is_not_counted_as_having_been_there() {
+        let entry = |id: ObjectId| Entry { id, version: "v1".into() };
+        let (old, new) = (ids("ConfigMap", 10), ids("Secret", 10));
+        let all: Vec<Entry> = old.iter().chain(&new).cloned().map(entry).collect();
+        let newcomers = new.iter().map(ObjectId::inventory).collect();
+        let set = |ids: &[ObjectId]| ids.iter().cloned().collect::<BTreeSet<_>>();
+        assert_eq!(there_before(&all[..10], &set(&new), &newcomers), 10, "before they are there");
+        assert_eq!(there_before(&all, &set(&new), &newcomers), 10);
+        assert_eq!(there_before(&all, &set(&old), &newcomers), 20, "they have left themselves");
+        assert_eq!(there_before(&all, &set(&new), &BTreeSet::new()), 20);
     }
 
     #[test]

@@ -27,11 +27,13 @@ mod writer;
 pub use claims::{Claim, Claims, Conflict};
 pub use coming::Coming;
 pub use contest::Contest;
-pub use decide::{GOING, VANISHED, decide, finite, merges, unfinished, vanished};
+pub use decide::{GOING, VANISHED, by_hand, decide, finite, merges, unfinished, vanished};
 pub use desired::{MANAGER, Owner, desired, label};
 pub use diff::{Difference, LAST_APPLIED, differences};
 pub use gate::Gate;
-pub use guard::{Guard, Held, Judged, cascade, children_lost, delete_set, may_hold};
+pub use guard::{
+    Guard, Held, Judged, cascade, children_lost, delete_set, may_hold, most, there_before,
+};
 pub use inventory::{Entry, of_flux, opted_out, owned, stale};
 pub use order::{delete_order, early, stages};
 pub use trim::{Trimmed, scaled, scales, trim};

@@ -1,5 +1,6 @@
 //! Pure: one desired object, its identity, and the file in Git that it came from.
 
+use super::Redactor;
 use serde_json::Value;
 use std::fmt;
 
@@ -130,6 +131,14 @@ impl Manifest {
         }
     }
 
+    /// Marks an object that a secret value has reached: it is as sensitive as the Secret.
+    pub fn guard(&mut self, secrets: &Redactor) {
+        if !self.sensitive {
+            let text = self.body.to_string();
+            self.sensitive = secrets.mask(&text) != text;
+        }
+    }
+
     /// A label or annotation (`labels`, `annotations`), if it is a string.
     pub fn metadata(&self, map: &str, key: &str) -> Option<&str> {
         self.body.get("metadata")?.get(map)?.get(key)?.as_str()
@@ -171,6 +180,19 @@ mod tests {
             assert_eq!(ObjectId::parse_inventory(expected), Some(id));
         }
         assert_eq!(ObjectId::parse_inventory("no-parts"), None);
+    }
+
+    #[test]
+    fn an_object_that_a_secret_value_has_reached_is_sensitive() {
+        let mut secrets = Redactor::default();
+        secrets.add(b"hunter2");
+        for (value, sensitive) in [("a hunter2", true), ("harmless", false)] {
+            let body = json!({"apiVersion": "v1", "kind": "ConfigMap",
+                "metadata": {"name": "c"}, "data": {"k": value}});
+            let mut manifest = Manifest::new(body, None, false);
+            manifest.guard(&secrets);
+            assert_eq!(manifest.sensitive, sensitive, "{value}");
+        }
     }
 
     #[test]

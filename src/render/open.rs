@@ -4,7 +4,8 @@
 //! and manifests that SOPS sealed are opened in place, whole files, so that the MAC can be
 //! checked (Flux: Kustomization, Decryption, and beyond it). The second pass goes over built objects:
 //! what still carries `.sops`, and sealed text inside `Secret.data`; kustomize has rearranged
-//! objects by then, so no MAC is checked for those.
+//! objects by then, so no MAC is checked for those. Nothing sealed is passed on in silence: inputs
+//! of a configMapGenerator are not opened, as in Flux, and one that is sealed is an error.
 //!
 //! What is wrong is collected over all files. Texts name files and keys, never values.
 
@@ -101,6 +102,10 @@ impl Opening {
             .find(|format| is_sealed(bytes.expose(), *format));
         let manifests = reached.roles.contains(&Role::Resource);
         let Some(format) = sealed else {
+            let why = reached.roles.iter().find_map(|role| closed(role, path, bytes.expose()));
+            if let Some(why) = why {
+                self.sealed.push(Problem::at(path, None, format!("is sealed, and {why}")));
+            }
             let documents = self.check(path, reached, bytes.expose());
             self.note(path, manifests, &documents);
             return bytes;
@@ -394,6 +399,25 @@ fn format_of(role: &Role, path: &str) -> Option<Format> {
     }
 }
 
+/// Why a sealed file of a role that is never opened cannot be used, and what to do; `None` for what
+/// is not sealed. Such a file may be sealed in any format, but the short marker of INI counts only
+/// in one that is named so.
+fn closed(role: &Role, path: &str, bytes: &[u8]) -> Option<&'static str> {
+    let why = match role {
+        Role::ConfigInput => {
+            "inputs of a configMapGenerator are not opened, as in Flux: read it by a \
+             secretGenerator, or keep it unsealed"
+        }
+        Role::Setting => {
+            "what configures kustomize is not opened: keep it unsealed, and the values that are \
+             secret in a Secret"
+        }
+        _ => return None,
+    };
+    let named = Format::by_name(path);
+    detect(bytes).filter(|format| *format != Format::Ini || named == Format::Ini).map(|_| why)
+}
+
 fn exempt(value: &Value) -> bool {
     let annotations = value.pointer("/metadata/annotations").and_then(Value::as_object);
     annotations
@@ -413,4 +437,54 @@ fn separately_sealed(documents: &[document::Document]) -> bool {
     let first = documents.first().and_then(|document| document.value.pointer("/sops/mac"));
     documents.len() > 1
         && documents.iter().any(|document| document.value.pointer("/sops/mac") != first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const YAML: &str = "key: ENC[AES256_GCM,data:x]\nsops:\n    mac: ENC[AES256_GCM,data:x]\n";
+
+    /// What is told of one file that is read in these roles, with or without keys.
+    fn told(path: &str, roles: &[Role], text: &str, keyring: bool) -> Vec<String> {
+        let keyring = keyring.then(|| Arc::new(Keyring::empty()));
+        let mut opening = Opening::new(keyring, MacPolicy::Warn);
+        let roles = roles.iter().cloned().collect();
+        let reached = Reached { id: String::new(), size: 0, roles };
+        let kept = opening.file(path, &reached, text.as_bytes().to_vec());
+        assert_eq!(kept.expose(), text.as_bytes(), "{path}");
+        let problems = opening.verdict().err().map(|error| error.problems().to_vec());
+        problems.unwrap_or_default().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_sealed_input_of_a_config_map_is_a_problem_with_and_without_decryption() {
+        let json = r#"{"data": "ENC[x]", "sops": {"mac": "ENC[x]"}}"#;
+        for (path, text) in [
+            ("apps/app.enc.yaml", YAML),
+            ("apps/app.conf", YAML),
+            ("apps/app.bin", json),
+            ("apps/app.env", "A=ENC[x]\nsops_mac=ENC[x]\n"),
+            ("apps/app.ini", "[a]\nb = ENC[x]\n[sops]\nmac = ENC[x]\n"),
+        ] {
+            for keyring in [false, true] {
+                let told = told(path, &[Role::ConfigInput], text, keyring);
+                let [only] = told.as_slice() else { panic!("{path}: {told:?}") };
+                let start = format!("{path}: is sealed, and inputs of a configMapGenerator");
+                assert!(only.starts_with(&start) && only.contains("secretGenerator"), "{only}");
+            }
+        }
+        let told = told("apps/labels.yaml", &[Role::Setting], YAML, true).concat();
+        assert!(told.starts_with("apps/labels.yaml: is sealed, and what configures"), "{told}");
+    }
+
+    #[test]
+    fn what_is_not_sealed_goes_into_a_config_map_as_it_is() {
+        for (path, text) in [
+            ("apps/app.yaml", "key: value\nsops: is a tool\n"),
+            ("apps/notes.md", "Sealed files of INI end with a section\n[sops]\n"),
+        ] {
+            assert_eq!(told(path, &[Role::ConfigInput], text, true), Vec::<String>::new());
+        }
+    }
 }

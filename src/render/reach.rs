@@ -72,7 +72,7 @@ pub(crate) enum Role {
     SecretFile(String),
     /// `secretGenerator[].envs`.
     SecretEnv,
-    /// Input of a configMapGenerator: never opened, as in Flux.
+    /// Input of a configMapGenerator: never opened, as in Flux; an error when it is sealed.
     ConfigInput,
     /// Configuration of kustomize itself.
     Setting,

@@ -5,8 +5,8 @@
 //! structure, as it does in Flux. A variable that is not set fails unless its expression brings a
 //! default: there is no lenient mode. Where variables come from is not known here.
 
-use super::Manifest;
-use crate::flux::SubstituteStrategy;
+use super::{Manifest, Redactor};
+use crate::flux::{PostBuild, SubstituteStrategy};
 use hmac::{Hmac, Mac};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -143,6 +143,26 @@ impl Variables {
             return Err(SubstituteError::BadName { name: name.to_owned() });
         }
         self.values.insert(name.to_owned(), Zeroizing::new(value.replace('\n', "")));
+        Ok(())
+    }
+
+    /// Sets the inline variables of `postBuild`, which win over those set before. All of them go
+    /// to the redactor where whoever declares them may have written a secret into one.
+    ///
+    /// # Errors
+    ///
+    /// [`SubstituteError::BadName`], as from [`Variables::insert`].
+    pub fn inline(
+        &mut self,
+        post_build: &PostBuild,
+        redactor: &mut Redactor,
+    ) -> Result<(), SubstituteError> {
+        for (name, value) in &post_build.substitute {
+            if post_build.sensitive {
+                redactor.add(value.as_bytes());
+            }
+            self.insert(name, value)?;
+        }
         Ok(())
     }
 

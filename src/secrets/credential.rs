@@ -1,5 +1,6 @@
-//! Key material handed to the unit: systemd's credentials directory first, a configured path else.
+//! Key material in files: which one counts was settled by `config`, and no other is looked at.
 //!
+//! A file that the operator names goes before what systemd hands over in its credentials directory.
 //! A missing `LoadCredential=` path fails the unit on systemd 252, so each credential has a
 //! `SetCredential=` of the same id, which that version wants to hold something: it is a line feed.
 //! A file of nothing but white space therefore means "not given". Files are read whole
@@ -31,13 +32,20 @@ pub struct Credential {
     pub warning: Option<String>,
 }
 
-/// Reads the credential `id` from `$CREDENTIALS_DIRECTORY`, else from `configured`.
+/// Reads the credential `id` from the file that the configuration has settled on, if on any.
 ///
 /// # Errors
 /// As [`read_credential`].
-pub fn credential(id: &str, configured: Option<&Path>) -> Result<Option<Credential>, SecretsError> {
-    let directory = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    read_credential(directory.as_deref(), id, configured)
+pub fn credential(id: &str, settled: Option<&Path>) -> Result<Option<Credential>, SecretsError> {
+    let found = read_credential(None, id, settled)?;
+    let ours = settled.is_some_and(handed_over);
+    Ok(found.map(|found| Credential { warning: found.warning.filter(|_| !ours), ..found }))
+}
+
+/// True for a file that systemd handed over, or a reload in its place. Nobody else gets into that
+/// directory, and the group bits of what lies there come from an ACL mask.
+pub fn handed_over(file: &Path) -> bool {
+    std::env::var_os("CREDENTIALS_DIRECTORY").is_some_and(|directory| file.starts_with(directory))
 }
 
 /// Reads `directory/id`, else `configured`; `None` where there is no such credential, or an empty
@@ -55,7 +63,7 @@ pub fn read_credential(
         let problem = "is not the name of a credential".to_owned();
         return Err(SecretsError::Credential { path: id.into(), problem });
     }
-    // systemd guards its directory and widens the group bits with an ACL mask: no warning there.
+    // Nobody but root gets into the directory, whatever the mode of a file in it: no warning.
     if let Some(directory) = directory
         && let Some((content, _)) = read(&directory.join(id))?
     {
@@ -152,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn systemd_comes_first_and_an_empty_credential_counts_as_absent() {
+    fn a_directory_comes_first_and_an_empty_file_in_it_counts_as_absent() {
         let dir = tempfile::tempdir().expect("temp dir");
         let given = mk_file(dir.path(), "given", b"one", 0o440);
         mk_file(dir.path(), "empty", b"\n", 0o400);
@@ -222,6 +230,9 @@ mod tests {
         let sealed = mk_file(dir.path(), "age-key.cred", b"x", 0o400);
         assert!(problem("age-key", &sealed).starts_with("is sealed by systemd-creds"));
         assert_eq!(problem("empty", &mk_file(dir.path(), "empty", b"", 0o600)), "is empty");
+        let denied = std::io::Error::from_raw_os_error(13).to_string();
+        let denied = SecretsError::Credential { path: path.clone(), problem: denied };
+        assert!(denied.hint().is_some_and(|hint| hint.contains("let the user gitopsd read it")));
         assert_eq!(problem("../big", &path), "is not the name of a credential");
     }
 }

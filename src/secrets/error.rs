@@ -196,6 +196,11 @@ impl SecretsError {
                  writes both"
                     .to_owned()
             }
+            SecretsError::Credential { problem, .. } if problem.contains("ermission denied") => {
+                "let the user gitopsd read it, or put it into /etc/gitopsd/credentials/, from where \
+                 systemctl reload gitopsd hands it over; in a terminal: try sudo"
+                    .to_owned()
+            }
             _ => return None,
         };
         Some(text)

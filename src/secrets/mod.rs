@@ -26,7 +26,7 @@ mod sops;
 mod store;
 
 pub use self::age::Keyring;
-pub use credential::{Credential, credential, guarded, read_credential, too_open};
+pub use credential::{Credential, credential, guarded, handed_over, read_credential, too_open};
 pub use error::{NO_KEY, SecretsError};
 pub use generate::{NewIdentity, generate, public_key};
 pub use plaintext::Plaintext;

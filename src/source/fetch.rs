@@ -1,4 +1,5 @@
-//! One exchange with a remote: list its refs, choose, fetch depth 1 if the choice moved.
+//! One exchange with a remote: list its refs, choose, fetch depth 1 if the choice moved; or fetch
+//! the history of some refs, so many commits deep.
 //!
 //! Listing and fetching share one connection where the wanted ref is known beforehand; a semver
 //! range needs a second one, since its refspec follows from the listing. Nothing is written but a
@@ -27,6 +28,16 @@ pub(super) struct Job {
     pub known: Vec<String>,
 }
 
+/// What is asked for to learn how two tips stand to each other.
+pub(super) struct Deepening {
+    pub mirror: PathBuf,
+    pub wire: Wire,
+    /// Full refs, or ids of commits.
+    pub wants: Vec<String>,
+    /// Commits on each way from a ref.
+    pub depth: u32,
+}
+
 /// How an exchange ended.
 pub(super) struct Exchanged {
     pub choice: Choice,
@@ -43,6 +54,28 @@ pub(super) fn run(job: &Job, stop: &AtomicBool) -> Result<Exchanged, SourceError
         Failure::Known(error) => error,
         Failure::Git(error) => job.wire.explain(&error),
     })
+}
+
+/// Fetches history. `stop` ends it at the next piece of data.
+pub(super) fn deepen(job: &Deepening, stop: &AtomicBool) -> Result<(), SourceError> {
+    let depth = NonZeroU32::new(job.depth).unwrap_or(NonZeroU32::MIN);
+    let repo = job.wire.open(&job.mirror).map_err(|error| job.wire.explain(&error))?;
+    receive(&repo, &job.wire, &job.wants, Shallow::DepthAtRemote(depth), stop)
+        .map_err(|error| job.wire.explain(&error))
+}
+
+fn receive(
+    repo: &gix::Repository,
+    wire: &Wire,
+    specs: &[String],
+    depth: Shallow,
+    stop: &AtomicBool,
+) -> Result<(), gix::Error> {
+    let remote = remote(repo, wire, specs)?;
+    let line = wire.connect(&remote)?;
+    let listed = line.prepare_fetch(gix::progress::Discard, Default::default())?;
+    listed.with_shallow(depth).receive(gix::progress::Discard, stop)?;
+    Ok(())
 }
 
 /// Either already named, or still in gix's words.
@@ -62,7 +95,7 @@ fn exchange(job: &Job, stop: &AtomicBool) -> Result<Exchanged, Failure> {
     if let GitReference::Commit { .. } = &job.reference {
         return fetch_commit(job, &repo, stop);
     }
-    let remote = remote(&repo, job, &listing(&job.reference))?;
+    let remote = remote(&repo, &job.wire, &listing(&job.reference))?;
     let listed =
         job.wire.connect(&remote)?.prepare_fetch(gix::progress::Discard, Default::default())?;
     let choice = match choose(&job.reference, &refs_of(&listed.ref_map().remote_refs)) {
@@ -80,10 +113,7 @@ fn exchange(job: &Job, stop: &AtomicBool) -> Result<Exchanged, Failure> {
         return Ok(Exchanged { choice, fetched: true });
     }
     drop(listed);
-    let remote = self::remote(&repo, job, std::slice::from_ref(&choice.want))?;
-    let listed =
-        job.wire.connect(&remote)?.prepare_fetch(gix::progress::Discard, Default::default())?;
-    listed.with_shallow(depth_one()).receive(gix::progress::Discard, stop)?;
+    receive(&repo, &job.wire, std::slice::from_ref(&choice.want), depth_one(), stop)?;
     Ok(Exchanged { choice, fetched: true })
 }
 
@@ -99,20 +129,14 @@ fn fetch_commit(
     if job.known.contains(commit) {
         return Ok(Exchanged { choice, fetched: false });
     }
-    let receive = |spec: &str, depth: Shallow| -> Result<(), gix::Error> {
-        let remote = remote(repo, job, &[spec.to_owned()])?;
-        let wire = job.wire.connect(&remote)?;
-        let listed = wire.prepare_fetch(gix::progress::Discard, Default::default())?;
-        listed.with_shallow(depth).receive(gix::progress::Discard, stop)?;
-        Ok(())
-    };
-    if let Err(error) = receive(commit, depth_one()) {
+    let wanted = std::slice::from_ref(commit);
+    if let Err(error) = receive(repo, &job.wire, wanted, depth_one(), stop) {
         if !matches!(job.wire.explain(&error), SourceError::Protocol { .. }) {
             return Err(error.into());
         }
         let branch = choice.revision.name.as_ref().map(|name| format!("refs/heads/{name}"));
         let spec = branch.unwrap_or_else(|| ALL_BRANCHES.to_owned());
-        receive(&spec, Shallow::undo())?;
+        receive(repo, &job.wire, &[spec], Shallow::undo(), stop)?;
     }
     let id = gix::ObjectId::from_hex(commit.as_bytes()).map_err(|_| unlisted(job))?;
     match repo.has_object(id) {
@@ -137,7 +161,7 @@ fn not_chosen(
     if let (NoChoice::BadRange(cause), GitReference::Semver(range)) = (&reason, &job.reference) {
         return Ok(SourceError::InvalidRange { range: range.clone(), cause: cause.clone() });
     }
-    let remote = remote(repo, job, &[ALL_BRANCHES.to_owned()])?;
+    let remote = remote(repo, &job.wire, &[ALL_BRANCHES.to_owned()])?;
     let options = gix::remote::ref_map::Options {
         prefix_from_spec_as_filter_on_remote: false,
         ..Default::default()
@@ -153,10 +177,10 @@ fn not_chosen(
 
 fn remote<'repo>(
     repo: &'repo gix::Repository,
-    job: &Job,
+    wire: &Wire,
     specs: &[String],
 ) -> Result<gix::Remote<'repo>, gix::Error> {
-    let remote = repo.remote_at_without_url_rewrite(job.wire.url())?;
+    let remote = repo.remote_at_without_url_rewrite(wire.url())?;
     let specs = specs.iter().map(|spec| gix::bstr::BStr::new(spec.as_bytes()));
     Ok(remote.with_refspecs(specs, Direction::Fetch)?.with_fetch_tags(Tags::None))
 }

@@ -10,6 +10,7 @@
 //! Automation edits a branch: [`Source::tip`] reads it as it is now, without a move of the revision
 //! in force; [`Tip::commit`] makes a commit in memory; [`Source::push`] sends it and never forces.
 //! Where somebody else was faster ([`PushError::Moved`]), the caller begins again at the tip.
+//! Commits may go to a branch of their own: [`Source::standing`] tells whether that was merged.
 //! The pushed commit comes into force like any other, with the next poll.
 //!
 //! Everything here blocks; callers use a blocking thread. Nothing here watches a clock for the
@@ -32,6 +33,7 @@ mod directory;
 mod error;
 mod fetch;
 mod ignore;
+mod lineage;
 mod mirror;
 mod poll;
 mod push;
@@ -49,10 +51,11 @@ mod within;
 pub use commit::{Change, Commit, Person};
 pub use credential::{Auth, Credential};
 pub use error::{SourceError, public_url};
+pub use lineage::Standing;
 pub use poll::{Poll, Remote, Snapshot, Source};
 pub use report::{PushError, Pushed};
 pub use select::Revision;
 pub use sign::SigningKey;
-pub use target::Push;
+pub use target::{Push, Start};
 pub use tip::Tip;
 pub use tree::{Entry, MAX_FILE, Tree};

@@ -20,8 +20,10 @@ use super::tree::Tree;
 use super::wire::Wire;
 use super::within::{Limit, within};
 use crate::flux::GitReference;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -33,6 +35,9 @@ pub(super) const MAX_PACKS: usize = 50;
 /// Bytes below `objects/pack` at which a fetch is given up. A depth-1 fetch holds one state of the
 /// files; a configuration repository of 1 GiB is a mistake in the URL.
 const MAX_PACK_BYTES: u64 = 1 << 30;
+
+/// Tips that are known to be here in full: a branch and its checkout, for some automations.
+const MAX_TIPS: usize = 16;
 
 /// Subjects are cut here, in characters; Flux's events cut at 50, history has more room.
 const MAX_SUBJECT: usize = 200;
@@ -93,8 +98,10 @@ pub struct Source {
 pub(super) struct State {
     pub mirror: Arc<Mirror>,
     pub record: Option<Record>,
-    /// The commit that was last fetched to be edited; the mirror holds it in full.
-    pub tip: Option<String>,
+    /// The commits that were last fetched to be edited; the mirror holds them in full.
+    pub tips: Vec<String>,
+    /// Pairs of tips whose history did not tell how they stand to each other, and why.
+    pub asked: BTreeMap<(String, String), String>,
     /// An exchange that outlived its poll.
     late: Option<JoinHandle<()>>,
     /// The last poll failed, and may have left locks: on a disk that turned read-only nobody can
@@ -106,7 +113,37 @@ impl State {
     /// Commits that need not be fetched.
     pub(super) fn known(&self) -> Vec<String> {
         let current = self.record.as_ref().map(|record| record.revision().commit);
-        current.into_iter().chain(self.tip.clone()).collect()
+        current.into_iter().chain(self.tips.iter().cloned()).collect()
+    }
+
+    /// Notes a commit that was fetched to be edited.
+    pub(super) fn note_tip(&mut self, commit: &str) {
+        self.tips.retain(|known| known != commit);
+        self.tips.push(commit.to_owned());
+        let gone = self.tips.len().saturating_sub(MAX_TIPS);
+        self.tips.drain(..gone);
+    }
+
+    /// Works on a thread of its own, for as long as the deadline and the size of the packs allow.
+    pub(super) fn bounded<T: Send + 'static>(
+        &mut self,
+        mirror: &Mirror,
+        most: u64,
+        limit: &Limit,
+        work: impl FnOnce(&AtomicBool) -> Result<T, SourceError> + Send + 'static,
+    ) -> Result<T, SourceError> {
+        let too_large = || {
+            let what = limit.url.clone();
+            let grown = mirror.pack_bytes() > most;
+            grown.then_some(SourceError::TooLarge { what, limit: most })
+        };
+        match within(limit, work, too_large) {
+            Ok(done) => done,
+            Err(given_up) => {
+                self.late = given_up.late;
+                Err(given_up.error)
+            }
+        }
     }
 }
 
@@ -141,8 +178,14 @@ impl Source {
             Some(mirror) => mirror,
             None => Mirror::create(&dir, 1)?,
         };
-        let state =
-            State { mirror: Arc::new(mirror), record, tip: None, late: None, unclean: false };
+        let state = State {
+            mirror: Arc::new(mirror),
+            record,
+            tips: Vec::new(),
+            asked: BTreeMap::new(),
+            late: None,
+            unclean: false,
+        };
         Ok(Source { dir, runtime, state: Mutex::new(state), pushing: Mutex::default() })
     }
 
@@ -218,7 +261,13 @@ impl Source {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs an exchange on its own thread, for as long as the deadline and the size allow.
+    /// How to reach a remote.
+    pub(super) fn wire(&self, remote: &Remote, limit: &Limit) -> Result<Wire, SourceError> {
+        let dirs = (self.dir.as_path(), self.runtime.as_path());
+        Wire::new(remote, dirs, limit.left()?)
+    }
+
+    /// Runs an exchange.
     pub(super) fn exchange(
         &self,
         state: &mut State,
@@ -227,22 +276,9 @@ impl Source {
         known: Vec<String>,
         limit: &Limit,
     ) -> Result<Exchanged, SourceError> {
-        let dirs = (self.dir.as_path(), self.runtime.as_path());
-        let wire = Wire::new(remote, dirs, limit.left()?)?;
-        let reference = remote.reference.clone();
+        let (wire, reference) = (self.wire(remote, limit)?, remote.reference.clone());
         let job = Job { mirror: mirror.path().to_owned(), wire, reference, known };
-        let too_large = || {
-            let what = limit.url.clone();
-            let grown = mirror.pack_bytes() > MAX_PACK_BYTES;
-            grown.then_some(SourceError::TooLarge { what, limit: MAX_PACK_BYTES })
-        };
-        match within(limit, move |stop| fetch::run(&job, stop), too_large) {
-            Ok(exchanged) => exchanged,
-            Err(given_up) => {
-                state.late = given_up.late;
-                Err(given_up.error)
-            }
-        }
+        state.bounded(mirror, MAX_PACK_BYTES, limit, move |stop| fetch::run(&job, stop))
     }
 
     /// Changes over to a fresh mirror, which holds what the record names.
@@ -255,7 +291,7 @@ impl Source {
         let old = std::mem::replace(&mut state.mirror, Arc::new(fresh));
         match self.put_in_force(state, record) {
             Ok(poll) => {
-                state.tip = None;
+                state.tips.clear();
                 old.retire();
                 Ok(poll)
             }

@@ -54,7 +54,7 @@ struct Errand {
 impl Source {
     /// Pushes a commit. Never forces; the limit is `remote.timeout` for all of it, and
     /// `remote.reference` does not matter. A ref that is at the commit already counts as pushed.
-    /// Once the branch has the commit, no trouble with the refspec is an error any more.
+    /// Where there is a branch, no trouble with the refspec is an error, not even its own.
     pub fn push(
         &self,
         remote: &Remote,
@@ -82,7 +82,7 @@ impl Source {
             })
         };
         let mut pushed = run(first)?;
-        match second.map(run) {
+        match second.map(|second| run(second?)) {
             None => {}
             Some(Ok(more)) => {
                 pushed.refs.extend(more.refs);

@@ -2,8 +2,10 @@
 //!
 //! The report is git's `report-status`: a line `unpack …`, then `ok REF` or `ng REF REASON` for
 //! each ref. Reasons that mean "somebody was faster" become [`PushError::Moved`]; every other one
-//! is a refusal, told in the server's own words: what its hooks said, then the reason. Words are
-//! stripped of escapes and control characters and cut at [`MAX_WORDS`] characters.
+//! is a refusal, told in the server's own words: what its hooks said, then the reason. A server
+//! that cannot write the ref, say for a lock that was left behind, gives the same reasons, so a
+//! move keeps the words too: whoever finds the ref where it was has a refusal. Words are stripped of
+//! escapes and control characters and cut at [`MAX_WORDS`] characters.
 
 use super::error::SourceError;
 
@@ -24,13 +26,16 @@ pub struct Pushed {
 /// Why a push did not happen.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PushError {
-    /// The ref is not where it was any more: read the tip again, edit it, push again.
-    #[error("{what} of {url} has moved meanwhile")]
+    /// The ref is not where it was any more: read the tip again, edit it, push again. Where it is
+    /// still there, the server could not write it.
+    #[error("{what} of {url} has moved meanwhile{}", after(words))]
     Moved {
         /// The remote.
         url: String,
         /// The ref.
         what: String,
+        /// The server's own words; empty where its listing alone told.
+        words: String,
     },
     /// A hook, a protected branch or a rule of the server.
     #[error("{url} refused the push to {what}: {words}")]
@@ -128,9 +133,17 @@ pub fn judge(url: &str, name: &str, report: &[u8], words: &str) -> Result<(), Pu
     }
     let reason = clean(reason.as_bytes());
     match outrun(&reason) {
-        true => Err(PushError::Moved { url: url.to_owned(), what: name.to_owned() }),
+        true => {
+            let (url, what) = (url.to_owned(), name.to_owned());
+            Err(PushError::Moved { url, what, words: joined(words, &reason) })
+        }
         false => refused(&reason),
     }
+}
+
+/// Words behind a sentence.
+fn after(words: &str) -> String {
+    if words.is_empty() { String::new() } else { format!(": {words}") }
 }
 
 /// Whether a reason means that the ref was changed by somebody else. A rule against rewriting
@@ -209,7 +222,7 @@ mod tests {
     fn judged(report: &str, words: &str) -> String {
         match judge("u", "refs/heads/a", report.as_bytes(), words) {
             Ok(()) => "ok".into(),
-            Err(PushError::Moved { what, .. }) => format!("moved {what}"),
+            Err(PushError::Moved { what, words, .. }) => format!("moved {what}: {words}"),
             Err(PushError::Refused { what, words, .. }) => format!("refused {what}: {words}"),
             Err(other) => other.to_string(),
         }
@@ -224,8 +237,12 @@ mod tests {
                 "no tags on Friday",
                 "refused refs/heads/a: no tags on Friday (pre-receive hook declined)",
             ),
-            ("unpack ok\nng refs/heads/a failed to update ref\n", "", "moved refs/heads/a"),
-            ("unpack ok\nng refs/heads/a fetch first\n", "x", "moved refs/heads/a"),
+            (
+                "unpack ok\nng refs/heads/a failed to update ref\n",
+                "error: cannot lock ref",
+                "moved refs/heads/a: error: cannot lock ref (failed to update ref)",
+            ),
+            ("unpack ok\nng refs/heads/a fetch first\n", "", "moved refs/heads/a: fetch first"),
             (
                 "unpack index-pack abnormal exit\nng refs/heads/a unpacker error\n",
                 "",

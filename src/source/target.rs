@@ -1,13 +1,15 @@
 //! Pure: which refs a push changes, judged by what the remote says they are.
 //!
 //! Never force: a branch is created where there is none, or moved where it is at the commit's
-//! parent. Anything else means that somebody else was there. The destination of a refspec may lag
-//! behind: it is moved from any commit that is known to come before. A shallow mirror knows those
-//! that were a tip once; from others a full clone might tell that it is harmless, we refuse.
+//! parent, or at a commit that was merged into that one. Anything else means that somebody else was
+//! there. The destination of a refspec may lag behind: it is moved from any commit that is known to
+//! come before. A shallow mirror knows those that were a tip once; from others a full clone might
+//! tell that it is harmless, we refuse.
 
 use super::error::SourceError;
 use super::report::PushError;
 use super::select::RemoteRef;
+use crate::flux::{push_destination, valid_ref};
 use std::collections::BTreeMap;
 
 /// Bytes of all push options together; each must fit a line of 64 KiB.
@@ -18,13 +20,23 @@ const MAX_OPTIONS: usize = 32 << 10;
 pub struct Push<'a> {
     /// The branch, without `refs/heads/`.
     pub branch: Option<&'a str>,
-    /// The branch was not there when the tip was read, and is made. Otherwise it must still be at
-    /// the commit's parent.
-    pub create: bool,
+    /// Where the branch was when the tip was read, and must still be.
+    pub start: Start<'a>,
     /// `spec.git.push.refspec`, `SOURCE:DESTINATION`: the commit goes to the destination too.
     pub refspec: Option<&'a str>,
     /// Push options for the server's hooks.
     pub options: &'a BTreeMap<String, String>,
+}
+
+/// Where a branch is before it is moved to a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start<'a> {
+    /// Nowhere: it is made.
+    Absent,
+    /// At the commit's parent.
+    Parent,
+    /// At this commit, which was merged into the commit's parent.
+    Merged(&'a str),
 }
 
 /// A ref to be changed.
@@ -37,12 +49,14 @@ pub struct Aim {
 }
 
 /// What a ref must be at before it is changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// Nothing: it is made.
     Absent,
     /// The commit's parent.
     Parent,
+    /// This commit, which comes before the parent.
+    At(String),
     /// Nothing, or a commit that comes before.
     Behind,
 }
@@ -67,52 +81,43 @@ pub struct Update {
     pub old: Option<String>,
 }
 
+/// A second place, or what is wrong with it: no error of the first.
+type Beside = Option<Result<Aim, SourceError>>;
+
 /// Reads where a push goes, first and then; nothing is an error.
-pub fn aims(push: &Push<'_>) -> Result<(Aim, Option<Aim>), SourceError> {
-    let expected = if push.create { Expected::Absent } else { Expected::Parent };
-    let branch = push.branch.map(|branch| checked(&format!("refs/heads/{branch}"))).transpose()?;
+pub fn aims(push: &Push<'_>) -> Result<(Aim, Beside), SourceError> {
+    let expected = match push.start {
+        Start::Absent => Expected::Absent,
+        Start::Parent => Expected::Parent,
+        Start::Merged(commit) => Expected::At(commit.to_owned()),
+    };
+    let branch = push.branch.map(branch_ref).transpose()?;
     let branch = branch.map(|name| Aim { name, expected });
-    let beside = push.refspec.map(destination).transpose()?;
-    let beside = beside.map(|name| Aim { name, expected: Expected::Behind });
+    let beside = push.refspec.map(destination);
+    let beside = beside.map(|name| name.map(|name| Aim { name, expected: Expected::Behind }));
     match (branch, beside) {
         (Some(branch), beside) => {
-            let other = beside.filter(|beside| beside.name != branch.name);
+            let same = |beside: &Result<Aim, SourceError>| {
+                beside.as_ref().is_ok_and(|beside| beside.name == branch.name)
+            };
+            let other = beside.filter(|beside| !same(beside));
             Ok((branch, other))
         }
-        (None, Some(only)) => Ok((only, None)),
+        (None, Some(only)) => Ok((only?, None)),
         (None, None) => Err(refuse("neither a branch nor a refspec says where to push")),
     }
 }
 
-fn destination(refspec: &str) -> Result<String, SourceError> {
-    let named = |cause: &str| refuse(&format!("refspec {refspec:?}: {cause}"));
-    if refspec.starts_with('+') {
-        return Err(named("a push is never forced, leave the + out"));
-    }
-    let (source, destination) = refspec.split_once(':').unwrap_or((refspec, refspec));
-    if source.is_empty() {
-        return Err(named("it deletes, which automation never does"));
-    }
-    if !destination.starts_with("refs/") {
-        return Err(named("the destination must be a full name, refs/heads/…"));
-    }
-    checked(destination).map_err(|_| named("the destination is not a valid name"))
-}
-
-/// A ref name that git would accept.
-fn checked(name: &str) -> Result<String, SourceError> {
-    let part = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock");
-    let odd = |c: char| c.is_control() || " ~^:?*[\\".contains(c);
-    let valid = name.split('/').all(part)
-        && !name.contains(odd)
-        && !name.contains("..")
-        && !name.contains("@{")
-        && !name.ends_with('.')
-        && name.len() <= 1024;
-    match valid {
-        true => Ok(name.to_owned()),
+fn branch_ref(name: &str) -> Result<String, SourceError> {
+    let name = format!("refs/heads/{name}");
+    match valid_ref(&name) {
+        true => Ok(name),
         false => Err(refuse(&format!("{name:?} is not a valid name of a ref"))),
     }
+}
+
+fn destination(refspec: &str) -> Result<String, SourceError> {
+    push_destination(refspec).map_err(|told| refuse(&format!("refspec {refspec:?}: {told}")))
 }
 
 /// Push options as lines; an option without a value is its name alone.
@@ -145,10 +150,11 @@ pub fn update(
         (_, Some(old)) if old == sent.id => return Ok(None),
         (Expected::Absent | Expected::Behind, None) => true,
         (Expected::Parent, Some(old)) => old == sent.parent,
+        (Expected::At(commit), Some(old)) => old == commit,
         (Expected::Behind, Some(old)) => {
             old == sent.parent || sent.earlier.iter().any(|earlier| earlier == old)
         }
-        (Expected::Absent, Some(_)) | (Expected::Parent, None) => false,
+        (Expected::Absent, Some(_)) | (Expected::Parent | Expected::At(_), None) => false,
     };
     let (url, what) = (url.to_owned(), name.clone());
     // Git keeps refs as files: a name cannot be a directory of others. The server would call
@@ -167,7 +173,9 @@ pub fn update(
                          forced";
             Err(PushError::Refused { url, what, words: words.to_owned() })
         }
-        Expected::Absent | Expected::Parent => Err(PushError::Moved { url, what }),
+        Expected::Absent | Expected::Parent | Expected::At(_) => {
+            Err(PushError::Moved { url, what, words: String::new() })
+        }
     }
 }
 
@@ -184,7 +192,7 @@ mod tests {
         refspec: Option<&'a str>,
         options: &'a BTreeMap<String, String>,
     ) -> Push<'a> {
-        Push { branch, create: false, refspec, options }
+        Push { branch, start: Start::Parent, refspec, options }
     }
 
     #[test]
@@ -192,7 +200,7 @@ mod tests {
         let none = BTreeMap::new();
         let names = |branch, refspec| -> Result<Vec<String>, SourceError> {
             let (first, second) = aims(&push(branch, refspec, &none))?;
-            Ok(std::iter::once(first).chain(second).map(|aim| aim.name).collect())
+            Ok(std::iter::once(first).chain(second.transpose()?).map(|aim| aim.name).collect())
         };
         assert_eq!(names(Some("main"), None), Ok(vec!["refs/heads/main".to_owned()]));
         let gerrit = Some("refs/heads/main:refs/for/main");
@@ -214,6 +222,11 @@ mod tests {
             let error = names(branch, refspec).unwrap_err().to_string();
             assert!(error.contains(cause), "{branch:?} {refspec:?}: {error}");
         }
+        // The branch is pushed whatever is wrong with the second place.
+        let forced = Some("+refs/heads/main:refs/heads/copy");
+        let (first, second) = aims(&push(Some("main"), forced, &none)).unwrap();
+        assert_eq!(first.name, "refs/heads/main");
+        assert!(matches!(second, Some(Err(SourceError::InvalidPush { .. }))), "{second:?}");
     }
 
     fn judged(name: &str, expected: Expected, listed: &[(&str, &str)]) -> String {
@@ -236,13 +249,15 @@ mod tests {
     #[test]
     fn a_ref_is_made_or_moved_from_what_comes_before_and_nothing_else() {
         for (at, told) in [
-            (&[][..], ["from nothing", "moved", "from nothing"]),
-            (&[("refs/heads/a", "parent")], ["moved", "from parent", "from parent"]),
-            (&[("refs/heads/a", "earlier")], ["moved", "moved", "from earlier"]),
-            (&[("refs/heads/a", "other")], ["moved", "moved", "refused"]),
-            (&[("refs/heads/a", "commit")], ["done", "done", "done"]),
+            (&[][..], ["from nothing", "moved", "moved", "from nothing"]),
+            (&[("refs/heads/a", "parent")], ["moved", "from parent", "moved", "from parent"]),
+            (&[("refs/heads/a", "merged")], ["moved", "moved", "from merged", "refused"]),
+            (&[("refs/heads/a", "earlier")], ["moved", "moved", "moved", "from earlier"]),
+            (&[("refs/heads/a", "other")], ["moved", "moved", "moved", "refused"]),
+            (&[("refs/heads/a", "commit")], ["done", "done", "done", "done"]),
         ] {
-            let all = [Expected::Absent, Expected::Parent, Expected::Behind];
+            let merged = Expected::At("merged".to_owned());
+            let all = [Expected::Absent, Expected::Parent, merged, Expected::Behind];
             assert_eq!(all.map(|expected| judged("refs/heads/a", expected, at)), told, "{at:?}");
         }
     }

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         eprintln!("starting the control plane: upstream Kubernetes with simulated pods, not k3s");
         let cluster = Cluster::shared();
         let mut figures = Figures::default();
-        figures.empty.push(empty());
+        empty(&mut figures);
         for run in 1..=COLD {
             eprintln!("cold run {run} of {COLD}");
             reference(cluster, run, &mut figures);
@@ -63,8 +63,9 @@ struct Figures {
     apply: Samples,
     ready: Samples,
     again: Samples,
-    /// MiB.
+    /// MiB; `nothing` is what an empty daemon has allocated.
     empty: Samples,
+    nothing: Samples,
     after: Samples,
     anonymous: Samples,
     peak: Samples,
@@ -77,7 +78,8 @@ struct Figures {
     /// From an edit's answer to the healed object, one object and all of a burst.
     heal: Samples,
     burst: Samples,
-    /// MiB with that many objects, and requests of one heal.
+    /// KiB for each of that many objects, MiB with all of them, and requests of one heal.
+    each: Samples,
     many: Samples,
     heal_requests: Samples,
 }
@@ -127,6 +129,7 @@ impl Figures {
         table.add(Row::percentile(format!("all {MANY} edited at once, p99"), &self.burst, 99));
         table.add(Row::count("requests of one heal", &self.heal_requests));
         table.add(Row::mebibytes(format!("resident with {MANY} objects, after it"), &self.many));
+        table.add(Row::kibibytes(format!("allocated for each of {MANY} objects"), &self.each));
         table.add(Row::time("reference: kubectl apply --server-side, new objects", &self.apply));
         table.add(Row::time("reference: the same until ready (kubectl wait)", &self.ready));
         table.add(Row::time("reference: the same again, unchanged", &self.again));
@@ -136,14 +139,15 @@ impl Figures {
 }
 
 /// Memory of a daemon whose repository declares nothing.
-fn empty() -> f64 {
+fn empty(figures: &mut Figures) {
     let mut world = World::new();
     let _repo =
         world.entry(&[("clusters/my-cluster/kustomization.yaml", "resources: []\n".into())]);
     world.start();
     world.settled();
     std::thread::sleep(Duration::from_secs(2));
-    resident(world.pid())
+    figures.empty.push(resident(world.pid()));
+    figures.nothing.push(anonymous(world.pid()));
 }
 
 /// kubectl on the very objects that gitopsd gets, in a namespace of its own.
@@ -240,6 +244,9 @@ fn heals(figures: &mut Figures) {
     repo.push("main");
     world.start();
     world.settled();
+    std::thread::sleep(Duration::from_secs(5));
+    let allocated = anonymous(world.pid()) - figures.nothing.median();
+    figures.each.push(allocated * 1024.0 / MANY as f64);
     for n in 0..EDITS {
         let mark = world.cluster().mark();
         let object = name(n * MANY / EDITS);

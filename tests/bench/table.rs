@@ -77,6 +77,11 @@ impl Row {
         Row::new(what, samples, |mebibytes| format!("{mebibytes:.1} MiB"))
     }
 
+    /// KiB.
+    pub fn kibibytes(what: impl Into<String>, samples: &Samples) -> Row {
+        Row::new(what, samples, |kibibytes| format!("{kibibytes:.1} KiB"))
+    }
+
     /// A number.
     pub fn count(what: impl Into<String>, samples: &Samples) -> Row {
         Row::new(what, samples, |count| format!("{count:.0}"))

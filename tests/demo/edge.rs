@@ -4,6 +4,8 @@ use crate::bed::cloudflare::Cloudflare;
 use crate::page::Page;
 use crate::world::World;
 use serde_json::json;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
 /// The public name of the game; its dev environment has one that stays inside.
@@ -22,11 +24,13 @@ pub fn outside(world: &mut World, page: &mut Page) {
     cloud.tunnel("home", theirs);
     cloud.record("A", "nas.muppit.au", "192.0.2.9", None);
     let foreign = cloud.records();
-    std::fs::write(world.path("cloudflare-token"), "good-token\n").expect("ours to write");
+    let token = world.path("cloudflare-token");
+    std::fs::write(&token, "good-token\n").expect("ours to write");
+    std::fs::set_permissions(&token, Permissions::from_mode(0o600)).expect("ours to write");
     world.drop_in(&format!(
         "edge:\n  cloudflare: {{tokenFile: {}, zones: [muppit.au], url: '{}'}}\n  \
          tunnel: {{name: home, adopt: true}}\n  hosts: [{HOST}]\n  connector: repository\n",
-        world.path("cloudflare-token").display(),
+        token.display(),
         cloud.url()
     ));
     let began = Instant::now();

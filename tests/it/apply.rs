@@ -4,7 +4,10 @@ use crate::bed;
 use crate::cluster::connect;
 use gitopsd::apply::{Applied, Applier, ApplyError, Pruned};
 use gitopsd::cluster::{Cluster, Select};
-use gitopsd::plan::{Action, Entry, Gate, Owner, Probe, Refusal, RefusalKind, Step, decide};
+use gitopsd::pipeline::edge_kustomization;
+use gitopsd::plan::{
+    Action, Entry, Gate, Owner, Probe, Refusal, RefusalKind, Step, decide, desired,
+};
 use gitopsd::render::{Manifest, ObjectId};
 use serde_json::{Value, json};
 
@@ -273,6 +276,14 @@ async fn wrong_objects_are_invalid_whatever_status_the_server_gives_them() {
     let refused = world.refusal(&secret).await;
     assert_eq!(refused.kind, RefusalKind::Invalid);
     assert!(!refused.message.contains("hunter2"), "{}", refused.message);
+
+    // A number where only text may stand is refused by its key, and not left out.
+    let mut port = world.make("v1", "Secret", "port", json!({"stringData": {"PORT": 54321}}));
+    desired(&mut port, &edge_kustomization());
+    let refused = world.refusal(&port).await;
+    assert_eq!(refused.kind, RefusalKind::Invalid);
+    let message = &refused.message;
+    assert!(message.contains("stringData.PORT") && !message.contains("54321"), "{message}");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ const PURE: &[(&str, &str)] = &[
     ("secrets", "age error plaintext sops store"),
     ("net", "error trust"),
     ("registry", "challenge docker error mirrors page reference"),
-    ("source", "credential error ignore report select target"),
+    ("source", "credential error ignore lineage report select target"),
     ("render", "document error finish kustomization manifest open reach redact remote substitute"),
     ("plan", "claims coming contest decide desired diff gate guard inventory order trim writer"),
     ("edge", "absent connector deed error ingress records routes rules state tunnel wire"),
@@ -34,7 +34,7 @@ const PURE: &[(&str, &str)] = &[
     ("api", "document"),
     (
         "cli",
-        "build/depends build/mask build/report build/scope build/values build/yaml check/finding init/answers init/url public table words",
+        "build/claims build/depends build/mask build/report build/scope build/values build/yaml check/finding init/answers init/url public table words",
     ),
 ];
 

@@ -1,6 +1,10 @@
 //! The program as a person calls it: help, exit codes, and `build` and `check` on repositories.
 //!
-//! No daemon and no cluster: what the verbs say when there is one is in `story`.
+//! No daemon and no cluster, but for the check of a host: what the verbs say when there is one is in
+//! `story`.
+
+mod built; // secrets handed on, an entry of its own name, two that differ
+mod host; // the parts of a host that are checked
 
 use crate::bed::tools;
 use serde_json::{Value, json};

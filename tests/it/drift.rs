@@ -236,6 +236,21 @@ fn a_field_and_a_label_of_somebody_else_stay_and_cost_no_write() {
     world.start();
     world.settled();
     assert_eq!(written(&world, mark), Vec::<String>::new(), "and only once");
+    // The same under a daemon that runs, and is too slow to see more than the end of it.
+    let signal = |world: &World, name: &str| {
+        let sent =
+            std::process::Command::new("kill").args([name, &world.pid().to_string()]).status();
+        assert!(sent.expect("kill is everywhere").success());
+    };
+    signal(&world, "-STOP");
+    by_somebody(&world, r#"{"data":{"key":"edited"}}"#);
+    by_somebody(&world, r#"{"data":{"key":"1"}}"#);
+    assert!(!held(&world), "it left our entry");
+    let mark = world.cluster().mark();
+    signal(&world, "-CONT");
+    world.eventually("it is held again", held);
+    world.settled();
+    assert_eq!(written(&world, mark).len(), 1, "it is applied once");
     let others = world.item("Kustomization/flux-system/apps")["others"].clone();
     assert_eq!(others, serde_json::json!({format!("ConfigMap/{ns}/a"): ["somebody"]}));
     assert!(world.ok(&["status", "apps"]).contains("is also written by somebody"));

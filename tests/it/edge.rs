@@ -7,7 +7,8 @@
 //!
 //! `client` needs no cluster. `made` brings an edge up from nothing and undoes what others do to it, `foreign` has tunnels,
 //! rules and records of somebody else, `former` changes zones, tunnels and accounts, `faulty` is about tokens, outages and kills between any two
-//! calls, `ingresses` about who brings the controller and the connector, `gone` about withdrawal.
+//! calls, `killed` about kills in the middle of a rotation or a change, `ingresses` about who brings the controller and the connector,
+//! `planned` about plans of what is not in force yet, `zones` about zones and accounts as they are configured, `gone` about withdrawal.
 
 mod client;
 mod faulty;
@@ -15,7 +16,10 @@ mod foreign;
 mod former;
 mod gone;
 mod ingresses;
+mod killed;
 mod made;
+mod planned;
+mod zones;
 
 use crate::bed::cloudflare::Cloudflare;
 use crate::world::{World, mk_config_map, mk_deployment, mk_namespace};
@@ -67,9 +71,14 @@ impl Edge {
 
     /// The same with these zones.
     fn configure_in(&self, zones: &str, rest: &str) {
+        self.configure_by(&format!("zones: [{zones}]"), rest);
+    }
+
+    /// The same with these of the provider's keys.
+    fn configure_by(&self, provider: &str, rest: &str) {
         let token = self.world.path("cloudflare-token");
         self.world.drop_in(&format!(
-            "edge:\n  cloudflare:\n    tokenFile: {}\n    zones: [{zones}]\n    url: {}\n{rest}",
+            "edge:\n  cloudflare:\n    tokenFile: {}\n    {provider}\n    url: {}\n{rest}",
             token.display(),
             self.cloud.url()
         ));
@@ -108,6 +117,15 @@ impl Edge {
         let secret = self.get("secret", "cloudflared-token").unwrap_or_default();
         secret["data"]["token"].as_str().unwrap_or_default().to_owned()
     }
+}
+
+/// What a plan prints that has something to do, or cannot be made.
+fn plan_of(edge: &Edge, verb: &[&str]) -> String {
+    let output = edge.world.run(verb);
+    let plan = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{verb:?}: {plan}{said}");
+    plan
 }
 
 /// What k3s's Traefik leaves in a cluster, as far as anybody looks at it, with an image that exists.

@@ -42,6 +42,9 @@ const RUN: [Asks; 6] = [Get, DryRun, Apply, Delete, Patch, Variables];
 /// Asked for with a new connection, or by a watch.
 const LINK: [Asks; 6] = [Discovery, List, Watch, Identity, Version, Flux];
 
+/// When a busy server wants to be asked again, as its header says.
+const BUSY: Duration = Duration::from_secs(4);
+
 /// A daemon behind a proxy.
 struct Bench {
     world: World,
@@ -69,12 +72,7 @@ impl Bench {
     fn new() -> Bench {
         let world = World::new();
         let front = Front::start(&world.path("kubeconfig"), &world.path(""));
-        let text = std::fs::read_to_string(&front.kubeconfig).expect("it was just written");
-        let (_, server) = text.split_once("server: 'http://").expect("it names its server");
-        let (server, _) = server.split_once('\'').expect("in quotes");
-        let proxy = Proxy::start(server);
-        let text = text.replace(&format!("http://{server}"), &proxy.url());
-        std::fs::write(&front.kubeconfig, text).expect("ours to write");
+        let proxy = Proxy::before(&front.kubeconfig);
         world.drop_in(&format!("kubeconfig: {}\n", front.kubeconfig.display()));
         world.cluster().apply(&mk_namespace(&world.namespace));
         world.cluster().apply(&mk_namespace("flux-system"));
@@ -257,7 +255,7 @@ impl Bench {
     /// What passes by itself: the round ends as if nothing had been.
     fn passes(&mut self, asks: Asks, name: &str, fault: &Fault) {
         self.place = format!("{asks:?} × {name}");
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), self.proxy.len());
         let requests = self.meet(asks, fault, 1);
         self.world
             .eventually(&format!("{} is met", self.place), |_| self.proxy.hits(&requests) > 0);
@@ -268,6 +266,10 @@ impl Bench {
         self.keeps();
         let took = began.elapsed().as_millis();
         tell(&format!("{}: passed after {took} ms", self.place));
+        if name == "429" && (RUN.contains(&asks) || asks == Watch) {
+            let apart = self.proxy.apart(&requests, before).expect("it was made again");
+            assert!(apart >= BUSY, "{}: made again after {apart:?}", self.place);
+        }
         self.proxy.heal();
     }
 
@@ -351,6 +353,32 @@ impl Bench {
         Fault::Answer(500, "", body)
     }
 
+    /// Reconciles, and stops the daemon while a request of this pattern is under way.
+    fn stop_at(&mut self, requests: &Pattern) {
+        self.proxy.inject(requests, 1, Fault::Slow(Duration::from_secs(3)));
+        self.world.run(&["reconcile", "--with-source", "--no-wait"]);
+        self.world.eventually("the request is under way", |_| self.proxy.hits(requests) > 0);
+        let began = Instant::now();
+        assert_eq!(self.world.stop(), Some(0), "{}", self.world.log());
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(30), "the stop took {took:?}");
+        self.proxy.heal();
+    }
+
+    /// The next start does the rest; the run that was stopped is on record with what it did.
+    fn goes_on(&mut self, changes: u64) {
+        self.world.start();
+        self.settled();
+        self.keeps();
+        let subject = format!("round {}", self.round);
+        let runs = self.world.json(&["history", "apps"]);
+        let runs = runs.as_array().expect("a list").iter();
+        let runs: Vec<&Value> = runs.filter(|run| run["subject"] == subject.as_str()).collect();
+        let [last, .., stopped] = runs.as_slice() else { panic!("{runs:#?}") };
+        let told = [&last["verdict"], &stopped["verdict"], &stopped["changes"]];
+        assert_eq!(told, [&json!("succeeded"), &json!("cancelled"), &json!(changes)]);
+    }
+
     /// A slow API server costs time and nothing else.
     fn is_slow(&mut self) {
         for asks in [Apply, Identity] {
@@ -372,8 +400,8 @@ fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "faults: {line}");
 }
 
-fn answer(code: u16, reason: &str, message: &str, details: &Value) -> Fault {
-    let headers = if code == 429 { "Retry-After: 1\r\n" } else { "" };
+pub fn answer(code: u16, reason: &str, message: &str, details: &Value) -> Fault {
+    let headers = if code == 429 { "Retry-After: 4\r\n" } else { "" };
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code, "details": details});
     Fault::Answer(code, headers, status.to_string())
@@ -469,6 +497,45 @@ fn a_watch_that_an_overloaded_server_refuses_for_a_moment_costs_no_comparison_of
         bench.keeps();
         bench.proxy.heal();
     }
+}
+
+/// A Secret that can only be changed by being deleted and created again, which it asks for.
+fn frozen(namespace: &str, value: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: frozen\n  namespace: {namespace}\n  \
+         annotations: {{kustomize.toolkit.fluxcd.io/force: enabled}}\nimmutable: true\n\
+         stringData:\n  key: {value}\n"
+    )
+}
+
+#[test]
+fn a_stop_finishes_the_object_in_hand_begins_no_other_and_the_next_start_goes_on() {
+    let mut bench = Bench::new();
+    let ns = bench.world.namespace.clone();
+    // Of the four changes of the round, the first is slow.
+    let before = bench.seen();
+    bench.commit();
+    let apply = bench.requests(Apply);
+    bench.stop_at(&apply);
+    let mut expected = before;
+    expected["a"]["key"] = json!(format!("{}-v", bench.round));
+    assert_eq!(bench.seen(), expected, "{}", bench.world.log());
+    bench.goes_on(1);
+
+    // What is deleted to be created again is not left deleted; the deletion of the round waits.
+    bench.repo.write("apps/apps/frozen.yaml", &frozen(&ns, "first"));
+    bench.commit();
+    bench.world.run(&["reconcile", "--with-source", "--no-wait"]);
+    bench.settled();
+    let uid = bench.world.uid("secret", "frozen");
+    bench.repo.write("apps/apps/frozen.yaml", &frozen(&ns, "second"));
+    bench.commit();
+    bench.stop_at(&pattern(&[&format!("DELETE /api/v1/namespaces/{ns}/secrets/frozen?")]));
+    assert_ne!(bench.world.uid("secret", "frozen"), uid);
+    let left = format!("extra-{}", bench.round - 1);
+    assert_ne!(bench.seen()[&left], Value::Null, "it is pruned by the next start");
+    assert_eq!(bench.seen()["a"]["key"], format!("{}-v", bench.round));
+    bench.goes_on(4);
 }
 
 /// A Deployment that names one environment variable twice.

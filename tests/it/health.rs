@@ -1,7 +1,11 @@
 //! Health goes on after the run: what breaks an hour later is said, and so is its recovery.
 
+use crate::bed::effects::Front;
+use crate::bed::proxy::{Proxy, pattern};
+use crate::faults::answer;
 use crate::world::{App, World, mk_config_map, mk_deployment, mk_kustomization};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 fn pods(world: &World) -> Vec<String> {
     let list = ["-n", &world.namespace, "get", "pods", "-o", "json"];
@@ -66,6 +70,77 @@ fn a_crash_loop_long_after_the_run_is_said_with_its_cause_and_so_is_its_end() {
 }
 
 #[test]
+fn what_breaks_while_its_watch_is_refused_for_a_moment_is_said_too() {
+    const REFUSED: usize = 6;
+    let mut world = World::new();
+    let front = Front::start(&world.path("kubeconfig"), &world.path(""));
+    let proxy = Proxy::before(&front.kubeconfig);
+    world.drop_in(&format!("kubeconfig: {}\n", front.kubeconfig.display()));
+    let files = [("web.yaml", mk_deployment(&world.namespace, "web", "1"))];
+    world.apps(&[App { name: "apps", spec: "  wait: true\n", files: &files }]);
+    world.start();
+    world.settled();
+    let pod = pods(&world).remove(0);
+    // A watch that stood for less than a second is not renewed at once.
+    std::thread::sleep(Duration::from_millis(1100));
+    let watch = pattern(&["GET /apis/apps/v1/deployments?watch=true"]);
+    proxy.inject(&watch, REFUSED, answer(500, "InternalError", "overloaded", &json!({})));
+    proxy.cut_off();
+    world.eventually("it is refused", |_| proxy.hits(&watch) > 0);
+    write_status(&world, &pod, &container(false));
+    world.eventually("the Deployment says so", |world| {
+        let web = world.get("deployment", "web").unwrap();
+        web["status"]["unavailableReplicas"] == 1
+    });
+    assert!(proxy.hits(&watch) < REFUSED, "nobody watches yet");
+    world.eventually("Ready says so, and why", |world| {
+        !world.is_ready("apps") && world.message("apps").contains("exit code 3")
+    });
+}
+
+/// A container that runs and does not answer yet.
+fn starting() -> Value {
+    json!({
+        "phase": "Running",
+        "conditions": [
+            {"type": "Initialized", "status": "True"},
+            {"type": "PodScheduled", "status": "True"},
+            {"type": "ContainersReady", "status": "False"},
+            {"type": "Ready", "status": "False"},
+        ],
+        "containerStatuses": [{"name": "main", "image": "x", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"running": {}}}],
+    })
+}
+
+#[test]
+fn a_pod_that_starts_slowly_costs_ready_nothing_within_the_timeout_and_is_said_after_it() {
+    let mut world = World::new();
+    let files = [("web.yaml", mk_deployment(&world.namespace, "web", "1"))];
+    let spec = "  wait: true\n  timeout: 25s\n";
+    world.apps(&[App { name: "apps", spec, files: &files }]);
+    world.start();
+    world.settled();
+    let pod = pods(&world).remove(0);
+    write_status(&world, &pod, &starting());
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(18) {
+        assert!(world.is_ready("apps"), "{}\n{}", world.message("apps"), world.log());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    write_status(&world, &pod, &container(true));
+    std::thread::sleep(Duration::from_secs(3));
+    let runs = world.json(&["history", "apps"]);
+    let failed = runs.as_array().unwrap().iter().filter(|run| run["verdict"] == "failed");
+    assert_eq!(failed.count(), 0, "{runs:#}");
+
+    write_status(&world, &pod, &starting());
+    let took = world.eventually("Ready says so", |world| !world.is_ready("apps"));
+    assert!(took >= Duration::from_secs(20), "after {took:?}: {}", world.message("apps"));
+    assert!(world.message("apps").contains("not healthy"), "{}", world.message("apps"));
+}
+
+#[test]
 fn a_readiness_probe_that_fails_is_said_in_its_own_words() {
     let mut world = World::new();
     let files = [("web.yaml", mk_deployment(&world.namespace, "web", "unready"))];
@@ -109,7 +184,7 @@ fn a_workload_that_comes_and_goes_does_not_take_ready_along_each_time() {
     for turn in 0..2 * turns {
         write_status(&world, "web", &container(turn % 2 == 1));
         for _ in 0..12 {
-            std::thread::sleep(std::time::Duration::from_millis(250));
+            std::thread::sleep(Duration::from_millis(250));
             watch(&world);
         }
     }

@@ -4,8 +4,9 @@
 //! ConfigMap, so that nothing has to roll out, and the image objects that follow its registry.
 //! `flow.rs` is the whole way with the example repositories, `killed.rs` cuts it at every effect;
 //! `fields.rs` goes through what the objects may ask for, `commits.rs` through what commits and pushes
-//! may, and `figures.rs` prints what all of it costs.
+//! may, `branches.rs` through where they go, and `figures.rs` prints what all of it costs.
 
+mod branches;
 mod commits;
 mod fields;
 mod figures;
@@ -397,6 +398,17 @@ fn a_refused_push_is_told_in_the_servers_own_words_and_tried_again() {
     std::fs::remove_file(&hook).expect("ours");
     stage.arrived("a", "2");
     assert_eq!(stage.commits("main"), 2);
+
+    // A lock that a killed git left behind: nobody moved the branch.
+    let lock = stage.app.bare().join("refs/heads/main.lock");
+    std::fs::write(&lock, "").expect("ours to write");
+    stage.push("a-3");
+    assert!(!stage.reconcile("a"), "the ref cannot be written");
+    let message = stage.automation()["message"].to_string();
+    assert!(message.contains("main.lock") && !message.contains("moved"), "{message}");
+    std::fs::remove_file(&lock).expect("ours");
+    stage.arrived("a", "3");
+    assert_eq!(stage.commits("main"), 3);
 }
 
 #[test]
@@ -429,25 +441,6 @@ fn the_commits_of_somebody_who_pushes_all_the_time_survive_and_so_do_ours() {
     assert_eq!(theirs, 40, "{names}");
     let ours = git(&stage.app, &["log", "--format=%an", "main"]);
     assert!(ours.lines().filter(|author| *author == "Robot").count() >= 1, "{ours}");
-}
-
-#[test]
-fn another_branch_is_made_for_the_commits_and_built_upon() {
-    let push = "    push: {branch: image-updates}\n";
-    let stage = Stage::new(&Setting { git: push, ..Setting::default() });
-    stage.push("a-2");
-    assert!(stage.reconcile("a"), "{}", stage.world.log());
-    let branch = "image-updates";
-    stage.world.eventually("the branch is made", |_| {
-        git(&stage.app, &["branch", "--list", branch]).contains(branch)
-    });
-    assert_eq!((stage.commits("main"), stage.commits(branch)), (1, 2));
-    assert_eq!(stage.in_git(branch, "a"), "a-2");
-    assert_eq!(stage.deployed("a"), "a-1", "nobody has merged it");
-    stage.push("a-3");
-    assert!(stage.reconcile("a"), "{}", stage.world.log());
-    stage.world.eventually("the next one is built upon it", |_| stage.in_git(branch, "a") == "a-3");
-    assert_eq!(stage.commits(branch), 3);
 }
 
 #[test]

@@ -121,6 +121,17 @@ fn flags_alone_set_a_host_up_once_and_the_daemon_follows() {
     let dry = init(&world, &[&whole[..], &["--dry-run"]].concat());
     assert_eq!(dry.status.code(), Some(0), "{}", said(&dry));
     assert!(said(&dry).contains("config.d/50-init.yaml would be written"), "{}", said(&dry));
+    // Variables that only the cluster has are no reason to refuse the entry.
+    let variables = "  postBuild: {substituteFrom: [{kind: Secret, name: settings}]}\n";
+    let entry = mk_kustomization("cluster", "./clusters/a", variables);
+    repo.write("clusters/a/entry.yaml", &entry);
+    repo.commit("with variables");
+    repo.push("variables");
+    repo.remove("clusters/a/entry.yaml");
+    repo.commit("without variables");
+    let dry = init(&world, &[&whole[..], &["--branch", "variables", "--dry-run"]].concat());
+    assert_eq!(dry.status.code(), Some(0), "{}", said(&dry));
+    assert!(said(&dry).contains("Secret/flux-system/settings is declared nowhere"));
     assert_eq!(files(&world), before, "a dry run touches nothing");
 
     let done = init(&world, &whole);
@@ -244,6 +255,20 @@ fn every_refusal_says_what_to_do_and_leaves_the_host_as_it_was() {
     let done = init(&world, &arguments(&url, right, &[]));
     assert_eq!(done.status.code(), Some(0), "{}", said(&done));
     refused("on one that is set up");
+    // No start of the service would take such a key: it is not restarted, and nothing is written.
+    let key = world.path("credentials/git-password");
+    let mode = |mode| fs::set_permissions(&key, fs::Permissions::from_mode(mode)).expect("ours");
+    mode(0o644);
+    let before = files(&world);
+    for more in [&["--interval", "5m"][..], &["--interval", "5m", "--dry-run"], &[]] {
+        let usual = ["init", "--no-recovery", "--no-restart"];
+        let told = said(&init(&world, &[&usual[..], more].concat()));
+        let words = [format!("fail  credentials: {} ", key.display()), "mode 0644".to_owned()];
+        let fix = format!("chmod 0400 {}, then run the same again", key.display());
+        assert!(words.iter().chain([&fix]).all(|word| told.contains(word)), "{more:?}: {told}");
+        assert_eq!(files(&world), before, "{more:?}");
+    }
+    mode(0o400);
 
     let before = files(&world);
     let mut other = arguments(&url, right, &["--age-key", &secret]);
@@ -318,13 +343,17 @@ fn an_ssh_server_is_pinned_by_its_fingerprint_and_a_deploy_key_is_made_once() {
 
 #[test]
 fn a_cluster_that_flux_owns_is_handed_over_first_and_its_keys_are_taken_along() {
-    let mut world = World::alone();
+    let (mut world, server) = (World::alone(), private_git());
     host(&world);
-    repository(&world, &world.git);
-    let url = world.git.url_of("infra/flux-config");
+    repository(&world, &server);
+    let url = server.url_of("infra/flux-config");
+    let password = world.path("password").display().to_string();
+    // Flux followed the same repository over ssh: what it used opens nothing over http.
     let secret = format!(
         "{}---\napiVersion: v1\nkind: Secret\nmetadata: {{name: sops-age, namespace: flux-system}}\n\
-         stringData:\n  age.agekey: {:?}\n  note.txt: no key\n",
+         stringData:\n  age.agekey: {:?}\n  note.txt: no key\n---\napiVersion: v1\nkind: Secret\n\
+         metadata: {{name: flux-system, namespace: flux-system}}\nstringData:\n  identity: a key\n  \
+         known_hosts: git.example ssh-ed25519 AAAA\n",
         mk_namespace("flux-system"),
         TEST_KEY.trim()
     );
@@ -338,9 +367,10 @@ fn a_cluster_that_flux_owns_is_handed_over_first_and_its_keys_are_taken_along() 
             .replace("replicas: 1", &format!("replicas: {replicas}"))
     };
     world.cluster().apply(&controller(1));
-    let all = ["init", "--repo", &url, "--path", "clusters/a", "--no-restart", "--recovery"];
+    let all = ["init", "--repo", &url, "--path", "clusters/a", "--no-restart"];
     let second = recipient();
-    let all = [&all[..], &[&second]].concat();
+    let more = ["--password-file", &password, "--recovery", &second];
+    let all = [&all[..], &more].concat();
     let before = files(&world);
     let refused = init(&world, &all);
     assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
@@ -359,6 +389,8 @@ fn a_cluster_that_flux_owns_is_handed_over_first_and_its_keys_are_taken_along() 
     assert_eq!(shown["recovery"], *second);
     world.start();
     world.settled();
+    // Once the cluster answers, its Secret could be read: the host's own password goes before it.
+    assert!(world.reconcile(), "{}", world.log());
 }
 
 /// The public key of a fresh identity.
@@ -374,15 +406,44 @@ fn tool(program: &str, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn killed_at_any_change_the_next_run_puts_everything_back_first() {
+fn killed_at_any_change_the_next_run_puts_everything_back_or_finds_it_in_place() {
     let world = World::new();
     host(&world);
     repository(&world, &world.git);
     let (url, password) = (world.git.url_of("infra/flux-config"), world.path("password"));
     let password = password.to_str().expect("UTF-8");
+    let cut = |effect: &str, arguments: &[&str]| {
+        let log = world.path("effects");
+        let _ = fs::remove_file(&log);
+        let fate = Fate::Kill(Point::first(effect));
+        let (root, fault) = (world.path("config.yaml"), world.path("no-fault"));
+        let root = root.parent().expect("a file lies in a directory");
+        let mut command = supervise(root, &log, &fate, &fault);
+        command.arg(env!("CARGO_BIN_EXE_gitopsd"));
+        command.arg("--config").arg(world.path("config.yaml")).args(arguments);
+        let cut = command.stdin(Stdio::null()).output().expect("the supervisor runs");
+        assert!(read(&log).cut, "{effect}: {:#?}\n{}", read(&log).all, said(&cut));
+    };
+    let next = || {
+        let next = init(&world, &arguments(&url, password, &["--branch", "mian"]));
+        assert_eq!(next.status.code(), Some(1), "{}", said(&next));
+        said(&next)
+    };
+
+    // Secrets may be sealed to a key from the moment it is there: it stays whatever happens.
+    let bare = files(&world);
+    cut("rename config.d/*", &arguments(&url, password, &[]));
+    let key = files(&world).remove("credentials/age-key").expect("it comes first");
+    assert!(next().contains("what it had changed is put back"));
+    let mut kept = files(&world);
+    assert_eq!(kept.remove("credentials/age-key"), Some(key.clone()));
+    kept.remove("credentials/");
+    assert_eq!(kept, bare);
+
     let done = init(&world, &arguments(&url, password, &[]));
     assert_eq!(done.status.code(), Some(0), "{}", said(&done));
     let before = files(&world);
+    assert_eq!(before["credentials/age-key"], key);
     let changed = arguments(&url, password, &["--interval", "7m", "--token-file", password]);
     let changed: Vec<&str> = {
         // A token takes the place of the password: one file comes, one goes, one changes.
@@ -394,23 +455,24 @@ fn killed_at_any_change_the_next_run_puts_everything_back_first() {
         "rename credentials/*",
         "unlink credentials/git-password*",
         "rename config.d/*",
-        "unlink .init/undo*",
+        "rename .init/undo*",
     ] {
-        let log = world.path("effects");
-        let _ = fs::remove_file(&log);
-        let fate = Fate::Kill(Point::first(effect));
-        let (root, fault) = (world.path("config.yaml"), world.path("no-fault"));
-        let root = root.parent().expect("a file lies in a directory");
-        let mut command = supervise(root, &log, &fate, &fault);
-        command.arg(env!("CARGO_BIN_EXE_gitopsd"));
-        command.arg("--config").arg(world.path("config.yaml")).args(&changed);
-        let cut = command.stdin(Stdio::null()).output().expect("the supervisor runs");
-        assert!(read(&log).cut, "{effect}: {:#?}\n{}", read(&log).all, said(&cut));
+        cut(effect, &changed);
         assert_ne!(files(&world), before, "{effect}: there is something to put back");
-        let next = init(&world, &arguments(&url, password, &["--branch", "mian"]));
-        assert_eq!(next.status.code(), Some(1), "{}", said(&next));
+        next();
         assert_eq!(files(&world), before, "{effect}");
     }
+    // Once all is in place the service starts with it, and nobody takes it away again.
+    cut("unlink .init/placed*", &changed);
+    let told = next();
+    assert!(told.contains("it had put everything in place, and that stays"), "{told}");
+    let after = files(&world);
+    assert!(after.keys().all(|name| !name.starts_with(".init")), "{:?}", after.keys());
+    assert!(after.contains_key("credentials/git-token"));
+    assert!(!after.contains_key("credentials/git-password"));
+    let again = init(&world, &changed);
+    assert!(said(&again).contains("nothing was changed"), "{}", said(&again));
+    assert_eq!(files(&world), after);
 }
 
 #[test]

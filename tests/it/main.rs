@@ -8,11 +8,13 @@ mod bed_works; // the bed does what the scenarios rely upon
 mod cli; // the program as a person calls it: help, exit codes, build, check
 mod cluster; // the client of the API server
 mod contested; // another writer in a loop, a mutating webhook
+mod credentials; // whose password a Git server is sent
 mod drift; // what others do to our objects
 mod edge; // the way from outside: tunnel, routes, names, connectors
 mod older; // a record or a cluster that is older than the other
 mod entry; // the entry under a name of its own
 mod faults; // every kind of request to the API server, answered with every kind of fault
+mod guard; // which deletions wait for a word
 mod health; // what breaks after the run
 mod idle; // what nothing costs
 mod images; // from a pushed tag to a commit and a healthy pod

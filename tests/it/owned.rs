@@ -1,27 +1,27 @@
 //! Who owns an object, what goes with its declaration, and what is kept whatever happens.
 
 use crate::bed::Repo;
-use crate::world::{App, World, mk_config_map, mk_kustomization, mk_namespace};
+use crate::world::{App, World, mk_config_map, mk_deployment, mk_kustomization, mk_namespace};
 use serde_json::Value;
 
-fn push(world: &World, repo: &Repo, subject: &str) -> bool {
+pub fn push(world: &World, repo: &Repo, subject: &str) -> bool {
     repo.commit(subject);
     repo.push("main");
     world.reconcile()
 }
 
-fn there(world: &World, name: &str) -> bool {
+pub fn there(world: &World, name: &str) -> bool {
     world.get("configmap", name).is_some()
 }
 
 /// What is held of a Kustomization; null when nothing is.
-fn held(world: &World, name: &str) -> Value {
+pub fn held(world: &World, name: &str) -> Value {
     let owner = format!("flux-system/{name}");
     let all = world.status()["held"].as_array().cloned().unwrap_or_default();
     all.into_iter().find(|held| held["owner"] == owner.as_str()).unwrap_or_default()
 }
 
-fn digest(world: &World, name: &str) -> String {
+pub fn digest(world: &World, name: &str) -> String {
     let held = held(world, name);
     held["digest"].as_str().unwrap_or_else(|| panic!("nothing is held")).to_owned()
 }
@@ -42,6 +42,7 @@ fn two_declarations_that_differ_are_refused_with_both_files_and_nothing_flaps() 
     assert!(!push(&world, &repo, "a second owner"));
     let item = world.item("Kustomization/flux-system/second");
     assert_eq!(item["reason"], "OwnershipConflict", "{item:#}");
+    assert_eq!(item["failure"]["object"], format!("ConfigMap/{ns}/shared"), "{item:#}");
     let message = item["message"].as_str().unwrap();
     for word in [
         "apps/second/b.yaml",
@@ -162,10 +163,11 @@ fn what_is_there_already_as_git_says_is_owned_too() {
 }
 
 #[test]
-fn an_object_that_moves_to_another_kustomization_keeps_its_uid() {
+fn an_object_that_moves_to_another_kustomization_keeps_its_uid_and_generation() {
     let mut world = World::new();
     let ns = world.namespace.clone();
-    let moving = mk_config_map(&ns, "moving", "1");
+    let moving =
+        format!("{}---\n{}", mk_config_map(&ns, "moving", "1"), mk_deployment(&ns, "web", "1"));
     let a = [("moving.yaml", moving.clone()), ("a.yaml", mk_config_map(&ns, "a", "1"))];
     let b = [("b.yaml", mk_config_map(&ns, "b", "1"))];
     let repo = world.apps(&[
@@ -174,220 +176,26 @@ fn an_object_that_moves_to_another_kustomization_keeps_its_uid() {
     ]);
     world.start();
     world.settled();
-    let uid = world.uid("configmap", "moving");
+    let same = |world: &World| {
+        let web = world.get("deployment", "web").unwrap();
+        (world.uid("configmap", "moving"), web["metadata"]["generation"].clone())
+    };
+    let (before, uid) = (same(&world), world.uid("deployment", "web"));
     for (from, to) in [("one", "two"), ("two", "one")] {
         repo.remove(&format!("apps/{from}/moving.yaml"));
         repo.write(&format!("apps/{to}/moving.yaml"), &moving);
         assert!(push(&world, &repo, &format!("{from} to {to}")), "{}", world.log());
         world.settled();
-        assert_eq!(world.uid("configmap", "moving"), uid, "{from} to {to}");
+        assert_eq!((same(&world), world.uid("deployment", "web")), (before.clone(), uid.clone()));
         let label = "/metadata/labels/kustomize.toolkit.fluxcd.io~1name";
-        let object = world.get("configmap", "moving").unwrap();
-        assert_eq!(object.pointer(label).unwrap(), to);
+        for (kind, name) in [("configmap", "moving"), ("deployment", "web")] {
+            assert_eq!(world.get(kind, name).unwrap().pointer(label).unwrap(), to);
+        }
     }
     // It is owned where it is now, and nowhere else.
     repo.remove("apps/one/moving.yaml");
     assert!(push(&world, &repo, "and away"), "{}", world.log());
     world.eventually("it is gone", |world| !there(world, "moving"));
-}
-
-#[test]
-fn a_render_that_becomes_empty_is_held_until_its_digest_is_confirmed() {
-    let mut world = World::new();
-    let ns = world.namespace.clone();
-    let files = [
-        ("kustomization.yaml", "resources: [a.yaml, b.yaml]\n".to_owned()),
-        ("a.yaml", mk_config_map(&ns, "a", "1")),
-        ("b.yaml", mk_config_map(&ns, "b", "1")),
-    ];
-    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
-    world.start();
-    world.settled();
-    repo.write("apps/apps/kustomization.yaml", "resources: []\n");
-    push(&world, &repo, "oops");
-    assert!(there(&world, "a") && there(&world, "b"), "held");
-    let confirmation = digest(&world, "apps");
-    let shown = held(&world, "apps");
-    assert!(shown["reason"].as_str().unwrap().contains("became empty"), "{shown}");
-    let objects = [format!("ConfigMap/{ns}/a"), format!("ConfigMap/{ns}/b")];
-    assert_eq!(shown["objects"], serde_json::json!(objects));
-    let text = String::from_utf8(world.run(&["status"]).stdout).unwrap();
-    assert!(text.contains(&format!("gitopsd confirm {confirmation}")), "{text}");
-    let diff = world.json(&["diff", "apps"]);
-    assert_eq!(diff[0]["steps"][0]["verb"], "hold", "{diff}");
-
-    let wrong = world.run(&["confirm", "0123456789ab"]);
-    assert_eq!(wrong.status.code(), Some(1));
-    assert!(there(&world, "a") && there(&world, "b"));
-
-    world.ok(&["confirm", &confirmation]);
-    world.eventually("both are gone", |world| !there(world, "a") && !there(world, "b"));
-    world.settled();
-    assert_eq!(world.status()["held"], serde_json::json!([]));
-
-    // The same accident again is asked about again.
-    repo.write("apps/apps/kustomization.yaml", "resources: [a.yaml, b.yaml]\n");
-    assert!(push(&world, &repo, "back"), "{}", world.log());
-    repo.write("apps/apps/kustomization.yaml", "resources: []\n");
-    push(&world, &repo, "oops again");
-    assert!(there(&world, "a"), "one confirmation covers one deletion");
-}
-
-#[test]
-fn a_render_with_flux_objects_alone_is_not_empty() {
-    let mut world = World::new();
-    let ns = world.namespace.clone();
-    let files = [("a.yaml", mk_config_map(&ns, "a", "1"))];
-    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
-    repo.write("clusters/my-cluster/own.yaml", &mk_config_map(&ns, "own", "1"));
-    repo.commit("an object of the entry's own");
-    repo.push("main");
-    world.start();
-    world.settled();
-    assert!(there(&world, "own"));
-    repo.remove("clusters/my-cluster/own.yaml");
-    assert!(push(&world, &repo, "and away"), "{}", world.log());
-    world.eventually("it is gone", |world| !there(world, "own"));
-    assert!(there(&world, "a") && held(&world, "flux-system").is_null());
-}
-
-#[test]
-fn a_render_that_lost_more_than_half_is_held_while_the_rest_of_it_is_applied() {
-    let mut world = World::new();
-    let ns = world.namespace.clone();
-    let list = |names: &str| format!("resources: [{names}]\n");
-    let mut files: Vec<(&str, String)> = [("a.yaml", "a"), ("b.yaml", "b"), ("c.yaml", "c")]
-        .into_iter()
-        .chain([("d.yaml", "d"), ("e.yaml", "e")])
-        .map(|(file, name)| (file, mk_config_map(&ns, name, "1")))
-        .collect();
-    files.push(("kustomization.yaml", list("a.yaml, b.yaml, c.yaml, d.yaml, e.yaml")));
-    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
-    world.start();
-    world.settled();
-    // Two of five is a change like any other.
-    repo.write("apps/apps/kustomization.yaml", &list("a.yaml, b.yaml, c.yaml"));
-    assert!(push(&world, &repo, "two less"), "{}", world.log());
-    assert!(!there(&world, "d") && !there(&world, "e"));
-
-    repo.write("apps/apps/kustomization.yaml", &list("a.yaml, b.yaml, c.yaml, d.yaml, e.yaml"));
-    assert!(push(&world, &repo, "back"), "{}", world.log());
-    repo.write("apps/apps/kustomization.yaml", &list("a.yaml, b.yaml"));
-    repo.write("apps/apps/a.yaml", &mk_config_map(&ns, "a", "2"));
-    push(&world, &repo, "oops");
-    assert_eq!(world.get("configmap", "a").unwrap()["data"]["key"], "2", "the rest goes on");
-    assert!(["b", "c", "d", "e"].into_iter().all(|name| there(&world, name)), "held");
-    let confirmation = digest(&world, "apps");
-    let shown = held(&world, "apps");
-    assert_eq!(shown["reason"], "the render lost 3 of 5 objects at once", "{shown}");
-    let objects = ["c", "d", "e"].map(|name| format!("ConfigMap/{ns}/{name}"));
-    assert_eq!(shown["objects"], serde_json::json!(objects));
-
-    world.ok(&["confirm", &confirmation]);
-    world.eventually("they are gone", |world| {
-        ["c", "d", "e"].into_iter().all(|name| !there(world, name))
-    });
-    assert!(there(&world, "a") && there(&world, "b"));
-}
-
-#[test]
-fn a_held_deletion_may_be_confirmed_in_git_and_once_only() {
-    let mut world = World::new();
-    let ns = world.namespace.clone();
-    let files = [
-        ("kustomization.yaml", "resources: [a.yaml]\n".to_owned()),
-        ("a.yaml", mk_config_map(&ns, "a", "1")),
-    ];
-    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
-    world.start();
-    world.settled();
-    let empty = |message: &str| {
-        repo.write("apps/apps/kustomization.yaml", "resources: []\n");
-        push(&world, &repo, message);
-    };
-    empty("on purpose");
-    assert!(there(&world, "a"), "held");
-    let annotation =
-        format!("  annotations: {{gitopsd.io/confirm: {:?}}}\n", digest(&world, "apps"));
-    let name = "  name: apps\n";
-    repo.replace("clusters/my-cluster/apps.yaml", name, &format!("{name}{annotation}"));
-    assert!(push(&world, &repo, "yes"), "{}", world.log());
-    world.eventually("it is gone", |world| !there(world, "a"));
-    world.settled();
-
-    repo.write("apps/apps/kustomization.yaml", "resources: [a.yaml]\n");
-    assert!(push(&world, &repo, "back"), "{}", world.log());
-    empty("by accident");
-    assert!(there(&world, "a"), "one confirmation covers one deletion");
-}
-
-fn mk_claim(namespace: &str, name: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata:\n  name: {name}\n  \
-         namespace: {namespace}\nspec:\n  accessModes: [ReadWriteOnce]\n  \
-         resources: {{requests: {{storage: 1Gi}}}}\n"
-    )
-}
-
-/// True once a claim is gone or its deletion has been asked for.
-fn leaving(world: &World, name: &str) -> bool {
-    let claim = world.get("pvc", name);
-    claim.is_none_or(|claim| claim["metadata"]["deletionTimestamp"] != Value::Null)
-}
-
-#[test]
-fn a_claim_of_a_kustomization_that_left_git_waits_for_its_own_confirmation() {
-    let mut world = World::new();
-    let ns = world.namespace.clone();
-    let files = [("a.yaml", mk_config_map(&ns, "a", "1")), ("d.yaml", mk_claim(&ns, "data"))];
-    let stays = [("b.yaml", mk_config_map(&ns, "b", "1"))];
-    let repo = world.apps(&[
-        App { name: "going", spec: "", files: &files },
-        App { name: "staying", spec: "", files: &stays },
-    ]);
-    world.start();
-    world.settled();
-    repo.remove("clusters/my-cluster/going.yaml");
-    assert!(push(&world, &repo, "one leaves"), "{}", world.log());
-    world.eventually("its ConfigMap goes", |world| !there(world, "a"));
-    world.eventually("its claim is held", |world| held(world, "going") != Value::Null);
-    assert!(!leaving(&world, "data"));
-    assert_eq!(world.stop(), Some(0));
-    world.start();
-    world.eventually("and after a restart", |world| held(world, "going") != Value::Null);
-    assert!(!leaving(&world, "data"));
-    world.ok(&["confirm", &digest(&world, "going")]);
-    world.eventually("confirmed, it goes", |world| leaving(world, "data"));
-    world.eventually("nothing waits", |world| held(world, "going") == Value::Null);
-}
-
-#[test]
-fn a_claim_that_leaves_git_is_held_while_the_rest_goes() {
-    let mut world = World::new();
-    let ns = world.namespace.clone();
-    let files = [
-        ("a.yaml", mk_config_map(&ns, "a", "1")),
-        ("b.yaml", mk_config_map(&ns, "b", "1")),
-        ("claim.yaml", mk_claim(&ns, "data")),
-    ];
-    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
-    world.start();
-    world.settled();
-    repo.remove("apps/apps/claim.yaml");
-    repo.remove("apps/apps/b.yaml");
-    push(&world, &repo, "no data");
-    world.eventually("the ConfigMap goes", |world| !there(world, "b"));
-    assert!(world.get("pvc", "data").is_some());
-    let claim = format!("PersistentVolumeClaim/{ns}/data");
-    assert_eq!(held(&world, "apps")["objects"], serde_json::json!([claim]));
-
-    // A restart forgets nothing.
-    assert_eq!(world.stop(), Some(0));
-    world.start();
-    world.eventually("held again", |world| held(world, "apps") != Value::Null);
-    assert!(world.get("pvc", "data").is_some());
-    world.ok(&["confirm", &digest(&world, "apps")]);
-    world.eventually("confirmed, it goes", |world| leaving(world, "data"));
 }
 
 #[test]

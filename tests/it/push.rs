@@ -5,13 +5,14 @@
 
 mod faults;
 mod kept;
+mod merged;
 mod sign;
 
 use crate::bed::{Auth, Command, GitServer, Options, Repo, SshServer, git};
 use gitopsd::flux::GitReference;
 use gitopsd::source::{
     Change, Commit, Credential, Person, Poll, Push, PushError, Pushed, Remote, SigningKey, Source,
-    SourceError, Tip,
+    SourceError, Standing, Start, Tip,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -103,7 +104,7 @@ fn edit(tip: &Tip, files: &[(&str, &str)]) -> Commit {
 
 /// A push to a branch that is there.
 fn to(branch: &str) -> Push<'_> {
-    Push { branch: Some(branch), create: false, refspec: None, options: &NONE }
+    Push { branch: Some(branch), start: Start::Parent, refspec: None, options: &NONE }
 }
 
 /// One whole round: the tip, the tag in the manifest, the push.
@@ -221,7 +222,7 @@ fn another_branch_is_made_from_the_tip_and_followed_from_then_on() {
     assert!(matches!(error, SourceError::RefNotFound { .. }), "{error:?}");
     let tip = source.tip(&main).unwrap();
     let commit = edit(&tip, &[("README.md", "two\n")]);
-    let create = Push { branch: Some("auto/images"), create: true, ..to("") };
+    let create = Push { branch: Some("auto/images"), start: Start::Absent, ..to("") };
     source.push(&main, &commit, &create).unwrap();
     assert_eq!(head(&repo, "auto/images"), commit.id);
     assert_eq!(head(&repo, "main"), repo.head(), "the branch it came from stays");
@@ -267,7 +268,7 @@ fn a_checkout_may_be_any_reference() {
     }
     let tag = Remote { reference: GitReference::Tag("v1.2.0".to_owned()), ..main.clone() };
     let commit = edit(&source.tip(&tag).unwrap(), &[("README.md", "fix\n")]);
-    let create = Push { branch: Some("fix"), create: true, ..to("") };
+    let create = Push { branch: Some("fix"), start: Start::Absent, ..to("") };
     source.push(&tag, &commit, &create).unwrap();
     assert_eq!(bare(&repo, &["rev-parse", "fix^"]).trim(), first);
     sound(&repo);
@@ -324,10 +325,27 @@ fn a_refspec_sends_the_commit_to_a_second_place() {
     assert!(source.push(&main, &commit, &both).is_err());
     assert!(!bare(&repo, &["branch", "--list"]).contains("copy"), "nothing is half done");
     sound(&repo);
-    let forced = Push { refspec: Some("+refs/heads/main:refs/heads/copy"), ..to("main") };
-    let error = source.push(&main, &commit, &forced).unwrap_err();
-    let named = matches!(error, PushError::Source(SourceError::InvalidPush { .. }));
-    assert!(named, "{error:?}");
+
+    // Nor for a second place that cannot be; without a branch it is all there is.
+    fs::remove_file(repo.bare().join("hooks/update")).unwrap();
+    for refspec in ["+refs/heads/main:refs/heads/copy", "main:copy", ":refs/heads/copy"] {
+        let commit = edit(&source.tip(&main).unwrap(), &[("README.md", refspec)]);
+        let wrong = Push { refspec: Some(refspec), ..to("main") };
+        let pushed = source.push(&main, &commit, &wrong).unwrap();
+        let alone = source.push(&main, &commit, &Push { branch: None, ..wrong }).unwrap_err();
+        for error in [pushed.left.expect("it cannot be"), alone] {
+            let named = matches!(error, PushError::Source(SourceError::InvalidPush { .. }));
+            assert!(named, "{refspec}: {error:?}");
+        }
+        assert_eq!(head(&repo, "main"), commit.id, "{refspec}");
+    }
+    let commit = edit(&source.tip(&main).unwrap(), &[("README.md", "eight\n")]);
+    let alone = Push { branch: None, ..both };
+    let pushed = source.push(&main, &commit, &alone).unwrap();
+    assert_eq!((pushed.refs, pushed.left), (vec!["refs/heads/copy".to_owned()], None));
+    assert_eq!(head(&repo, "copy"), commit.id);
+    assert_ne!(head(&repo, "main"), commit.id, "no branch was asked for");
+    sound(&repo);
 }
 
 #[test]

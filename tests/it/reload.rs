@@ -1,6 +1,6 @@
 //! New configuration and new credentials under a running daemon, and a host without any.
 
-use crate::bed::dying;
+use crate::bed::{TEST_KEY, dying};
 use crate::world::{App, PATIENCE, World, executable, mk_config_map};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -22,13 +22,30 @@ fn reload(world: &World, more: &[&str]) -> std::process::Output {
 }
 
 fn mk_world() -> World {
-    let mut world = World::new();
-    let files = [("a.yaml", mk_config_map(&world.namespace, "a", "1"))];
-    world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    let mut world = mk_quiet_world();
     world.start();
     world.settled();
     world
 }
+
+/// Nothing runs in it yet.
+fn mk_quiet_world() -> World {
+    let world = World::new();
+    let files = [("a.yaml", mk_config_map(&world.namespace, "a", "1"))];
+    world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world
+}
+
+/// One whose configuration names no age key: the credential counts.
+fn mk_keyless_world() -> World {
+    let mut world = mk_quiet_world();
+    world.drop_in(NO_KEY);
+    world.start();
+    world.settled();
+    world
+}
+
+const NO_KEY: &str = "decryption: {ageKeyFile: null}\n";
 
 #[test]
 fn a_right_configuration_is_taken_by_the_same_process_and_a_wrong_one_refused() {
@@ -54,6 +71,15 @@ fn a_right_configuration_is_taken_by_the_same_process_and_a_wrong_one_refused() 
     assert!(!history.contains("failed"), "{history}");
 
     assert_eq!(world.ok(&["reload"]).trim(), "nothing has changed");
+    // One that is gone is not taken for one that never was: this daemon has one in force.
+    let aside = world.path("aside.yaml");
+    std::fs::rename(world.path("config.yaml"), &aside).unwrap();
+    let refused = reload(&world, &[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("config.yaml: there is no such file; root: not configured"), "{said}");
+    std::fs::rename(aside, world.path("config.yaml")).unwrap();
+    assert_eq!(world.ok(&["reload"]).trim(), "nothing has changed");
     assert_eq!(started(&world), second);
 }
 
@@ -70,7 +96,7 @@ fn sighup_does_the_same() {
 
 #[test]
 fn a_credential_is_handed_over_and_taken_back() {
-    let world = mk_world();
+    let world = mk_keyless_world();
     let first = started(&world);
     let key = world.path("other.key");
     let text = "AGE-SECRET-KEY-1D7HJ92AV4QN0F32WLPGH6VCXVQAYJE5PWNVSE2UDAAZRCSHRLLWSANAL78";
@@ -103,8 +129,43 @@ fn a_credential_is_handed_over_and_taken_back() {
 }
 
 #[test]
+fn a_file_that_the_configuration_names_wins_over_what_the_unit_hands_over() {
+    let mut world = mk_quiet_world();
+    let handed = world.path("handed");
+    std::fs::create_dir(&handed).unwrap();
+    let hand = |id: &str, text: &str| {
+        let file = handed.join(id);
+        let _ = std::fs::remove_file(&file);
+        std::fs::write(&file, text).unwrap();
+        // As it looks under systemd, for its ACL mask.
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o440)).unwrap();
+    };
+    let check = |world: &World| {
+        let mut command = world.command(&["run", "--check"]);
+        let output = command.env("CREDENTIALS_DIRECTORY", &handed).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    // The key has a file, and of password and token the password is what counts.
+    hand("age-key", "not a key\n");
+    hand("git-password", "password\n");
+    hand("git-token", "token\n");
+    assert_eq!(check(&world), (Some(0), String::new()));
+    world.drop_in(NO_KEY);
+    let (code, said) = check(&world);
+    assert_eq!(code, Some(78), "{said}");
+    assert!(said.contains("age key file, line 1"), "{said}");
+
+    hand("age-key", TEST_KEY);
+    let mut env = dying("env");
+    env.arg(format!("CREDENTIALS_DIRECTORY={}", handed.display()));
+    world.start_under(env);
+    world.settled();
+    assert!(!world.log().contains("run chmod"), "what systemd guards is guarded: {}", world.log());
+}
+
+#[test]
 fn reloads_at_the_same_time_lose_no_credential() {
-    let world = mk_world();
+    let world = mk_keyless_world();
     let keys = ["a.key", "b.key"].map(|name| world.path(name));
     std::fs::copy(world.path("age.key"), &keys[0]).unwrap();
     std::fs::write(&keys[1], world.ok(&["keygen"])).unwrap();
@@ -146,7 +207,31 @@ fn a_key_that_everybody_can_read_is_refused_with_the_chmod_to_run() {
     assert_eq!(check.status.code(), Some(78), "{}", String::from_utf8_lossy(&check.stderr));
     mode(0o400);
     assert_eq!(reload(&world, &[]).status.code(), Some(0));
-    assert!(started(&world) > first);
+    let second = started(&world);
+    assert!(second > first);
+
+    // So is the edge's token, which each start reads whether there is an edge or not.
+    let token = world.path("credentials/cloudflare-token");
+    std::fs::create_dir(world.path("credentials")).unwrap();
+    std::fs::write(&token, "token\n").unwrap();
+    let mode =
+        |mode| std::fs::set_permissions(&token, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o644);
+    let remedy = format!("chmod 0400 {}", token.display());
+    let refused = reload(&world, &[]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains(&remedy), "{said}");
+    assert_eq!(started(&world), second);
+    let check = world.run(&["run", "--check"]);
+    assert_eq!(check.status.code(), Some(78), "{}", String::from_utf8_lossy(&check.stderr));
+    let check = world.run(&["check"]);
+    let said = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert_eq!(check.status.code(), Some(1), "{said}");
+    assert!(said.contains(&remedy), "{said}");
+    mode(0o400);
+    assert_eq!(reload(&world, &[]).status.code(), Some(0));
+    assert!(started(&world) > second);
 }
 
 #[test]
@@ -170,6 +255,12 @@ fn a_host_that_nobody_configured_waits_and_says_what_to_do() {
         let Ok(length) = told.recv(&mut buffer) else { continue };
         heard.push_str(&String::from_utf8_lossy(&buffer[..length]));
     }
+    let mut reload = dying(executable());
+    reload.arg("--config").arg(dir.path().join("config.yaml"));
+    reload.arg("--socket").arg(dir.path().join("none.sock")).arg("reload");
+    let nothing = reload.output().unwrap();
+    assert_eq!(nothing.status.code(), Some(0), "a fresh host is no failure");
+    assert!(String::from_utf8_lossy(&nothing.stdout).contains("run gitopsd init"));
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));

@@ -3,6 +3,7 @@
 
 use crate::drift::written;
 use crate::world::{App, World, mk_deployment};
+use serde_json::json;
 use std::time::Duration;
 
 /// Manifests in forms that the API server rewrites, defaults or drops, as people write them.
@@ -23,7 +24,9 @@ fn known(ns: &str) -> Vec<(&'static str, String)> {
              - {{name: A, value: $(B)}}\n        ports:\n        - containerPort: 80\n        \
              livenessProbe: {{httpGet: {{path: /, port: 80}}}}\n        \
              readinessProbe: {{httpGet: {{path: /, port: http}}}}\n        securityContext: {{}}\n      \
-             nodeSelector: null\n      hostNetwork: false\n      volumes:\n      - {{name: tmp, emptyDir: {{}}}}\n      \
+             nodeSelector: null\n      hostNetwork: false\n      affinity:\n        podAntiAffinity:\n          \
+             preferredDuringSchedulingIgnoredDuringExecution:\n          - weight: 1\n            podAffinityTerm:\n              \
+             {{topologyKey: x, namespaceSelector: {{}}, labelSelector: {{matchLabels: {{}}}}}}\n      volumes:\n      - {{name: tmp, emptyDir: {{}}}}\n      \
              - {{name: mem, emptyDir: {{medium: Memory, sizeLimit: 1024Ki}}}}\nstatus: {{replicas: 3}}\n",
                 meta("quantities")
             ),
@@ -142,7 +145,7 @@ fn known(ns: &str) -> Vec<(&'static str, String)> {
 fn what_the_api_server_rewrites_is_written_once_and_never_again() {
     let mut world = World::new();
     let files = known(&world.namespace);
-    world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
     world.start();
     world.settled();
     let ns = world.namespace.clone();
@@ -172,6 +175,15 @@ fn what_the_api_server_rewrites_is_written_once_and_never_again() {
     let looked_at = world.cluster().audit_of(&world.user, mark);
     let dry = looked_at.iter().filter(|e| e["requestURI"].as_str().unwrap().contains("dryRun=All"));
     assert!(dry.count() >= files.len(), "the start has verified every object");
+
+    // A change that stands in the names of empty maps alone: all namespaces in place of this one.
+    repo.replace("apps/apps/policy.yaml", "from: [{podSelector:", "from: [{namespaceSelector:");
+    repo.commit("from everywhere");
+    repo.push("main");
+    assert!(world.reconcile(), "{}", world.log());
+    let policy = world.get("networkpolicy", "policy").unwrap();
+    let from = json!([{"namespaceSelector": {}}]);
+    assert_eq!(policy.pointer("/spec/ingress/0/from"), Some(&from));
 }
 
 fn warnings(world: &World) -> String {

@@ -157,7 +157,16 @@ fn a_sealed_file_that_nothing_opens_is_an_error_and_a_plaintext_secret_a_notice(
         ),
         ("values.yaml", seal("password: x\n", OURS, "^password$")),
     ];
+    // kustomize would put it into the ConfigMap as it is.
+    let configured = [
+        (
+            "kustomization.yaml",
+            format!("namespace: {ns}\nconfigMapGenerator:\n- name: c\n  files: [app.enc.yaml]\n"),
+        ),
+        ("app.enc.yaml", seal("password: x\n", OURS, "^password$")),
+    ];
     world.apps(&[
+        App { name: "configured", spec: OPEN, files: &configured },
         App { name: "closed", spec: "", files: &[("s.yaml", sealed(&world, "s", OURS))] },
         App { name: "generated", spec: "", files: &generated },
         App { name: "plain", spec: "", files: &[("p.yaml", secret(&ns, "p", VALUE))] },
@@ -165,6 +174,7 @@ fn a_sealed_file_that_nothing_opens_is_an_error_and_a_plaintext_secret_a_notice(
     world.start();
     fails(&world, "closed", &["apps/closed/s.yaml", "no spec.decryption"]);
     fails(&world, "generated", &["apps/generated/values.yaml", "no spec.decryption"]);
+    fails(&world, "configured", &["apps/configured/app.enc.yaml", "read it by a secretGenerator"]);
     world.eventually("the plain one is ready", |world| world.is_ready("plain"));
     assert_eq!(opened(&world, "p").as_deref(), Some(VALUE), "repositories have them");
     let told = warnings(&world, "plain");

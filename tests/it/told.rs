@@ -70,3 +70,68 @@ fn who_watches_the_status_sees_a_change_without_asking_again() {
     child.kill().unwrap();
     child.wait().unwrap();
 }
+
+/// Lines of the log that have all of these words.
+fn lines(world: &World, words: &[&str]) -> usize {
+    let all = |line: &&str| words.iter().all(|word| line.contains(word));
+    world.log().lines().filter(all).count()
+}
+
+#[test]
+fn a_failure_is_told_once_whatever_the_retries_and_so_is_its_end() {
+    let mut world = World::new();
+    let failed = ["ERROR", "Kustomization/flux-system/apps: "];
+    let files = [("a.yaml", "kind: [\n".to_owned())];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    let change = |text: &str, subject: &str| {
+        repo.write("apps/apps/a.yaml", text);
+        repo.commit(subject);
+        repo.push("main");
+    };
+    world.start();
+    world.eventually("it is told", |world| lines(world, &failed) > 0);
+    // It is tried again each second anyway.
+    for _ in 0..3 {
+        assert!(!world.run(&["reconcile", "apps"]).status.success());
+    }
+    assert_eq!(lines(&world, &failed), 1, "{}", world.log());
+    change(&mk_config_map(&world.namespace, "a", "1"), "mended");
+    assert!(world.reconcile(), "{}", world.log());
+    // The same words after a success are news.
+    change("kind: [\n", "broken again");
+    assert!(!world.reconcile());
+    assert_eq!(lines(&world, &failed), 2, "{}", world.log());
+    change(&mk_config_map(&world.namespace, "a", "1"), "mended again");
+    assert!(world.reconcile(), "{}", world.log());
+    let healthy = ["Kustomization/flux-system/apps: healthy again"];
+    assert_eq!(lines(&world, &healthy), 1, "nothing had to be written: {}", world.log());
+}
+
+#[test]
+fn deletions_that_are_held_are_told_once_and_not_by_each_run_that_judges_them() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let claim = format!(
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata:\n  name: data\n  namespace: {ns}\n\
+         spec:\n  accessModes: [ReadWriteOnce]\n  resources: {{requests: {{storage: 1Gi}}}}\n"
+    );
+    let files = [("a.yaml", mk_config_map(&ns, "a", "0")), ("claim.yaml", claim)];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    repo.remove("apps/apps/claim.yaml");
+    for value in ["1", "2", "3"] {
+        repo.write("apps/apps/a.yaml", &mk_config_map(&ns, "a", value));
+        repo.commit(value);
+        repo.push("main");
+        world.reconcile();
+        world.eventually("it is applied", |world| {
+            world.get("configmap", "a").is_some_and(|map| map["data"]["key"] == value)
+        });
+    }
+    let held = ["WARN", "Kustomization/flux-system/apps: held: deleting"];
+    world.eventually("the last run has judged them", |world| {
+        world.item("Kustomization/flux-system/apps")["running"] == false
+    });
+    assert_eq!(lines(&world, &held), 1, "{}", world.log());
+}

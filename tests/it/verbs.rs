@@ -192,8 +192,15 @@ fn diff_defers_what_the_same_run_makes_possible_first() {
         ("toy.yaml", toy),
         ("space.yaml", mk_namespace(&format!("{ns}-new"))),
         ("map.yaml", mk_config_map(&format!("{ns}-new"), "inside", "1")),
+        ("beside.yaml", mk_config_map(&format!("{ns}-flux"), "beside", "1")),
     ];
     let repo = world.apps(&[App { name: "toys", spec: "  suspend: true\n", files: &files }]);
+    // A part of Flux, which is set aside: a run makes this namespace for want of anybody else.
+    let label = "metadata:\n  labels: {app.kubernetes.io/part-of: flux}\n";
+    let space = mk_namespace(&format!("{ns}-flux")).replace("metadata:\n", label);
+    repo.write("clusters/my-cluster/gotk-components.yaml", &space);
+    repo.commit("a part of Flux");
+    repo.push("main");
     world.start();
     world.eventually("it is known", |world| {
         world.item("Kustomization/flux-system/toys") != Value::Null
@@ -202,18 +209,20 @@ fn diff_defers_what_the_same_run_makes_possible_first() {
         let preview = world.json(&["diff", "toys"])[0].clone();
         let steps = preview["steps"].as_array().cloned().unwrap_or_default();
         let told = steps.iter().map(|step| {
-            let object = step["object"].as_str().unwrap().split('/').next().unwrap().to_owned();
-            (object, step["verb"].as_str().unwrap().to_owned())
+            let text = |key: &str| step[key].as_str().unwrap().to_owned();
+            (text("object"), text("verb"))
         });
         told.collect::<BTreeMap<String, String>>()
     };
     let expected = [
-        ("ConfigMap", "defer"),
-        ("CustomResourceDefinition", "create"),
-        ("Namespace", "create"),
-        ("Toy", "defer"),
+        (format!("ConfigMap/{ns}-flux/beside"), "defer"),
+        (format!("ConfigMap/{ns}-new/inside"), "defer"),
+        (format!("CustomResourceDefinition/toys.{group}"), "create"),
+        (format!("Namespace/{ns}-flux"), "create"),
+        (format!("Namespace/{ns}-new"), "create"),
+        (format!("Toy/{ns}/bear"), "defer"),
     ];
-    let expected = expected.map(|(kind, verb)| (kind.to_owned(), verb.to_owned())).into();
+    let expected = expected.map(|(object, verb)| (object, verb.to_owned())).into();
     assert_eq!(verbs(&world), expected, "{}", world.ok(&["diff", "toys"]));
     // And the run does what was shown.
     App { name: "toys", spec: "", files: &files }.write(&repo);
@@ -222,6 +231,55 @@ fn diff_defers_what_the_same_run_makes_possible_first() {
     assert!(world.reconcile(), "{}", world.log());
     world.settled();
     assert_eq!(verbs(&world), BTreeMap::new());
+}
+
+#[test]
+fn in_a_cluster_that_nobody_has_confirmed_diff_shows_no_deletion_as_the_run_makes_none() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let frozen = |value: &str| mk_config_map(&ns, "frozen", value) + "immutable: true\n";
+    let gone = ("gone.yaml", mk_config_map(&ns, "gone", "1"));
+    let files = [("a.yaml", mk_config_map(&ns, "a", "1")), gone];
+    let forces = [("frozen.yaml", frozen("1"))];
+    let repo = world.apps(&[
+        App { name: "leaves", spec: "", files: &files },
+        App { name: "forces", spec: "  force: true\n", files: &forces },
+    ]);
+    world.start();
+    world.settled();
+    let uid = world.uid("configmap", "frozen");
+    assert_eq!(world.stop(), Some(0));
+    let database = rusqlite::Connection::open(world.path("state/history.db")).unwrap();
+    let other = "UPDATE meta SET value = 'of another cluster' WHERE key = 'cluster'";
+    assert_eq!(database.execute(other, []).unwrap(), 1);
+    drop(database);
+    repo.remove("apps/leaves/gone.yaml");
+    repo.write("apps/forces/frozen.yaml", &frozen("2"));
+    let head = repo.commit("one leaves, one has to be made anew");
+    repo.push("main");
+    world.start();
+    world.eventually("both have been run", |world| {
+        let leaves = world.item("Kustomization/flux-system/leaves");
+        let at_head = leaves["revision"].as_str().is_some_and(|at| at.ends_with(&head));
+        at_head && leaves["ready"] == "True" && world.message("forces").contains("immutable")
+    });
+    let plan = |name: &str| world.json(&["diff", name])[0]["steps"].clone();
+    let (leaves, forces) = (plan("leaves"), plan("forces"));
+    let told = |steps: &Value| {
+        let verb = steps[0]["verb"].as_str().unwrap_or_default();
+        (steps.as_array().map_or(0, Vec::len), verb.to_owned())
+    };
+    assert_eq!((told(&leaves), told(&forces)), ((1, "hold".into()), (1, "refuse".into())));
+    let why = leaves[0]["lines"].to_string();
+    assert!(why.contains("gitopsd confirm cluster"), "{leaves:#}");
+    assert!(world.get("configmap", "gone").is_some(), "the run has left it");
+    assert_eq!(world.uid("configmap", "frozen"), uid);
+
+    world.ok(&["confirm", "cluster"]);
+    world.eventually("once it is confirmed, both are done", |world| {
+        world.get("configmap", "gone").is_none() && value(world, "frozen") == "2"
+    });
+    assert_ne!(world.uid("configmap", "frozen"), uid);
 }
 
 #[test]

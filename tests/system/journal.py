@@ -44,7 +44,7 @@ elif words[0] == "--all":
     if missing:
         fail(f"no event of these kinds: {', '.join(missing)}")
     # Errors are what a person has to act upon.
-    loud = {"ConfigRefused", "RecordRebuilt", "DiskFull", "RunFailed", "SealedFailed", "HealthFailed", "ClaimRefused"}
+    loud = {"ConfigRefused", "CannotRun", "RecordRebuilt", "DiskFull", "RunFailed", "SealedFailed", "HealthFailed", "ClaimRefused"}
     for e in ours:
         name, priority = names[e["MESSAGE_ID"]], int(e["PRIORITY"])
         if (priority <= 3) != (name in loud):

@@ -1,7 +1,7 @@
 //! Pure: one object as it is printed, with secret values masked.
 //!
 //! Values of a Secret become `***` whatever they are. In other objects that were opened from a
-//! sealed file, and wherever a variable came from a Secret, the values themselves are looked for;
+//! sealed file, and wherever a variable holds a secret, the values themselves are looked for;
 //! apiVersion, kind and names are left alone, because a file that is sealed whole counts its own
 //! name among its secrets.
 
@@ -14,7 +14,7 @@ const MASK: &str = "***";
 pub struct Masks {
     /// Values that were opened; looked for in objects from sealed files.
     pub opened: Redactor,
-    /// Values of Secrets that were substituted; looked for everywhere.
+    /// Secret values that were substituted; looked for everywhere.
     pub substituted: Redactor,
 }
 

@@ -2,13 +2,15 @@
 //!
 //! In the order of use: [`Inputs::open`] reads the directories and keys, `walk` renders everything
 //! that the entry path leads to (`sources` and `values` say from which files and variables,
-//! `scope`° and `depends`° what an API server or a graph would say), `report`° is the outcome as
-//! agreed, `mask`° takes the secrets out and `yaml`° writes. `check PATH` uses the same walk.
+//! `scope`°, `claims`° and `depends`° what an API server, the owners of objects and a graph would
+//! say), `report`° is the outcome as agreed, `mask`° takes the secrets out and `yaml`° writes.
+//! `check PATH` uses the same walk.
 //!
 //! Nothing is applied, no Git remote and no cluster is asked, and plaintext exists only in memory
 //! and in a private directory on tmpfs while kustomize runs. What a cluster alone could tell
 //! (admission, defaults, conflicts with live objects) is not told here.
 
+mod claims;
 mod depends;
 mod inputs;
 mod mask;
@@ -44,7 +46,10 @@ const EXAMPLES: &str = "EXAMPLES
 ///
 /// Prints the objects as they would be applied, and the Flux objects among them, which are not
 /// applied but carried out by the daemon; or writes DIR/NAMESPACE/KUSTOMIZATION.yaml and
-/// DIR/report.json; with --json, prints the report. Values of Secrets are masked.
+/// DIR/report.json; with --json, prints the report. Values of Secrets and of sealed files are
+/// masked, wherever patches and variables have carried them, but for names, and for values of less
+/// than six characters outside of Secrets. What the daemon would refuse is an error, such as one
+/// object that two Kustomizations declare differently.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Args {
@@ -56,7 +61,7 @@ pub struct Args {
     path: String,
     #[command(flatten)]
     given: Given,
-    /// Print values of Secrets
+    /// Print values of Secrets and of sealed files
     #[arg(long)]
     show_secrets: bool,
     /// Write files instead of printing

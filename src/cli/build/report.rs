@@ -8,9 +8,9 @@
 //! Files are paths inside the source; file and line are null where they are not known. A field is
 //! empty where a whole kind is meant. `engine` is null where nothing was rendered.
 
-use crate::flux::Unsupported;
+use crate::flux::{Kustomization, Unsupported};
 use crate::pipeline::SetAsideEntry;
-use crate::render::{Origin, Problem, RenderError, Warning};
+use crate::render::{Origin, Problem, Redactor, RenderError, Warning};
 use crate::secrets::NO_KEY;
 use serde::Serialize;
 
@@ -109,6 +109,31 @@ pub struct Missing {
 }
 
 impl Entry {
+    /// The entry of a Kustomization that nothing has come of yet.
+    pub fn of(kustomization: &Kustomization) -> Self {
+        let Kustomization { namespace, name, path, source, unsupported, .. } = kustomization;
+        Entry {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            path: path.clone(),
+            source: format!("{}/{}", source.namespace, source.name),
+            result: Outcome::Ok,
+            engine: None,
+            objects: 0,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            unsupported: unsupported.iter().map(Missing::from).collect(),
+            sealed: false,
+        }
+    }
+
+    /// Takes secret values out of what is told.
+    pub fn mask(&mut self, secrets: &Redactor) {
+        for note in self.errors.iter_mut().chain(&mut self.warnings) {
+            note.message = secrets.mask(&note.message);
+        }
+    }
+
     /// What is not acted upon and no error has named.
     pub fn missing(&self) -> impl Iterator<Item = &Missing> {
         let named = self.result == Outcome::Unsupported;

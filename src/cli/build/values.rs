@@ -11,7 +11,14 @@ use zeroize::Zeroizing;
 /// Data of every ConfigMap and Secret, by kind, namespace and name.
 #[derive(Default)]
 pub struct Values {
-    known: HashMap<(String, String, String), BTreeMap<String, Zeroizing<String>>>,
+    known: HashMap<(String, String, String), BTreeMap<String, Held>>,
+}
+
+/// One value.
+struct Held {
+    text: Zeroizing<String>,
+    /// It is a secret, or one has reached it.
+    secret: bool,
 }
 
 /// Why a Kustomization has no variables yet.
@@ -23,28 +30,30 @@ pub struct Lack {
 }
 
 impl Values {
-    /// Takes in an object, after `stringData` was folded; anything else is no news.
-    pub fn learn(&mut self, manifest: &Manifest) {
+    /// Takes in an object, after `stringData` was folded; anything else is no news. In a sensitive
+    /// ConfigMap those values are secret that the redactor of its render finds something in.
+    pub fn learn(&mut self, manifest: &Manifest, secrets: &Redactor) {
         let id = &manifest.id;
-        let secret = id.kind == "Secret";
-        if !id.group.is_empty() || !(secret || id.kind == "ConfigMap") {
+        let of_secret = id.kind == "Secret";
+        if !id.group.is_empty() || !(of_secret || id.kind == "ConfigMap") {
             return;
         }
         let data = manifest.body().get("data").and_then(Value::as_object);
         let values = data.into_iter().flatten().filter_map(|(key, value)| {
             let text = value.as_str()?;
-            let text = if secret {
+            let text = Zeroizing::new(if of_secret {
                 String::from_utf8_lossy(&STANDARD.decode(text).ok()?).into_owned()
             } else {
                 text.to_owned()
-            };
-            Some((key.clone(), Zeroizing::new(text)))
+            });
+            let secret = of_secret || manifest.sensitive && secrets.mask(&text) != *text;
+            Some((key.clone(), Held { text, secret }))
         });
         let name = (id.kind.clone(), id.namespace.clone(), id.name.clone());
         self.known.insert(name, values.collect());
     }
 
-    /// The variables of a Kustomization, and a redactor over those that come from Secrets.
+    /// The variables of a Kustomization, and a redactor over those that are secret.
     ///
     /// # Errors
     /// A ConfigMap or Secret that is not there; with `without`, only one that is not optional.
@@ -74,17 +83,15 @@ impl Values {
                 );
                 return Err(Lack { message, wrong: false });
             };
-            for (key, value) in data {
-                if from.kind == "Secret" {
-                    redactor.add(value.as_bytes());
+            for (key, held) in data {
+                if held.secret {
+                    redactor.add(held.text.as_bytes());
                 }
-                variables.insert(key, value).map_err(|e| wrong(format!("{place}: {e}")))?;
+                variables.insert(key, &held.text).map_err(|e| wrong(format!("{place}: {e}")))?;
             }
         }
-        for (key, value) in &post_build.substitute {
-            let inserted = variables.insert(key, value);
-            inserted.map_err(|e| wrong(format!("postBuild.substitute: {e}")))?;
-        }
+        let inserted = variables.inline(post_build, &mut redactor);
+        inserted.map_err(|e| wrong(format!("postBuild.substitute: {e}")))?;
         Ok((variables, redactor))
     }
 }
@@ -122,15 +129,33 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_that_is_handed_on_in_a_config_map_or_as_an_inline_variable_is_masked() {
+        let mut opened = Redactor::default();
+        opened.add(b"swordfish");
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": "vars", "namespace": "flux-system"},
+            "data": {"b": "a swordfish", "c": "harmless"}});
+        let mut values = Values::default();
+        values.learn(&Manifest::new(map, None, true), &opened);
+        let mut wants = wants("ConfigMap", false);
+        for (sensitive, expected) in
+            [(false, "inline, ***, harmless"), (true, "***, ***, harmless")]
+        {
+            wants.post_build.as_mut().expect("it has variables").sensitive = sensitive;
+            let Ok((_, redactor)) = values.variables(&wants, false) else {
+                panic!("the ConfigMap is there");
+            };
+            assert_eq!(redactor.mask("inline, a swordfish, harmless"), expected);
+        }
+    }
+
+    #[test]
     fn data_of_a_secret_becomes_variables_that_are_masked_and_inline_ones_win() {
         let mut values = Values::default();
-        values.learn(&Manifest::new(
-            json!({"apiVersion": "v1", "kind": "Secret",
-                "metadata": {"name": "vars", "namespace": "flux-system"},
-                "data": {"a": "aHVudGVyMg==", "b": "c3dvcmRmaXNo"}}),
-            None,
-            false,
-        ));
+        let secret = json!({"apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": "vars", "namespace": "flux-system"},
+            "data": {"a": "aHVudGVyMg==", "b": "c3dvcmRmaXNo"}});
+        values.learn(&Manifest::new(secret, None, false), &Redactor::default());
         let Ok((variables, redactor)) = values.variables(&wants("Secret", false), false) else {
             panic!("the Secret is there");
         };

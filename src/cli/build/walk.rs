@@ -6,24 +6,24 @@
 //! One failure never stops the others. `dependsOn` orders nothing here, because nothing is
 //! applied; a cycle, or a dependency that does not exist, is told.
 
+use super::claims::claim;
 use super::report::{Entry, Missing, Note, Outcome, Report};
 use super::scope::Scopes;
 use super::sources::{Sources, normal};
 use super::values::{Lack, Values};
-use crate::flux::{Class, Key, Kustomization, Object, Root, classify};
+use crate::flux::{Class, ImageUpdateAutomation, Key, Kustomization, Object, Root, classify};
 use crate::image::check_template;
-use crate::pipeline::{SetAsideEntry, sort};
-use crate::plan::{Claim, Claims, Owner, desired, label};
+use crate::pipeline::{Order, SetAsideEntry, sort};
+use crate::plan::{Claims, Owner, desired, label};
 use crate::render::{Manifest, Redactor, RenderError, Rendered, Renderer, Request};
 use crate::secrets::Keyring;
 use futures::StreamExt;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Kustomizations that are followed; a tree that declares more of them is declaring itself.
-const KUSTOMIZATIONS: usize = 10_000;
+/// Flux objects that are followed; a tree that declares more of them is declaring itself.
+const FOLLOWED: usize = 10_000;
 
 /// Renders under way at once; the renderer starts two children at a time.
 const AT_ONCE: usize = 4;
@@ -42,7 +42,7 @@ pub struct Output {
     pub manifests: Vec<Manifest>,
     /// Over what was opened.
     pub opened: Redactor,
-    /// Over what was substituted from Secrets.
+    /// Over secret values that were substituted.
     pub substituted: Redactor,
 }
 
@@ -54,7 +54,7 @@ pub struct Walk {
     sources: Sources,
     values: Values,
     waiting: Vec<Kustomization>,
-    /// Every Kustomization that was met, with the file that declares it.
+    /// Every Flux object that was met, with the file that declares it.
     seen: BTreeMap<Key, Option<String>>,
     met: Vec<Met>,
     set_aside: Vec<SetAsideEntry>,
@@ -148,7 +148,7 @@ impl Walk {
     /// Takes in one render.
     fn take(&mut self, ready: Ready, result: Result<Rendered, RenderError>) {
         let Ready { kustomization, substituted, .. } = ready;
-        let mut entry = entry(&kustomization);
+        let mut entry = Entry::of(&kustomization);
         if kustomization.suspend {
             entry.warnings.push(Note::new("spec.suspend is set: it would not run"));
         }
@@ -158,119 +158,132 @@ impl Walk {
                 entry.result = Outcome::Error;
                 entry.errors = Note::of(&error);
                 entry.sealed = matches!(error, RenderError::Sealed { .. });
+                entry.mask(&substituted);
                 self.met.push(Met { kustomization, entry, output: None });
                 return;
             }
         };
-        let sorted = sort(&rendered.manifests, "");
-        if self.adopt(&kustomization, &sorted.orders.work) {
+        let mut manifests = rendered.manifests.to_vec();
+        if kustomization.post_build.is_some() {
+            manifests.iter_mut().for_each(|manifest| manifest.guard(&substituted));
+        }
+        let mut secrets = rendered.redactor.clone();
+        secrets.merge(&substituted);
+        let orders = sort(&manifests, "").orders;
+        manifests.retain(|m| !matches!(classify(m.body()), Class::SetAside(_)));
+        for manifest in &mut manifests {
+            entry.warnings.extend(desired(manifest, &kustomization).into_iter().map(Note::new));
+            // Also of the entry that is about to be adopted: it may state itself with variables of
+            // its own, which a cluster that is set up has.
+            self.values.learn(manifest, &secrets);
+        }
+        self.sources.learn(&kustomization, &self.root, &orders.work);
+        if self.adopt(&kustomization, &orders.work) {
             return;
         }
         entry.engine = Some(rendered.engine.to_owned());
         entry.warnings.extend(rendered.warnings.iter().map(Note::from));
-        entry.unsupported.extend(sorted.orders.unsupported.iter().map(Missing::from));
-        for problem in sorted.orders.problems {
+        entry.unsupported.extend(orders.unsupported.iter().map(Missing::from));
+        for problem in orders.problems {
             let message = format!("{}: {}", problem.object, problem.message);
             entry.errors.push(Note::in_file(problem.origin.as_deref(), message));
         }
-        self.sources.learn(&kustomization, &self.root, &sorted.orders.work);
-        for order in sorted.orders.work {
+        for order in orders.work {
             self.order(&mut entry, order.object, order.origin.as_deref());
         }
-        let applied = |m: &&Manifest| !matches!(classify(m.body()), Class::SetAside(_));
-        let mut manifests: Vec<Manifest> =
-            rendered.manifests.iter().filter(applied).cloned().collect();
-        for manifest in &mut manifests {
-            for notice in desired(manifest, &kustomization) {
-                entry.warnings.push(Note::new(notice));
-            }
-            self.values.learn(manifest);
-        }
-        self.set_aside.extend(sorted.orders.set_aside);
+        self.set_aside.extend(orders.set_aside);
+        // A message may cite a value that a variable has brought.
+        entry.mask(&secrets);
         let output = Output { manifests, opened: rendered.redactor, substituted };
         self.met.push(Met { kustomization, entry, output: Some(output) });
     }
 
     /// The repository's own statement of the entry replaces the host's, as in the daemon.
-    fn adopt(&mut self, own: &Kustomization, work: &[crate::pipeline::Order]) -> bool {
-        if own.key() != self.root.kustomization.key() {
-            return false;
-        }
-        let stated = work.iter().find_map(|order| match &order.object {
-            Object::Kustomization(k)
-                if k.key() == own.key() && normal(&k.path) == normal(&own.path) && **k != *own =>
-            {
-                Some((**k).clone())
-            }
-            _ => None,
-        });
+    fn adopt(&mut self, own: &Kustomization, work: &[Order]) -> bool {
+        let stated = self.stated(own, work);
         // Once only: a render that never agrees with itself must end.
         let Some(stated) = stated.filter(|_| !std::mem::replace(&mut self.adopted, true)) else {
             return false;
         };
-        self.sources.learn(own, &self.root, work);
         self.root.kustomization = stated.clone();
         self.waiting.push(stated);
         true
     }
 
-    /// Follows one work order.
-    fn order(&mut self, entry: &mut Entry, object: Object, origin: Option<&str>) {
-        let kustomization = match object {
-            Object::GitRepository(git) => {
-                let own = self.sources.is_root(&git.key());
-                let found = if own { git.unheeded() } else { git.unsupported };
-                entry.unsupported.extend(found.iter().map(Missing::from));
-                return;
-            }
-            Object::Kustomization(kustomization) => *kustomization,
-            // They render nothing; what they ask for beyond our reach is named.
-            other => {
-                entry.unsupported.extend(other.unsupported().iter().map(Missing::from));
-                if let Object::ImageUpdateAutomation(automation) = &other
-                    && let Some(template) = &automation.message_template
-                    && let Err(error) = check_template(template)
-                {
-                    let key = other.key();
-                    match error.unsupported {
-                        true => entry.unsupported.push(Missing {
-                            kind: key.kind.as_str().to_owned(),
-                            field: format!("spec.git.commit.messageTemplate: {}", error.told),
-                            namespace: key.namespace,
-                            name: key.name,
-                            blocks: false,
-                        }),
-                        false => {
-                            let message = format!("{key}: {error}");
-                            entry.errors.push(Note::in_file(origin, message));
-                        }
-                    }
-                }
-                return;
+    /// How the entry states itself, if not as it was rendered: under the host's name, or else by
+    /// the first that points back at it. Name and source stay the host's, by which its objects are
+    /// known. In another namespace it would read other Secrets: there it is a mere name.
+    fn stated(&self, own: &Kustomization, work: &[Order]) -> Option<Kustomization> {
+        if own.key() != self.root.kustomization.key() {
+            return None;
+        }
+        let declared = || {
+            work.iter().filter_map(|order| match &order.object {
+                Object::Kustomization(kustomization) => Some(&**kustomization),
+                _ => None,
+            })
+        };
+        let stated = match declared().find(|k| k.key() == own.key()) {
+            Some(named) => (normal(&named.path) == normal(&own.path)).then(|| named.clone())?,
+            None => {
+                let mut stated = declared().find(|k| self.is_entry(k))?.clone();
+                (stated.name, stated.source) = (own.name.clone(), own.source.clone());
+                // Only how it is written.
+                stated.path.clone_from(&own.path);
+                stated
             }
         };
-        let points_back = self.sources.is_root(&kustomization.source)
-            && normal(&kustomization.path) == normal(&self.root.kustomization.path);
-        if points_back || kustomization.key() == self.root.kustomization.key() {
-            return;
+        (stated.namespace == own.namespace && stated != *own).then_some(stated)
+    }
+
+    /// True for a Kustomization that would render the entry again, whatever it is called.
+    fn is_entry(&self, kustomization: &Kustomization) -> bool {
+        self.sources.is_root(&kustomization.source)
+            && normal(&kustomization.path) == normal(&self.root.kustomization.path)
+    }
+
+    /// Follows one work order.
+    fn order(&mut self, entry: &mut Entry, object: Object, origin: Option<&str>) {
+        let key = object.key();
+        match &object {
+            Object::GitRepository(git) if self.sources.is_root(&key) => {
+                entry.unsupported.extend(git.unheeded().iter().map(Missing::from));
+                return;
+            }
+            Object::Kustomization(kustomization)
+                if key == self.root.kustomization.key() || self.is_entry(kustomization) =>
+            {
+                return;
+            }
+            _ => {}
         }
-        let key = kustomization.key();
         if self.seen.contains_key(&key) {
             let message = format!("{key} is declared twice: keep one of the two");
             entry.errors.push(Note::in_file(origin, message));
-        } else if self.seen.len() >= KUSTOMIZATIONS {
-            let message = format!("more than {KUSTOMIZATIONS} Kustomizations: {key} is left out");
+            return;
+        }
+        if self.seen.len() >= FOLLOWED {
+            let message = format!("more than {FOLLOWED} Flux objects: {key} is left out");
             entry.errors.push(Note::in_file(origin, message));
-        } else {
-            self.seen.insert(key, origin.map(str::to_owned));
-            self.waiting.push(kustomization);
+            return;
+        }
+        self.seen.insert(key, origin.map(str::to_owned));
+        match object {
+            Object::Kustomization(kustomization) => self.waiting.push(*kustomization),
+            // They render nothing; what they ask for beyond our reach is named.
+            other => {
+                entry.unsupported.extend(other.unsupported().iter().map(Missing::from));
+                if let Object::ImageUpdateAutomation(automation) = &other {
+                    try_template(entry, automation, origin);
+                }
+            }
         }
     }
 
     /// What never became ready, with what it lacks.
     fn left_over(&mut self) {
         for kustomization in std::mem::take(&mut self.waiting) {
-            let mut entry = entry(&kustomization);
+            let mut entry = Entry::of(&kustomization);
             entry.result = Outcome::Blocked;
             if let Err(lacks) = self.sources.tree(&kustomization.source) {
                 entry.errors.push(Note::new(lacks));
@@ -293,26 +306,13 @@ impl Walk {
         for met in &mut self.met {
             let owner = Owner::of(&met.kustomization);
             let Some(output) = &mut met.output else { continue };
-            let mut wanted: BTreeMap<_, Claim> = BTreeMap::new();
             for manifest in &mut output.manifests {
-                let origin = manifest.origin.clone();
                 if let Some(told) = scopes.settle(manifest) {
-                    met.entry.warnings.push(Note::at(origin.as_ref(), told));
+                    met.entry.warnings.push(Note::at(manifest.origin.as_ref(), told));
                 }
-                let digest = Sha256::digest(manifest.body().to_string());
-                let digest = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-                let claim = Claim { digest: Some(digest), origin: origin.clone() };
-                if let Some(first) = wanted.insert(manifest.id.clone(), claim) {
-                    let also = first.origin.map(|o| format!(", also in {o}")).unwrap_or_default();
-                    let message = format!("{} is declared twice{also}", manifest.id);
-                    met.entry.errors.push(Note::at(origin.as_ref(), message));
-                }
-                label(manifest, &owner);
             }
-            for conflict in claims.claim(&owner, wanted).err().unwrap_or_default() {
-                let message = conflict.to_string();
-                met.entry.warnings.push(Note::at(conflict.origin.as_ref(), message));
-            }
+            claim(&mut claims, &met.kustomization, &output.manifests, &mut met.entry);
+            output.manifests.iter_mut().for_each(|manifest| label(manifest, &owner));
             met.entry.objects = output.manifests.len();
         }
         super::depends::tell(self.met.iter_mut().map(|met| (&met.kustomization, &mut met.entry)));
@@ -334,19 +334,21 @@ impl Walk {
     }
 }
 
-fn entry(of: &Kustomization) -> Entry {
-    Entry {
-        namespace: of.namespace.clone(),
-        name: of.name.clone(),
-        path: of.path.clone(),
-        source: format!("{}/{}", of.source.namespace, of.source.name),
-        result: Outcome::Ok,
-        engine: None,
-        objects: 0,
-        errors: Vec::new(),
-        warnings: Vec::new(),
-        unsupported: of.unsupported.iter().map(Missing::from).collect(),
-        sealed: false,
+/// Tells what is wrong with the message of an automation's commits.
+fn try_template(entry: &mut Entry, automation: &ImageUpdateAutomation, origin: Option<&str>) {
+    let Some(template) = &automation.message_template else { return };
+    let Err(error) = check_template(template) else { return };
+    let key = automation.key();
+    if error.unsupported {
+        entry.unsupported.push(Missing {
+            kind: key.kind.as_str().to_owned(),
+            field: format!("spec.git.commit.messageTemplate: {}", error.told),
+            namespace: key.namespace,
+            name: key.name,
+            blocks: false,
+        });
+    } else {
+        entry.errors.push(Note::in_file(origin, format!("{key}: {error}")));
     }
 }
 
@@ -357,7 +359,7 @@ fn unsupported(of: &Kustomization) -> Option<Entry> {
     if fields.is_empty() {
         return None;
     }
-    let mut entry = entry(of);
+    let mut entry = Entry::of(of);
     entry.result = Outcome::Unsupported;
     let message =
         format!("{} is not supported yet, and ignoring it could do harm", fields.join(", "));

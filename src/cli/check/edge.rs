@@ -1,23 +1,27 @@
 //! The edge: whether the provider's token is one, and may do all that it should.
 //!
-//! Reading is tried by reading. Whether tunnels may be changed is tried by an edit of one that does
-//! not exist; whether records may be, by what the zone tells of the token's permissions.
+//! Reading is tried by reading. Whether tunnels and records may be changed is tried by an edit of one
+//! that does not exist: what a zone tells of permissions are those of a user, not of the token.
 
 use super::finding::Finding;
 use crate::config::{Config, EdgeSettings};
 use crate::daemon::DaemonError;
-use crate::edge::{Cloudflare, CloudflareError, Need, Zone};
+use crate::edge::{Cloudflare, CloudflareError, Zone};
 use crate::secrets::Plaintext;
 
 const WHAT: &str = "edge";
 
-/// Checks it; nothing where none is configured.
+/// Checks it; where none is configured, no more than whether a token that is there can be used: each
+/// start reads it all the same.
 pub async fn check(
     config: &Config,
     token: Result<Option<Plaintext>, DaemonError>,
     online: bool,
 ) -> Vec<Finding> {
-    let Some(settings) = &config.edge else { return Vec::new() };
+    let Some(settings) = &config.edge else {
+        let failed = |error: DaemonError| Finding::fail(WHAT, error.to_string(), error.hint());
+        return token.err().map(failed).into_iter().collect();
+    };
     let token = match token {
         Ok(Some(token)) => token,
         Ok(None) => {
@@ -38,6 +42,9 @@ pub async fn check(
 }
 
 async fn ask(client: &Cloudflare, settings: &EdgeSettings) -> Vec<Finding> {
+    if let Some(account) = &settings.account {
+        client.of_account(account);
+    }
     if let Err(error) = client.verify().await {
         return vec![refused("API token", &error)];
     }
@@ -65,11 +72,10 @@ async fn records(client: &Cloudflare, zone: &Zone) -> Finding {
     if let Err(error) = client.records_named(&zone.id, &zone.name).await {
         return refused(&what, &error);
     }
-    let told = !zone.permissions.is_empty();
-    if told && !zone.permissions.iter().any(|permission| permission == "#dns_records:edit") {
-        return missing(&what, Need::DnsEdit);
+    match client.may_edit_records(zone).await {
+        Ok(()) => Finding::ok(&what, "records can be read and changed"),
+        Err(error) => refused(&what, &error),
     }
-    Finding::ok(&what, "records can be read and changed")
 }
 
 async fn tunnels(client: &Cloudflare, account: &str, settings: &EdgeSettings) -> Finding {
@@ -83,14 +89,10 @@ async fn tunnels(client: &Cloudflare, account: &str, settings: &EdgeSettings) ->
     }
 }
 
-fn missing(what: &str, need: Need) -> Finding {
+fn refused(what: &str, error: &CloudflareError) -> Finding {
+    let CloudflareError::Denied { need, .. } = error else {
+        return Finding::fail(what, error.to_string(), error.hint());
+    };
     let fix = format!("give the token the permission {}", need.permission());
     Finding::fail(what, format!("the API token may not {need}"), Some(fix))
-}
-
-fn refused(what: &str, error: &CloudflareError) -> Finding {
-    match error {
-        CloudflareError::Denied { need, .. } => missing(what, *need),
-        error => Finding::fail(what, error.to_string(), error.hint()),
-    }
 }

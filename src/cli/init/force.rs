@@ -3,7 +3,7 @@
 use super::gather::{Course, has};
 use super::plan::IDS;
 use super::steps::{Init, Sops};
-use super::store::{self, Change};
+use super::store::{self, Change, Left};
 use super::tell::Halt;
 use super::{ask, seal, service};
 use crate::cli::{Exit, reconcile};
@@ -44,16 +44,24 @@ impl Init<'_> {
     }
 
     /// Writes, restarts, follows.
-    pub(super) fn in_force(&self, changes: &[Change], sops: &Sops) -> Result<Exit, Halt> {
+    pub(super) fn in_force(
+        &self,
+        changes: &[Change],
+        sops: &Sops,
+        left: Left,
+    ) -> Result<Exit, Halt> {
+        // Whoever was cut short may have been about to have these read.
+        let unread = left != Left::Nothing;
         self.note("changed", json!(paths(changes)));
         self.note("sops", json!(sops.lines));
         if changes.is_empty() {
             self.teller.done("files", "everything is as it should be; nothing was changed")?;
             self.commit(sops)?;
-            return match self.answers_now() {
-                true => Ok(Exit::Ok),
-                false => self.follow(self.start(false)?),
-            };
+            if !unread && self.answers_now() {
+                return Ok(Exit::Ok);
+            }
+            self.read_anew(unread)?;
+            return self.follow(self.start()?);
         }
         if self.asks && !self.args.yes {
             for change in changes {
@@ -63,10 +71,11 @@ impl Init<'_> {
                 return Err(Halt::at("files", "nothing was changed", ""));
             }
         }
-        let written = store::write(&self.place.directory, changes)?;
         let drop_in = seal::drop_in(&self.place.directory);
-        let reload = changes.iter().any(|change| Some(&change.path) == drop_in.as_ref());
-        match self.start(reload) {
+        let new = unread || changes.iter().any(|change| Some(&change.path) == drop_in.as_ref());
+        let key = self.keep_key(changes)?;
+        let written = store::write(&self.place.directory, changes, || self.read_anew(new))?;
+        match self.start() {
             Ok(started) => {
                 written.keep()?;
                 for change in changes {
@@ -78,11 +87,35 @@ impl Init<'_> {
             Err(error) => {
                 written.put_back()?;
                 // With the old configuration, as far as it goes.
-                let _ = self.start(reload);
+                let _ = self.read_anew(new).and_then(|()| self.start());
+                self.note("changed", json!(key.iter().collect::<Vec<_>>()));
+                let key = key.map(|path| format!(", but for the new {}", path.display()));
                 let fix = "journalctl -u gitopsd -n 30 tells why; every file is as it was";
+                let fix = fix.to_owned() + &key.unwrap_or_default();
                 Err(Halt::at("service", format!("{error:#}"), fix))
             }
         }
+    }
+
+    /// Puts a new age key in place for good: its public half was shown, and secrets may be sealed to
+    /// it from now on, whatever becomes of the rest.
+    fn keep_key(&self, changes: &[Change]) -> anyhow::Result<Option<PathBuf>> {
+        let id = "age-key";
+        let (plain, sealed) = (self.place.credentials.join(id), self.place.sealed(id));
+        let is_key = |change: &&Change| change.path == plain || change.path == sealed;
+        let written = changes.iter().filter(|change| change.content.is_some()).find(is_key);
+        let Some(key) = written.filter(|_| !plain.exists() && !sealed.exists()) else {
+            return Ok(None);
+        };
+        let mut first = vec![key.clone()];
+        let seals = key.path == sealed;
+        if seals {
+            let there = |other: &&str| *other == id || self.place.sealed(other).exists();
+            let ids: Vec<&str> = IDS.into_iter().filter(there).collect();
+            first.extend(self.place.drop_in(&ids));
+        }
+        store::write(&self.place.directory, &first, || self.read_anew(seals))?.keep()?;
+        Ok(Some(key.path.clone()))
     }
 
     fn commit(&self, Sops { lines, known }: &Sops) -> anyhow::Result<()> {
@@ -98,15 +131,23 @@ impl Init<'_> {
         self.runtime.block_on(client.status(None)).is_ok()
     }
 
-    /// Restarts the service where there is one; true when there is.
-    fn start(&self, reload: bool) -> anyhow::Result<Started> {
+    /// Has systemd read the unit's files again where one of them is new.
+    fn read_anew(&self, new: bool) -> anyhow::Result<()> {
+        if new && self.runtime.block_on(service::installed(&self.place.main))? {
+            self.runtime.block_on(service::read_anew())?;
+        }
+        Ok(())
+    }
+
+    /// Restarts the service where there is one.
+    fn start(&self) -> anyhow::Result<Started> {
         if self.args.no_restart {
             return Ok(Started::LeftAlone);
         }
         if !self.runtime.block_on(service::installed(&self.place.main))? {
             return Ok(Started::NotInstalled);
         }
-        self.runtime.block_on(service::restart(reload))?;
+        self.runtime.block_on(service::restart())?;
         Ok(Started::Yes)
     }
 

@@ -1,7 +1,7 @@
 //! The answers and what was named by file: from flags, from what stands, from questions.
 
 use super::answers::{Answers, AtHand, Missing, Recovery, entry};
-use super::plan::{IDS, Place, Wanted};
+use super::plan::{IDS, Place, Wanted, named};
 use super::tell::Halt;
 use super::{Args, ask, ssh, url};
 use crate::cli::Exit;
@@ -203,16 +203,5 @@ fn given(file: &Path) -> anyhow::Result<Plaintext> {
 
 /// A credential that a configuration by hand names, and that lies elsewhere.
 fn elsewhere(standing: Option<&Config>, id: &str) -> anyhow::Result<Option<Plaintext>> {
-    let Some(config) = standing else { return Ok(None) };
-    let files = &config.root.credentials;
-    let path = match id {
-        "age-key" => &config.decryption.age_key_file,
-        "git-password" => &files.password_file,
-        "git-token" => &files.bearer_token_file,
-        "git-identity" => &files.identity_file,
-        "git-known-hosts" => &files.known_hosts_file,
-        "git-ca" => &files.ca_file,
-        _ => return Ok(None),
-    };
-    path.as_deref().map(given).transpose()
+    standing.and_then(|config| named(config, id)).map(given).transpose()
 }

@@ -4,15 +4,16 @@
 //! (`answers`°; `gather` has them from flags, from what stands, from questions of `ask`), `cluster`, the keys of an
 //! ssh server (`ssh`), the `repository`, the `age` key, and then everything at once into place
 //! (`plan` says what, `store` does it, `force` has both done), the `service` restarted and its first
-//! pass followed. `seal`
-//! is `systemd-creds`, `child` runs other programs, `url`° knows short forms.
+//! pass followed. `seal` is `systemd-creds`, `child` runs other programs, `url`° knows short forms.
 //!
-//! Nothing is written before everything was tried, but for one thing: a deploy key that was made
-//! for a repository: it is kept from the moment it is shown, so that it can be added there. The main file is
-//! never written: what was answered lies in `config.d/50-init.yaml`, secrets in `credentials/`, a
-//! file for each credential of the unit. All paths follow from `--config`.
+//! Nothing is written before everything was tried, but for a deploy key that was made for a
+//! repository, which has to be added there. The main file is never written: what was answered lies
+//! in `config.d/50-init.yaml`, secrets in `credentials/`, a file for each credential of the unit.
+//! All paths follow from `--config`.
 //!
-//! A step that cannot go on ends everything by a [`Halt`], and the host is as it was.
+//! A step that cannot go on ends everything by a [`Halt`], and the host is as it was, but for new
+//! keys: the deploy key, and an age key once files are written at all. They stay from then on. Where
+//! the process itself is killed, the next one settles it, see `store`.
 
 mod age;
 mod answers;
@@ -57,7 +58,7 @@ EXIT CODES
 /// Set this host up: repository, keys, first reconcile
 ///
 /// Asks on a terminal, and takes flags elsewhere. Tries everything before it writes anything, and
-/// can be run again: what is so already is left alone, and an age key is never replaced.
+/// can be run again: what is so already is left alone, and an age key is never replaced or removed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {

@@ -7,7 +7,7 @@ use super::store::Change;
 use super::tell::Halt;
 use super::{repository, seal};
 use crate::config::{Config, credentials_directory};
-use crate::secrets::{Plaintext, read_credential};
+use crate::secrets::{Plaintext, SecretsError, guarded, read_credential};
 use crate::source::Credential;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,21 @@ use std::path::{Path, PathBuf};
 /// Ids of the credentials that lie in `credentials/`; the kubeconfig stays where k3s writes it.
 pub const IDS: [&str; 6] =
     ["age-key", "git-password", "git-token", "git-identity", "git-known-hosts", "git-ca"];
+
+/// Where a configuration says that a credential lies.
+pub fn named<'a>(config: &'a Config, id: &str) -> Option<&'a Path> {
+    let files = &config.root.credentials;
+    let path = match id {
+        "age-key" => &config.decryption.age_key_file,
+        "git-password" => &files.password_file,
+        "git-token" => &files.bearer_token_file,
+        "git-identity" => &files.identity_file,
+        "git-known-hosts" => &files.known_hosts_file,
+        "git-ca" => &files.ca_file,
+        _ => return None,
+    };
+    path.as_deref()
+}
 
 /// The files of one configuration.
 #[derive(Clone, Debug)]
@@ -54,6 +69,28 @@ impl Place {
         let sealed = self.sealed(id);
         if sealed.exists() { seal::open(id, &sealed).await.map(Some) } else { Ok(None) }
     }
+
+    /// The unit's drop-in for these sealed credentials; nothing where there are none, or no unit.
+    pub fn drop_in(&self, sealed: &[&str]) -> Option<Change> {
+        let path = seal::drop_in(&self.directory).filter(|_| !sealed.is_empty())?;
+        let text = seal::unit(&self.credentials, sealed);
+        Some(Change { path, content: Some(Plaintext::new(text.into_bytes())), mode: 0o644 })
+    }
+
+    /// Refuses a key that others can get at, as each start of the service does: here beside the
+    /// configuration, or where that names one. What is written or removed anyway does not count.
+    pub fn guard(&self, config: &Config, changes: &[Change]) -> Result<(), SecretsError> {
+        for id in IDS {
+            let usual = self.credentials.join(id);
+            if changes.iter().all(|change| change.path != usual) {
+                guarded(id, &usual, 0o077)?;
+            }
+            if let Some(elsewhere) = named(config, id).filter(|path| *path != usual) {
+                guarded(id, elsewhere, 0o007)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is to be.
@@ -74,9 +111,10 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// The changes, in an order in which the configuration comes last.
+    /// The changes: credentials, the drop-in for sealed ones, the configuration. What is plain goes
+    /// last of all: whenever the power fails, the unit finds a key, plain or sealed.
     pub async fn changes(&self, place: &Place) -> anyhow::Result<Vec<Change>> {
-        let mut changes = Vec::new();
+        let (mut changes, mut plains) = (Vec::new(), Vec::new());
         let mut sealed = Vec::new();
         let gone = |path: PathBuf| Change { path, content: None, mode: 0 };
         for id in IDS {
@@ -107,18 +145,12 @@ impl Wanted {
                 };
                 changes.push(Change { path: cred, content, mode: 0o400 });
             }
-            changes.push(gone(plain));
+            plains.push(gone(plain));
         }
-        if let Some(path) = seal::drop_in(&place.directory).filter(|_| !sealed.is_empty()) {
-            let text = seal::unit(&place.credentials, &sealed);
-            changes.push(Change {
-                path,
-                content: Some(Plaintext::new(text.into_bytes())),
-                mode: 0o644,
-            });
-        }
+        changes.extend(place.drop_in(&sealed));
         let content = Some(Plaintext::new(self.config.clone().into_bytes()));
         changes.push(Change { path: place.config.clone(), content, mode: 0o644 });
+        changes.extend(plains);
         Ok(changes)
     }
 

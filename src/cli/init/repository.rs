@@ -120,10 +120,14 @@ impl Reached {
         let Some((root, others)) = entries.split_first() else {
             return Err(Halt::at("path", format!("{path} leads to nothing"), nearby(tree, path)));
         };
-        if root.result != Outcome::Ok && !root.sealed {
-            let notes = root.errors.iter().map(ToString::to_string);
+        let notes = || root.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        // Variables that only the cluster has: the daemon asks it.
+        let lacking = root.result == Outcome::Blocked && root.engine.is_none();
+        if lacking {
+            teller.warn("path", notes(), "see to it that the cluster has it")?;
+        } else if root.result != Outcome::Ok && !root.sealed {
             let fix = format!("see all of it with gitopsd check . --entry {path}, in a checkout");
-            return Err(Halt::at("path", notes.collect::<Vec<_>>().join("; "), fix));
+            return Err(Halt::at("path", notes(), fix));
         }
         if root.result == Outcome::Ok && root.objects == 0 {
             let fix = "is it the right directory? it should lead to Kustomizations or manifests";
@@ -140,7 +144,7 @@ impl Reached {
                 count(sealed, "sealed file")
             ),
         )?;
-        if others.is_empty() {
+        if others.is_empty() && !lacking {
             let fix = "well if its manifests are all there is";
             teller.warn("path", "no further Kustomization is declared there", fix)?;
         }

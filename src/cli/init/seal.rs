@@ -40,6 +40,9 @@ pub async fn seal(id: &str, content: &Plaintext) -> anyhow::Result<Plaintext> {
 
 /// Opens a sealed credential; only root can.
 pub async fn open(id: &str, path: &Path) -> anyhow::Result<Plaintext> {
+    // A FIFO would be waited for as long as nobody writes.
+    let is_file = tokio::fs::metadata(path).await?.is_file();
+    anyhow::ensure!(is_file, "{} is not a regular file", path.display());
     let (name, sealed) = (format!("--name={id}"), tokio::fs::read(path).await?);
     let opened = work(&["decrypt", &name, "-", "-"], &sealed).await;
     opened.with_context(|| format!("cannot open {}", path.display()))

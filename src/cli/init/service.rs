@@ -32,11 +32,13 @@ fn reads(shown: &str, config: &Path) -> bool {
     loaded && if named { start.contains(config.as_ref()) } else { config == USUAL }
 }
 
-/// Restarts it, after having its files read again where one of them is new.
-pub async fn restart(reload: bool) -> anyhow::Result<()> {
-    if reload {
-        call(&["daemon-reload"]).await?;
-    }
+/// Has systemd read the unit's files again; the service itself is left alone by that.
+pub async fn read_anew() -> anyhow::Result<()> {
+    call(&["daemon-reload"]).await
+}
+
+/// Restarts it.
+pub async fn restart() -> anyhow::Result<()> {
     call(&["restart", UNIT]).await
 }
 

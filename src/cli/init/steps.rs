@@ -5,7 +5,7 @@ use super::gather::{Course, Gather, has, lines};
 use super::plan::{IDS, Place};
 use super::repository::{self, Failure, Reached};
 use super::ssh::{self, Known};
-use super::store::{self, Change};
+use super::store::{self, Change, Left};
 use super::tell::{Halt, Teller};
 use super::{Args, ask, cluster, seal, url};
 use crate::cli::check::Finding;
@@ -71,7 +71,7 @@ impl<'a> Init<'a> {
 
     /// Goes through all of it.
     pub fn go(&self) -> Result<Exit, Halt> {
-        let _lock = self.rights()?;
+        let (_lock, left) = self.rights()?;
         let standing = config::load(&self.place.main).ok();
         let asked = Gather { args: self.args, asks: self.asks, place: &self.place };
         let mut course = self.runtime.block_on(asked.gather(standing.as_ref()))?;
@@ -88,14 +88,15 @@ impl<'a> Init<'a> {
         let commit = Sops { lines: sops_lines(&recipients), known: reached.names(&recipients) };
         drop((reached, cluster));
         let changes = self.changes(&mut course)?;
+        self.guard(&config, &changes)?;
         if self.args.dry_run {
             return self.would(&changes);
         }
-        self.in_force(&changes, &commit)
+        self.in_force(&changes, &commit, left)
     }
 
     /// Whoever cannot write here need not be asked anything.
-    fn rights(&self) -> Result<Option<store::Lock>, Halt> {
+    fn rights(&self) -> Result<(Option<store::Lock>, Left), Halt> {
         let directory = &self.place.directory;
         let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         let writable = nix::unistd::access(there, nix::unistd::AccessFlags::W_OK);
@@ -111,19 +112,20 @@ impl<'a> Init<'a> {
             return Err(Halt::at("rights", found, fix));
         }
         if self.args.dry_run {
-            return Ok(None);
+            return Ok((None, Left::Nothing));
         }
         let Ok(lock) = store::lock(directory) else {
             let fix = "wait for it, or end it: pgrep -af 'gitopsd init'";
             return Err(Halt::at("rights", "another gitopsd init is under way", fix));
         };
-        if store::cut_short(directory) {
-            store::recover(directory)?;
-            let found = "an earlier init was cut short; what it had changed is put back";
-            self.teller.warn("rights", found, "")?;
-        }
-        store::recover(directory)?;
-        Ok(lock)
+        let left = store::recover(directory)?;
+        let became = match left {
+            Left::Nothing => return Ok((lock, left)),
+            Left::PutBack => "what it had changed is put back",
+            Left::Placed => "it had put everything in place, and that stays",
+        };
+        self.teller.warn("rights", format!("an earlier init was cut short; {became}"), "")?;
+        Ok((lock, left))
     }
 
     /// A password that was meant for one server is not shown to another.
@@ -152,6 +154,14 @@ impl<'a> Init<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// No start of the service would take a key that others can get at: the one that runs goes on.
+    fn guard(&self, config: &Config, changes: &[Change]) -> Result<(), Halt> {
+        self.place.guard(config, changes).map_err(|error| {
+            let fix = error.hint().map(|run| format!("{run}, then run the same again"));
+            Halt::at("credentials", error.to_string(), fix.unwrap_or_default())
+        })
     }
 
     /// The configuration as it would be.
@@ -233,7 +243,7 @@ impl<'a> Init<'a> {
     fn keep_identity(&self, identity: Plaintext) -> Result<PathBuf, Halt> {
         let path = self.place.credentials.join("git-identity");
         let change = Change { path: path.clone(), content: Some(identity), mode: 0o400 };
-        store::write(&self.place.directory, &[change])?.keep()?;
+        store::write(&self.place.directory, &[change], || Ok(()))?.keep()?;
         Ok(path)
     }
 

@@ -6,7 +6,7 @@ use crate::cli::table::Style;
 use crate::cli::terminal::Terminal;
 use std::cell::RefCell;
 
-/// Why `init` ends early. Everything is as it was then.
+/// Why `init` ends early. Everything is as it was then, but for new keys.
 #[derive(Debug)]
 pub enum Halt {
     /// A step found what stands in the way, and what to do.

@@ -209,6 +209,23 @@ fn credentials_of_the_unit_stand_in_where_they_fit_and_the_file_wins() {
 }
 
 #[test]
+fn a_named_file_that_the_unit_takes_a_credential_from_is_read_from_its_copy() {
+    let copy = |id: &str| (PathBuf::from(format!("/e/{id}")), PathBuf::from(format!("/c/{id}")));
+    let ids = ["age-key", "git-token", "git-password", "cloudflare-token"];
+    let credentials = ids.iter().map(|id| ((*id).to_owned(), copy(id).1)).collect();
+    let copies = ids.iter().map(|id| copy(id)).collect();
+    let handed = Handed { credentials, copies, ..Default::default() };
+    let text = root("  credentials: {bearerTokenFile: /e/git-token}\n")
+        + "decryption: {ageKeyFile: /mine}\n";
+    let config = read_with(&text, &handed).expect("valid");
+    let credentials = config.root.credentials;
+    assert_eq!(credentials.bearer_token_file, Some("/c/git-token".into()));
+    assert_eq!(credentials.password_file, None, "the token is what was chosen");
+    assert_eq!(config.decryption.age_key_file, Some("/mine".into()));
+    assert_eq!(config.edge_token_file, Some("/c/cloudflare-token".into()));
+}
+
+#[test]
 fn the_example_is_valid_as_shipped_and_with_every_line_in_force() {
     let shipped = include_str!("../../../packaging/etc/gitopsd/config.yaml");
     assert_eq!(

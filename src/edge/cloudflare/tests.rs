@@ -18,10 +18,12 @@ fn each_refusal_says_what_it_is_whether_a_retry_helps_and_what_to_do() {
         (401, envelope(1000, "Invalid API Token"), false, "the API token is refused"),
         (400, envelope(6003, "Invalid request headers"), false, "the API token is refused"),
         (403, envelope(10000, "Authentication error"), false, "may not change DNS records"),
+        (405, envelope(10000, "PATCH method not allowed"), false, "may not change DNS records"),
         (429, String::new(), true, "a pause of 60 s"),
         (502, "<html>".to_owned(), true, "HTTP status 502"),
         (404, envelope(81044, "Record does not exist."), true, "is not there any more"),
         (400, envelope(81053, "exists\u{1b}[2J"), false, "refuses: exists[2J (code 81053)"),
+        (400, envelope(1022, "active connections"), true, "record x still has connections"),
         (200, "{\"success\": tr".to_owned(), true, "without an envelope"),
     ];
     for (status, body, retry, said) in cases {

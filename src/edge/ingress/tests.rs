@@ -174,6 +174,37 @@ fn only_what_is_named_or_marked_is_public_and_only_under_the_zones() {
 }
 
 #[test]
+fn a_host_is_served_by_its_name_by_a_wildcard_or_by_what_takes_any() {
+    let of = |hosts: &[&str]| {
+        let published = |host: &&str| Published {
+            host: (*host).to_owned(),
+            object: "Ingress/a/b".into(),
+            labels: BTreeMap::new(),
+        };
+        Facts { published: hosts.iter().map(published).collect(), ..Facts::default() }
+    };
+    for (hosts, host, served) in [
+        (&["a.x.au"][..], "a.x.au", true),
+        (&["a.x.au"], "b.x.au", false),
+        (&["*.x.au"], "b.x.au", true),
+        (&["*.x.au"], "x.au", false),
+        (&["a.x.au"], "*.x.au", true),
+        (&["a.y.au"], "*.x.au", false),
+        (&[], "a.x.au", false),
+    ] {
+        assert_eq!(of(hosts).serves(host), served, "{hosts:?} {host}");
+        assert!(Facts { catch_all: true, ..of(hosts) }.serves(host));
+    }
+}
+
+#[test]
+fn cert_manager_is_a_hint_and_its_absence_none() {
+    assert_eq!(k3s().advice(), None);
+    let advice = Facts { cert_manager: true, ..k3s() }.advice();
+    assert!(advice.is_some_and(|advice| advice.contains("DNS-01")), "{advice:?}");
+}
+
+#[test]
 fn a_star_stands_for_anything_and_a_zone_for_what_lies_below_it() {
     for (pattern, host, fits) in [
         ("*.x.au", "a.x.au", true),

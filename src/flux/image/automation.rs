@@ -1,6 +1,6 @@
 //! Pure: ImageUpdateAutomation, which branch chosen tags are written to (Flux: same name).
 
-use super::{NameOnly, Rest, name_others};
+use super::{NameOnly, Rest, name_others, push_destination};
 use crate::flux::{CrossReference, GitReference, Key, Kind, Reader, Unsupported};
 use serde::Deserialize;
 use serde_json::Value;
@@ -30,8 +30,9 @@ pub struct ImageUpdateAutomation {
     pub message_values: BTreeMap<String, String>,
     /// Branch pushed to; see [`ImageUpdateAutomation::push_branch`].
     pub push_branch: Option<String>,
-    /// A refspec that is pushed after the branch.
-    pub push_refspec: Option<String>,
+    /// A refspec that is pushed after the branch. One that cannot be served is none: the branch does
+    /// not wait for it.
+    pub push_refspec: Option<PushRefspec>,
     /// Push options, sent as `key=value`.
     pub push_options: BTreeMap<String, String>,
     /// Which policies of the namespace; all unless said.
@@ -51,6 +52,15 @@ pub struct Author {
     pub name: String,
     /// Never empty.
     pub email: String,
+}
+
+/// A second place that commits are pushed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PushRefspec {
+    /// As it is written.
+    pub said: String,
+    /// The full name of the ref that it sends a commit to.
+    pub destination: String,
 }
 
 /// A key that signs commits.
@@ -243,7 +253,12 @@ impl ImageUpdateAutomation {
         let push = git.push.unwrap_or_default();
         name_others(reader, "git.push", &push.rest);
         self.push_branch = said(push.branch);
-        self.push_refspec = said(push.refspec);
+        if let Some(said) = said(push.refspec) {
+            match push_destination(&said) {
+                Ok(destination) => self.push_refspec = Some(PushRefspec { said, destination }),
+                Err(told) => reader.unsupported_field(&format!("git.push.refspec ({told})"), false),
+            }
+        }
         self.push_options = push.options.unwrap_or_default();
         if let Some(checkout) = git.checkout {
             name_others(reader, "git.checkout", &checkout.rest);

@@ -151,11 +151,32 @@ fn an_automation_pushes_where_it_checks_out_unless_said() {
     let mut spec = plain();
     spec["git"]["checkout"] = json!({"ref": {"branch": "develop"}});
     assert_eq!(automation(spec.clone()).unwrap().push_branch(&source), Some("develop"));
-    spec["git"]["push"] = json!({"branch": "bot", "options": {"ci.skip": ""}, "refspec": "a:b"});
+    let refspec = "refs/heads/develop:refs/heads/copy";
+    spec["git"]["push"] = json!({"branch": "bot", "options": {"ci.skip": ""}, "refspec": refspec});
     let read = automation(spec).unwrap();
     assert_eq!(read.push_branch(&source), Some("bot"));
     assert_eq!(read.push_options, labelled(&[("ci.skip", "")]));
-    assert_eq!(read.push_refspec.as_deref(), Some("a:b"));
+    let beside = read.push_refspec.map(|refspec| (refspec.said, refspec.destination));
+    assert_eq!(beside, Some((refspec.to_owned(), "refs/heads/copy".to_owned())));
+}
+
+#[test]
+fn a_refspec_that_cannot_be_served_is_named_and_the_branch_does_not_wait_for_it() {
+    for (refspec, cause) in [
+        ("+refs/heads/main:refs/heads/copy", "never forced"),
+        ("main:copy", "full name"),
+        ("refs/heads/*:refs/heads/*", "not a valid name"),
+        (":refs/heads/main", "deletes"),
+    ] {
+        let mut spec = plain();
+        spec["git"]["push"] = json!({"refspec": refspec});
+        let read = automation(spec).unwrap();
+        let source = GitReference::Branch("main".into());
+        assert_eq!((read.push_branch(&source), &read.push_refspec), (Some("main"), &None));
+        let [told] = read.unsupported.as_slice() else { panic!("{:?}", read.unsupported) };
+        assert!(told.field.starts_with("spec.git.push.refspec (") && !told.blocks, "{told}");
+        assert!(told.field.contains(cause), "{told}");
+    }
 }
 
 #[test]

@@ -338,6 +338,35 @@ fn what_one_commit_says_of_values_and_rules_is_judged_by_its_own_rules() {
 }
 
 #[test]
+fn a_suspended_repository_is_not_scanned_and_a_suspended_automation_commits_nothing() {
+    // In Git.
+    let spec = json!({"image": "r.example/app", "interval": "1m", "suspend": true});
+    let stopped = order("ImageRepository", "app", spec);
+    let work = vec![stopped, policy("app", "app"), automation("all", json!({"suspend": true}))];
+    let mut graph = declared(work);
+    assert_eq!(started(&mut graph, 0), ["poll app", "choose app"], "what is stored is chosen from");
+    graph.handle(Event::Polled(key(Kind::GitRepository, "app"), Ok(Some(at("develop@sha1:1")))), 1);
+    choose(&mut graph, "app", "1", 1);
+    assert_eq!(started(&mut graph, 5 * MINUTE), Vec::<String>::new());
+
+    // On the host, and back.
+    let mut graph = settled();
+    let both = [key(Kind::ImageRepository, "app"), key(Kind::ImageUpdateAutomation, "all")];
+    for key in &both {
+        graph.handle(Event::Suspend(key.clone(), Some("a freeze".into())), MINUTE);
+    }
+    let begun = |graph: &mut Graph, now| {
+        let all = started(graph, now);
+        ["scan app", "automate all"].map(|what| all.iter().any(|told| told.starts_with(what)))
+    };
+    assert_eq!(begun(&mut graph, 40 * MINUTE), [false, false]);
+    for key in both {
+        graph.handle(Event::Suspend(key, None), 41 * MINUTE);
+    }
+    assert_eq!(begun(&mut graph, 41 * MINUTE), [true, true]);
+}
+
+#[test]
 fn a_suspended_policy_keeps_what_it_had_chosen_over_a_restart() {
     let choice = Choice {
         name: "r.example/app".into(),

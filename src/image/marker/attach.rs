@@ -10,10 +10,16 @@
 //! A comment above `key: VALUE` belongs to the key.
 //!
 //! The comment on the line goes first: where there is one, the one above counts for nothing.
+//!
+//! What looks like a marker in the text of a value, say of a patch that is written inline, is no
+//! comment and marks nothing ([`inside`]).
 
 use super::scan::{Scanned, Value};
 use super::{Finding, TOKEN};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// How a marker begins, behind its `#`.
+const OPENING: &str = "{\"$imagepolicy\":";
 
 /// A marked scalar.
 pub(super) struct Mark {
@@ -60,6 +66,29 @@ pub(super) fn attach(text: &str, scanned: &Scanned) -> Attached {
         Some(Finding { line: *line, told, blocks })
     });
     Attached { findings: findings.collect(), marks }
+}
+
+/// Markers that stand in the text of a value. They change nothing, as with Flux: whoever wrote them
+/// should know.
+pub(super) fn inside(text: &str, scanned: &Scanned) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for value in &scanned.values {
+        let found = value.text.match_indices(OPENING).count();
+        let raw = text.get(value.range.clone()).unwrap_or_default();
+        // Where quotes hide it behind backslashes, the value's own line must do.
+        let at = raw.match_indices(OPENING).map(|(at, _)| value.range.start + at);
+        let lines = at.map(|at| text[..at].matches('\n').count() + 1);
+        let lines = lines.chain(std::iter::repeat(value.line)).take(found);
+        findings.extend(lines.map(|line| {
+            let told = format!(
+                "the marker is text inside the value of {}, where nothing is edited; move that \
+                 text into a file of its own",
+                value.path
+            );
+            Finding { line, told, blocks: false }
+        }));
+    }
+    findings
 }
 
 /// What a marker says; `None` for any other comment.

@@ -64,6 +64,43 @@ fn the_same_scalars_are_marked_as_by_kyaml() {
     assert!(cases >= 10, "{cases} cases");
 }
 
+/// One tag for every scalar that kyaml marks, one at a time and all at once.
+#[test]
+fn an_edit_of_what_kyaml_marks_changes_the_bytes_of_that_scalar_alone() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/imagemarker");
+    let new = "dev-20261122.7";
+    let mut edits = 0;
+    for case in std::fs::read_dir(golden).unwrap().map(|entry| entry.unwrap().path()) {
+        let Ok(text) = std::fs::read_to_string(case.join("input.yaml")) else { continue };
+        let scanned = Scanned::read(&text).unwrap();
+        let marks: Vec<usize> =
+            attach::attach(&text, &scanned).marks.into_iter().map(|mark| mark.value).collect();
+        let replaced = |marks: &[usize]| {
+            let one = |index: &usize| {
+                let done = scalar::replace(&text, &scanned.values[*index], new);
+                (*index, done.unwrap())
+            };
+            rewrite(&text, &scanned, &marks.iter().map(one).collect::<Vec<_>>())
+        };
+        for index in &marks {
+            let value = &scanned.values[*index];
+            let name = format!("{} line {}", case.display(), value.line);
+            let after = replaced(&[*index]).unwrap_or_else(|| panic!("{name} reads otherwise"));
+            let rest = after.strip_prefix(&text[..value.range.start]);
+            let scalar = rest.and_then(|rest| rest.strip_suffix(&text[value.range.end..]));
+            let scalar = scalar.unwrap_or_else(|| panic!("{name}: other bytes changed"));
+            // A block keeps the line breaks behind its text.
+            assert_eq!(scalar.trim_end().trim_matches(['"', '\'']), new, "{name}");
+            edits += 1;
+        }
+        let all = replaced(&marks).unwrap_or_else(|| panic!("{}", case.display()));
+        let after = Scanned::read(&all).unwrap();
+        let values = marks.iter().map(|index| after.values[*index].text.trim_end());
+        assert!(values.clone().all(|value| value == new), "{}", case.display());
+    }
+    assert!(edits >= 90, "{edits} edits");
+}
+
 #[test]
 fn the_same_values_get_quotes_as_from_kyaml() {
     let values = include_str!("../../../tests/golden/imagemarker/nonstring/input.json");
@@ -170,6 +207,38 @@ fn what_is_not_ours_is_left_and_what_is_nearly_a_marker_is_told() {
     assert_eq!(edited.text.unwrap(), text.replace("d: x", "d: r.local/app:2"));
     let [finding] = edited.findings.as_slice() else { panic!("{:?}", edited.findings) };
     assert_eq!((finding.line, finding.blocks), (2, false));
+}
+
+#[test]
+fn a_marker_in_the_text_of_a_value_is_told_and_edited_nowhere() {
+    let text = "patches:\n- patch: |\n    kind: Deployment\n    image: x:1 # {\"$imagepolicy\": \"n:p\"}\n    tag: y # {\"$imagepolicy\": \"n:p:tag\"}\n- quoted: 'image: x # {\"$imagepolicy\": \"n:p\"}'\n- hidden: \"x # {\\\"$imagepolicy\\\": \\\"n:p\\\"}\"\n- image: x:1 # {\"$imagepolicy\": \"n:p\"}\n";
+    let edited = set_all(text, &image("2"));
+    let expected = text.replace("- image: x:1", "- image: r.local/app:2");
+    assert_eq!((edited.text.as_deref(), edited.changes.len()), (Some(expected.as_str()), 1));
+    let told: Vec<_> = edited.findings.iter().map(|f| (f.line, f.blocks)).collect();
+    assert_eq!(told, [(4, false), (5, false), (6, false), (7, false)]);
+    let first = &edited.findings[0].told;
+    assert!(first.contains("inside the value of patches[0].patch"), "{first}");
+}
+
+#[test]
+fn values_of_a_helm_release_are_set_by_name_and_by_tag() {
+    let text = "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata: {name: app, namespace: games}\nspec:\n  values:\n    image:\n      repository: old/app # {\"$imagepolicy\": \"n:p:name\"}\n      tag: \"1\" # {\"$imagepolicy\": \"n:p:tag\"}\n    sidecars:\n    - {image: \"old/app:1\"} # no marker\n";
+    let edited = set_all(text, &image("1.10"));
+    let expected = text
+        .replace("repository: old/app", "repository: r.local/app")
+        .replace("tag: \"1\"", "tag: \"1.10\"");
+    assert_eq!(edited.text, Some(expected));
+    let told: Vec<_> = edited
+        .changes
+        .iter()
+        .map(|c| (c.object.kind.as_str(), c.field.as_str(), c.old.as_str(), c.new.as_str()))
+        .collect();
+    let expected = [
+        ("HelmRelease", "spec.values.image.repository", "old/app", "r.local/app"),
+        ("HelmRelease", "spec.values.image.tag", "1", "1.10"),
+    ];
+    assert_eq!((told.as_slice(), edited.findings), (&expected[..], vec![]));
 }
 
 #[test]

@@ -63,6 +63,7 @@ impl Container<'_> {
         };
         self.candidate(Rank::Config, self.created(), format!("cannot be created: {what}"))
             .hint(hint)
+            .lasting(true)
     }
 
     fn start(&self, message: &str) -> Candidate {
@@ -75,6 +76,7 @@ impl Container<'_> {
             format!("cannot be started: {}", cited(message)),
         )
         .hint(hint)
+        .lasting(true)
     }
 
     /// The registry's own words stand in the pod's `Failed` event, which outlives the waiting
@@ -105,7 +107,7 @@ impl Container<'_> {
             format!("cannot pull image {image}: {said}")
         };
         let hint = image_hint(&said, text(self.status, "/state/waiting/reason"));
-        self.candidate(Rank::Image, self.created(), sentence).hint(hint)
+        self.candidate(Rank::Image, self.created(), sentence).hint(hint).lasting(true)
     }
 
     /// The container as the pod's spec declares it.
@@ -133,7 +135,7 @@ impl Container<'_> {
         let Some(ended) = ended else {
             return looping.then(|| {
                 let sentence = format!("keeps crashing ({restarts} restarts)");
-                self.candidate(Rank::Crash, self.created(), sentence)
+                self.candidate(Rank::Crash, self.created(), sentence).lasting(true)
             });
         };
         // Ended badly once, but running and ready since: no reason for anything.
@@ -168,7 +170,7 @@ impl Container<'_> {
             _ => exit_hint(code),
         };
         let at = seconds(text(ended, "/finishedAt"));
-        Some(self.candidate(Rank::Crash, at, sentence).hint(hint))
+        Some(self.candidate(Rank::Crash, at, sentence).hint(hint).lasting(looping))
     }
 
     fn failed_liveness(&self) -> Option<String> {

@@ -400,3 +400,30 @@ fn a_change_that_no_controller_has_taken_up_is_said_before_conditions_of_earlier
         assert_eq!(said, expected);
     }
 }
+
+#[test]
+fn what_does_not_pass_by_waiting_is_told_from_a_start_that_takes_its_time() {
+    let unschedulable = |message: &str| {
+        let mut pod = pod("web-1", json!({}));
+        pod["status"]["conditions"] = json!([{"type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "message": message}]);
+        pod
+    };
+    let mut restarted = crashing(1, "Error", "no database yet");
+    restarted["state"] = json!({"running": {}});
+    let probe = event("Pod", "web-1", "Unhealthy", "Readiness probe failed: not yet");
+    let quota = event("ReplicaSet", "web", "FailedCreate", "exceeded quota: small");
+    for (pod, events, expected) in [
+        (pod("web-1", crashing(1, "Error", "")), vec![], true),
+        (pod("web-1", waiting("ImagePullBackOff", "")), vec![], true),
+        (pod("web-1", waiting("CreateContainerConfigError", "no key")), vec![], true),
+        (unschedulable("0/1 nodes are available: 1 Insufficient memory."), vec![], true),
+        (unschedulable("pod has unbound immediate PersistentVolumeClaims."), vec![], false),
+        (pod("web-1", restarted), vec![], false),
+        (pod("web-1", waiting("ContainerCreating", "")), vec![probe], false),
+        (pod("web-1", waiting("ContainerCreating", "")), vec![quota], false),
+    ] {
+        let facts = facts(vec![pod], events);
+        assert_eq!(hopeless(&facts), expected, "{facts:?}");
+    }
+}

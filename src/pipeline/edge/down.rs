@@ -10,13 +10,13 @@ use super::hosts::{public, routes};
 use super::provider::{Cloud, Marked, broken};
 use super::up::chosen;
 use super::view::Link;
-use super::{Course, EdgeView, Wanted, lock};
+use super::{Course, EdgeView, LEAVING, Wanted, lock};
 use crate::edge::{
-    Choice, Cloudflare, Deed, Records, Routes, Rules, State, Stored, Trouble, Zoned, comment,
-    withdraw_records, withdraw_routes,
+    Choice, Cloudflare, CloudflareError, Deed, Records, Routes, Rules, State, Stored, Trouble,
+    Zoned, comment, standing, withdraw_records, withdraw_routes,
 };
 use crate::pipeline::kustomization::Run;
-use crate::pipeline::{Ask, Failure, Retry};
+use crate::pipeline::{Ask, Failure, Retry, Step};
 use crate::plan::Guard;
 use std::sync::Arc;
 
@@ -31,10 +31,23 @@ pub(super) struct End {
     pub(super) refused: Option<Failure>,
 }
 
+/// A tunnel outlives its last connection: pods take up to half a minute to end, and connect again
+/// until then. That is waited for, and no failure.
+fn draining(tunnel: &str) -> Failure {
+    let cause = format!("waits until {tunnel} has no connection any more");
+    let hint = "if it stays so, somebody else runs a connector of this tunnel".to_owned();
+    Failure::new(Step::Prune, LEAVING, cause).hint(Some(hint)).retry(Retry::Soon)
+}
+
 impl Run<'_> {
     /// One run.
     pub(super) async fn down(&mut self, course: &mut Course, ask: &Ask) -> Result<(), Failure> {
         let mut state = self.pipeline.edge_state().await?;
+        if self.edge.parts.settings.is_none() {
+            // With the section goes what somebody has said of it: a later one comes up.
+            state.down = None;
+            self.foretell(course).await?;
+        }
         if state.unsure {
             self.find_again(&mut state, course).await?;
             state.unsure = false;
@@ -46,7 +59,7 @@ impl Run<'_> {
             self.drop_objects(ask).await?;
         }
         {
-            let mut memory = lock(&self.pipeline.edge.memory);
+            let mut memory = lock(&self.edge.memory);
             (memory.token, memory.objects) = (None, Vec::new());
         }
         let message = match &state.down {
@@ -86,7 +99,7 @@ impl Run<'_> {
         }
         let passing = self.clear_left(&cloud.client, state, &Wanted::nothing()).await?;
         // Nobody may ever give the right to what is not configured any more.
-        let given_up = self.pipeline.edge.parts.settings.is_none() && passing.is_none();
+        let given_up = self.edge.parts.settings.is_none() && passing.is_none();
         let zones = if given_up { Vec::new() } else { unread };
         let news = stored.is_some()
             || (passing.is_none() && !state.left.is_empty())
@@ -104,6 +117,7 @@ impl Run<'_> {
         }
         self.pipeline.keep_edge_state(state).await?;
         match passing {
+            Some(CloudflareError::Busy { what }) => Err(draining(&what)),
             Some(error) => {
                 let failed = self.asked(course, &cloud.client, Link::Tunnel, Err(error)).await;
                 failed.map_err(|failure| failure.retry(Retry::Soon))
@@ -114,7 +128,7 @@ impl Run<'_> {
 
     /// Looks for what the configuration speaks of, as nobody remembers what was made.
     async fn find_again(&mut self, state: &mut State, course: &mut Course) -> Result<(), Failure> {
-        let Some(settings) = self.pipeline.edge.parts.settings.clone() else { return Ok(()) };
+        let Some(settings) = self.edge.parts.settings.clone() else { return Ok(()) };
         let cloud = self.look_zones(&settings, course).await?;
         let choice = self.look_tunnel(&settings, state, &cloud, course).await?;
         if let Choice::Refuse(cause, hint) = choice {
@@ -130,9 +144,20 @@ impl Run<'_> {
         let ground = self.ground(settings, course).await;
         let ground = ground.map_err(|failure| failure.retry(Retry::Soon))?;
         match &ground.target {
+            Ok(_) if ground.settings.adopt && !ground.settings.routes => Ok(()),
             Ok(target) => {
                 let hosts = public(&ground.settings, &self.present(&ground, &cloud.zones, state));
-                state.rules.add(Rules::of(&routes(target, &hosts, &ground.settings)));
+                let wanted = routes(target, &hosts, &ground.settings);
+                let ours = match ground.settings.adopt {
+                    // In somebody's tunnel, only what stands there as it would be written.
+                    true => {
+                        let found = cloud.client.configuration(&cloud.account, &tunnel.id).await;
+                        let found = self.asked(course, &cloud.client, Link::Route, found).await?;
+                        standing(&found, &wanted)
+                    }
+                    false => Rules::of(&wanted),
+                };
+                state.rules.add(ours);
                 Ok(())
             }
             Err(Trouble { cause, hint, wait: true }) if ground.settings.routes => {
@@ -146,12 +171,13 @@ impl Run<'_> {
 
     /// The provider's side as it was noted.
     pub(super) fn known_cloud(&self, state: &State, course: &mut Course) -> Result<Cloud, Failure> {
-        let client = self.pipeline.edge_client(&state.url).map_err(|mut failure| {
+        let client = self.edge.client(&state.url).map_err(|mut failure| {
             failure.cause = format!("{}, and the edge is to be withdrawn", failure.cause);
             course.view.broken(Link::Token, &failure.cause, failure.hint.clone());
             failure
         })?;
         let account = state.account.clone().unwrap_or_default();
+        client.of_account(&account);
         Ok(Cloud { client, account, zones: state.zones.clone() })
     }
 
@@ -163,11 +189,11 @@ impl Run<'_> {
         course: &mut Course,
     ) -> Result<(Records, Vec<Zoned>), Failure> {
         // Without the right to a zone that is configured nothing is forgotten: it is to be given.
-        let settings = self.pipeline.edge.parts.settings.as_ref();
+        let settings = self.edge.parts.settings.as_ref();
         let said = settings.map_or(&[][..], |settings| &settings.zones);
         let (needed, before) = state.zones_by(said);
         let Marked { records, unread } = self.marked(client, (&needed, &before), course).await?;
-        let mark = comment(&self.pipeline.edge.parts.suffix);
+        let mark = comment(&self.edge.parts.suffix);
         let tunnel = state.tunnel.as_ref().map_or("", |tunnel| tunnel.id.as_str());
         Ok((withdraw_records(&records, tunnel, &state.former, &mark), unread))
     }
@@ -180,6 +206,10 @@ impl Run<'_> {
         stored: &Stored,
         course: &mut Course,
     ) -> Result<Routes, Failure> {
+        if stored.adopted && state.rules.is_empty() {
+            // Nothing of ours: whatever configures it is not asked.
+            return Ok(Routes::default());
+        }
         let tunnel = cloud.client.tunnel(&cloud.account, &stored.id).await;
         let tunnel = self.asked(course, &cloud.client, Link::Tunnel, tunnel).await?;
         if !tunnel.is_some_and(|tunnel| tunnel.lives()) {
@@ -244,7 +274,7 @@ impl Run<'_> {
         let (client, account) = (&cloud.client, &cloud.account);
         let found = client.tunnel(account, &stored.id).await;
         let found = self.asked(course, client, Link::Tunnel, found).await?;
-        let suffix = &self.pipeline.edge.parts.suffix;
+        let suffix = &self.edge.parts.suffix;
         // By id and by name: one that somebody has made his own is not deleted.
         let ours = found.filter(|tunnel| tunnel.lives() && tunnel.name.ends_with(suffix));
         let Some(tunnel) = ours else { return Ok(()) };
@@ -252,12 +282,8 @@ impl Run<'_> {
         let cleaned = client.clean_connections(account, &stored.id).await;
         self.asked(course, client, Link::Tunnel, cleaned).await?;
         match client.delete_tunnel(account, &stored.id).await {
-            // A connector that is on its way out has come back once more.
-            Err(error @ crate::edge::CloudflareError::Refused { .. }) => {
-                course.waits = true;
-                return Err(
-                    broken(course, Link::Tunnel, error.to_string(), None).retry(Retry::Soon)
-                );
+            Err(CloudflareError::Busy { .. }) => {
+                return Err(draining(&format!("tunnel {}", tunnel.name)));
             }
             done => self.asked(course, client, Link::Tunnel, done).await?,
         }

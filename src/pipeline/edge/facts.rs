@@ -4,7 +4,7 @@
 //! have are empty lists.
 
 use crate::cluster::{Cluster, ClusterError, Select};
-use crate::config::EdgeSettings;
+use crate::config::{EdgeSettings, IngressBy};
 use crate::edge::{CONNECTOR, Class, Facts, NAMESPACE, Port, Published, Service};
 use crate::plan::{Owner, owned};
 use serde_json::Value;
@@ -20,12 +20,15 @@ pub(super) async fn facts(
     let classes = list(cluster, "networking.k8s.io/v1", "IngressClass").await?;
     let gateways = list(cluster, "gateway.networking.k8s.io/v1", "GatewayClass").await?;
     let services = list(cluster, "v1", "Service").await?;
-    let mut published = Vec::new();
+    let (mut published, mut catch_all) = (Vec::new(), false);
     for ingress in list(cluster, "networking.k8s.io/v1", "Ingress").await? {
+        catch_all |= takes_any(&ingress);
         hosts(&ingress, "Ingress", rule_hosts(&ingress), &mut published);
     }
     for route in list(cluster, "gateway.networking.k8s.io/v1", "HTTPRoute").await? {
-        hosts(&route, "HTTPRoute", texts(route.pointer("/spec/hostnames")), &mut published);
+        let named = texts(route.pointer("/spec/hostnames"));
+        catch_all |= named.is_empty();
+        hosts(&route, "HTTPRoute", named, &mut published);
     }
     let mut connectors = Vec::new();
     for kind in ["Deployment", "DaemonSet", "StatefulSet"] {
@@ -52,8 +55,19 @@ pub(super) async fn facts(
         tuned_by: tuned_by(cluster, settings).await?,
         connectors,
         published,
+        catch_all,
+        ranges: ranges(cluster, settings).await?,
         cert_manager,
     })
+}
+
+/// Where pods speak from, where Traefik is to believe them.
+async fn ranges(cluster: &Cluster, settings: &EdgeSettings) -> Result<Vec<String>, ClusterError> {
+    if settings.ingress.controller != IngressBy::Traefik {
+        return Ok(Vec::new());
+    }
+    let nodes = list(cluster, "v1", "Node").await?;
+    Ok(nodes.iter().flat_map(|node| texts(node.pointer("/spec/podCIDRs"))).collect())
 }
 
 /// Whether the Service has an address that answers.
@@ -79,7 +93,7 @@ async fn tuned_by(
     cluster: &Cluster,
     settings: &EdgeSettings,
 ) -> Result<Option<String>, ClusterError> {
-    if settings.ingress.controller != crate::config::IngressBy::Traefik {
+    if settings.ingress.controller != IngressBy::Traefik {
         return Ok(None);
     }
     let Some(configs) = cluster.resource("helm.cattle.io/v1", "HelmChartConfig").await? else {
@@ -160,8 +174,17 @@ fn service(object: &Value) -> Service {
 }
 
 fn rule_hosts(ingress: &Value) -> Vec<String> {
-    let rules = ingress.pointer("/spec/rules").and_then(Value::as_array).into_iter().flatten();
-    rules.filter_map(|rule| rule.get("host")?.as_str()).map(str::to_owned).collect()
+    rules(ingress).filter_map(|rule| rule.get("host")?.as_str()).map(str::to_owned).collect()
+}
+
+/// Whether an Ingress has a backend for hosts that it does not name.
+fn takes_any(ingress: &Value) -> bool {
+    ingress.pointer("/spec/defaultBackend").is_some()
+        || rules(ingress).any(|rule| text(rule, "/host").is_empty())
+}
+
+fn rules(ingress: &Value) -> impl Iterator<Item = &Value> {
+    ingress.pointer("/spec/rules").and_then(Value::as_array).into_iter().flatten()
 }
 
 fn hosts(object: &Value, kind: &str, found: Vec<String>, published: &mut Vec<Published>) {

@@ -74,7 +74,7 @@ impl Run<'_> {
         };
         if !tunnel.adopted {
             // By id and by name: one that somebody has made his own is not deleted.
-            let ours = found.name.ends_with(&self.pipeline.edge.parts.suffix);
+            let ours = found.name.ends_with(&self.edge.parts.suffix);
             let deed = ours.then(|| Deed::new("delete", "Tunnel", &found.name, "used before"));
             return Ok(Remains { deeds: deed.into_iter().collect(), config: None, whole: true });
         }

@@ -7,8 +7,9 @@
 //! [`Pipeline::edge`] makes one run: `facts` of the cluster are gathered, `up` brings everything to
 //! where it should be or `down` takes it away, both through `provider`, which carries errors of the
 //! API across and records each change; `view` is what came of it. [`Pipeline::edge_plan`] goes the
-//! same way and writes nothing. A run never waits: what is not there yet, such as a connector's
-//! connection, is looked for by the next.
+//! same way and writes nothing, and [`Pipeline::edge_plan_with`] does so for a configuration that is
+//! not in force yet. A run never waits: what is not there yet, such as a connector's connection, is
+//! looked for by the next.
 //!
 //! After a kill between any two calls the next run goes on: a tunnel is found by its name, records
 //! by comment and target, and rules are noted before they are written. `left` clears tunnels that
@@ -45,6 +46,9 @@ use tokio::sync::watch;
 /// Reason of a run that ended because objects of ours are on their way out: no failure of anything.
 const LEAVING: &str = "Progressing";
 
+/// Reason of a run that reached nobody: whatever the uplink says of it, it is one and the same.
+pub const EDGE_OFFLINE: &str = "Offline";
+
 /// Key of the edge's note in the database.
 const NOTE: &str = "edge";
 
@@ -69,7 +73,8 @@ pub(super) struct Edge {
 /// What the last run learned.
 #[derive(Default)]
 struct Memory {
-    client: Option<Arc<Cloudflare>>,
+    /// The client, and the address that it is for.
+    client: Option<(String, Arc<Cloudflare>)>,
     /// Account and zones by what the configuration calls them; looked up once.
     zones: Option<(String, Vec<Zoned>)>,
     /// What the connectors run with, and the tunnel that it belongs to.
@@ -82,6 +87,52 @@ struct Memory {
     missed: BTreeSet<String>,
     /// What was seen last.
     view: EdgeView,
+    /// What the journal was told of a withdrawal before it began.
+    foretold: String,
+}
+
+impl Edge {
+    /// The same with other settings and another token, of which nothing is known yet.
+    fn aside(&self, settings: Option<EdgeSettings>, token: Option<Plaintext>) -> Edge {
+        let suffix = self.parts.suffix.clone();
+        let memory = lock(&self.memory);
+        let mut known = Memory {
+            complete: memory.complete,
+            missed: memory.missed.clone(),
+            ..Memory::default()
+        };
+        if self.has_token(token.as_ref()) {
+            // It keeps to the pause that the provider wants.
+            known.client.clone_from(&memory.client);
+        }
+        Edge { parts: EdgeParts { settings, token, suffix }, memory: Mutex::new(known) }
+    }
+
+    fn has_token(&self, token: Option<&Plaintext>) -> bool {
+        token.map(Plaintext::expose) == self.parts.token.as_ref().map(Plaintext::expose)
+    }
+
+    /// The client for the API at this address, made once.
+    fn client(&self, url: &str) -> Result<Arc<Cloudflare>, Failure> {
+        let mut memory = lock(&self.memory);
+        if let Some((_, client)) = memory.client.as_ref().filter(|(known, _)| known == url) {
+            return Ok(client.clone());
+        }
+        let failed = |cause: &str, hint: &str| {
+            Failure::new(Step::Plan, "EdgeFailed", cause)
+                .object("token")
+                .hint(Some(hint.to_owned()))
+        };
+        let Some(token) = self.parts.token.clone() else {
+            let hint = "put one into edge.cloudflare.tokenFile or the credential cloudflare-token, \
+                        then: systemctl reload gitopsd";
+            return Err(failed("there is no API token of Cloudflare", hint));
+        };
+        let client = Cloudflare::new(url, token);
+        let client = Arc::new(client.map_err(|error| failed(&error.to_string(), "see the log"))?);
+        memory.client = Some((url.to_owned(), client.clone()));
+        Ok(client)
+    }
 }
 
 /// What a run is to do.
@@ -136,6 +187,14 @@ impl EdgeReport {
             noted: false,
         }
     }
+
+    /// What is wrong, in the words that tell one trouble from another.
+    pub fn trouble(&self) -> Option<String> {
+        self.failure.as_ref().map(|failure| match failure.reason.as_str() {
+            EDGE_OFFLINE => EDGE_OFFLINE.to_owned(),
+            _ => failure.to_string(),
+        })
+    }
 }
 
 /// What a run leaves for its report.
@@ -162,6 +221,15 @@ impl Pipeline {
     /// Tells whether everything in Git is rendered: only then an Ingress that is not there counts.
     pub fn edge_complete(&self, complete: bool) {
         lock(&self.edge.memory).complete = complete;
+    }
+
+    /// Whether these are the settings and the token in force.
+    pub fn edge_in_force(
+        &self,
+        settings: Option<&EdgeSettings>,
+        token: Option<&Plaintext>,
+    ) -> bool {
+        settings == self.edge.parts.settings.as_ref() && self.edge.has_token(token)
     }
 
     /// How often the provider is asked.
@@ -224,28 +292,6 @@ impl Pipeline {
 
     async fn drop_edge_state(&self) -> Result<(), Failure> {
         self.database(|history| history.drop_meta(NOTE)).await
-    }
-
-    /// The client, made once.
-    fn edge_client(&self, url: &str) -> Result<Arc<Cloudflare>, Failure> {
-        let mut memory = lock(&self.edge.memory);
-        if let Some(client) = &memory.client {
-            return Ok(client.clone());
-        }
-        let failed = |cause: &str, hint: &str| {
-            Failure::new(Step::Plan, "EdgeFailed", cause)
-                .object("token")
-                .hint(Some(hint.to_owned()))
-        };
-        let Some(token) = self.edge.parts.token.clone() else {
-            let hint = "put one into edge.cloudflare.tokenFile or the credential cloudflare-token, \
-                        then: systemctl reload gitopsd";
-            return Err(failed("there is no API token of Cloudflare", hint));
-        };
-        let client = Cloudflare::new(url, token);
-        let client = Arc::new(client.map_err(|error| failed(&error.to_string(), "see the log"))?);
-        memory.client = Some(client.clone());
-        Ok(client)
     }
 }
 
@@ -320,7 +366,7 @@ impl Run<'_> {
             view.ready = false;
             view.message = failure.to_string();
         }
-        lock(&self.pipeline.edge.memory).view = view.clone();
+        lock(&self.edge.memory).view = view.clone();
         if self.changes > 0 && failure.is_none() {
             tracing::info!(
                 message_id = crate::logging::Message::RunSucceeded.id(),

@@ -4,11 +4,11 @@
 //! the other, each recorded. Before the first of them the run is begun.
 
 use super::view::Link;
-use super::{Course, Wanted, lock};
+use super::{Course, EDGE_OFFLINE, Wanted, lock};
 use crate::config::{ConnectorBy, EdgeSettings};
 use crate::edge::{
-    Choice, Cloudflare, CloudflareError, Deed, Named, Record, Records, Route, Routes, Rules, State,
-    Stored, Tunnel, Wish, Zoned, comment, point, route, select, within,
+    Choice, Cloudflare, CloudflareError, Conflict, Deed, Named, Record, Records, Route, Routes,
+    Rules, State, Stored, Tunnel, Wish, Zoned, comment, point, route, select, within,
 };
 use crate::history::{Change, Verb};
 use crate::logging::Message;
@@ -79,9 +79,13 @@ impl Run<'_> {
         };
         course.pause = course.pause.max(error.pause());
         // What it called account and zones may be another by now: the next run looks again.
-        lock(&self.pipeline.edge.memory).zones = None;
+        lock(&self.edge.memory).zones = None;
         let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
-        Err(broken(course, link, error.to_string(), error.hint()).retry(retry))
+        let mut failure = broken(course, link, error.to_string(), error.hint()).retry(retry);
+        if error.offline() {
+            failure.reason = EDGE_OFFLINE.to_owned();
+        }
+        Err(failure)
     }
 
     /// Account and zones, looked up once.
@@ -90,16 +94,19 @@ impl Run<'_> {
         settings: &EdgeSettings,
         course: &mut Course,
     ) -> Result<Cloud, Failure> {
-        let client = match self.pipeline.edge_client(&settings.url) {
+        let client = match self.edge.client(&settings.url) {
             Ok(client) => client,
             Err(failure) => {
                 course.view.broken(Link::Token, &failure.cause, failure.hint.clone());
                 return Err(failure);
             }
         };
-        let known = lock(&self.pipeline.edge.memory).zones.clone();
+        let known = lock(&self.edge.memory).zones.clone();
         if let Some((account, zones)) = known {
             return Ok(Cloud { client, account, zones });
+        }
+        if let Some(account) = &settings.account {
+            client.of_account(account);
         }
         let (mut zones, mut accounts) = (Vec::new(), BTreeSet::new());
         for said in &settings.zones {
@@ -125,7 +132,7 @@ impl Run<'_> {
                 broken(course, Link::Tunnel, cause, Some(hint))
             },
         )?;
-        lock(&self.pipeline.edge.memory).zones = Some((account.clone(), zones.clone()));
+        lock(&self.edge.memory).zones = Some((account.clone(), zones.clone()));
         Ok(Cloud { client, account, zones })
     }
 
@@ -137,8 +144,9 @@ impl Run<'_> {
         cloud: &Cloud,
         course: &mut Course,
     ) -> Result<Choice, Failure> {
-        let suffix = &self.pipeline.edge.parts.suffix;
-        let wish = Wish { name: &settings.tunnel, suffix, adopt: settings.adopt };
+        let suffix = &self.edge.parts.suffix;
+        let EdgeSettings { tunnel: name, adopt, routes, .. } = settings;
+        let wish = Wish { name, suffix, adopt: *adopt, routes: *routes };
         let known = state.tunnel.clone().filter(|_| state.account.as_ref() == Some(&cloud.account));
         let stored = match &known {
             Some(known) => {
@@ -257,20 +265,30 @@ impl Run<'_> {
         course: &mut Course,
     ) -> Result<(), Failure> {
         let Some(stored) = state.tunnel.clone() else { return Ok(()) };
-        let (after, ours) = (Rules::of(wanted), state.rules.clone());
+        let (after, mut ours) = (Rules::of(wanted), state.rules.clone());
         let (mut routes, mut seen) =
             self.look_routes(cloud, &stored, wanted, &ours, course).await?;
-        for _ in 0..TRIES {
-            let Some(body) = routes.body.take() else {
-                state.rules = after;
-                return self.pipeline.keep_edge_state(state).await;
-            };
+        let mut tries = 0;
+        while let Some(body) = routes.body.take() {
+            if tries == TRIES {
+                self.note_rules(state, ours).await?;
+                let cause =
+                    format!("somebody else keeps changing the configuration of {}", stored.name);
+                return Err(broken(course, Link::Route, cause, None).retry(Retry::Soon));
+            }
+            tries += 1;
             self.begin(begin).await?;
             // Both old and new are ours, wherever this is cut short.
-            state.rules.add(after.clone());
-            self.pipeline.keep_edge_state(state).await?;
+            let mut both = ours.clone();
+            both.add(after.clone());
+            self.note_rules(state, both).await?;
             // There is no precondition: another look just before is all there is.
-            let (again, version) = self.look_routes(cloud, &stored, wanted, &ours, course).await?;
+            let looked = self.look_routes(cloud, &stored, wanted, &ours, course).await;
+            if looked.is_err() {
+                // Nothing was written: what somebody has made there meanwhile is his.
+                self.note_rules(state, ours.clone()).await?;
+            }
+            let (again, version) = looked?;
             if version != seen {
                 (routes, seen) = (again, version);
                 continue;
@@ -280,11 +298,15 @@ impl Run<'_> {
             for deed in &routes.deeds {
                 self.did(deed).await?;
             }
-            (routes, seen) =
-                self.look_routes(cloud, &stored, wanted, &state.rules.clone(), course).await?;
+            ours.clone_from(&state.rules);
+            (routes, seen) = self.look_routes(cloud, &stored, wanted, &ours, course).await?;
         }
-        let cause = format!("somebody else keeps changing the configuration of {}", stored.name);
-        Err(broken(course, Link::Route, cause, None).retry(Retry::Soon))
+        self.note_rules(state, after).await
+    }
+
+    async fn note_rules(&self, state: &mut State, rules: Rules) -> Result<(), Failure> {
+        state.rules = rules;
+        self.pipeline.keep_edge_state(state).await
     }
 
     /// Records with our mark in all zones, those that left the configuration included. One of these
@@ -295,7 +317,7 @@ impl Run<'_> {
         (zones, before): (&[Zoned], &[Zoned]),
         course: &mut Course,
     ) -> Result<Marked, Failure> {
-        let mark = comment(&self.pipeline.edge.parts.suffix);
+        let mark = comment(&self.edge.parts.suffix);
         let mut marked = Marked { records: Vec::new(), unread: Vec::new() };
         let before = before.iter().filter(|zone| !zones.contains(zone));
         for (zone, needed) in zones.iter().map(|z| (z, true)).chain(before.map(|z| (z, false))) {
@@ -335,11 +357,11 @@ impl Run<'_> {
         let Some(stored) = &state.tunnel else { return Ok(Default::default()) };
         let zones = (cloud.zones.as_slice(), state.zones.as_slice());
         let Marked { records: marked, unread } = self.marked(&cloud.client, zones, course).await?;
-        let (mut wanted, mut named) = (Vec::new(), Vec::new());
+        let (mut wanted, mut named, mut outside) = (Vec::new(), Vec::new(), Vec::new());
         for host in hosts {
             let inside = cloud.zones.iter().filter(|zone| within(host, &zone.name));
             let Some(zone) = inside.max_by_key(|zone| zone.name.len()).cloned() else {
-                course.view.host(host).problem = "lies in none of the zones".to_owned();
+                outside.push(Conflict::outside(host));
                 continue;
             };
             if !marked.iter().any(|(_, record)| record.name == *host) {
@@ -349,8 +371,10 @@ impl Run<'_> {
             }
             wanted.push(Named { host: host.clone(), zone });
         }
-        let mark = comment(&self.pipeline.edge.parts.suffix);
-        Ok((point(&wanted, &marked, &named, (&stored.id, &state.former), &mark), unread))
+        let mark = comment(&self.edge.parts.suffix);
+        let mut records = point(&wanted, &marked, &named, (&stored.id, &state.former), &mark);
+        records.conflicts.extend(outside);
+        Ok((records, unread))
     }
 
     /// Deletes records of hosts that are not public any more.
@@ -384,7 +408,7 @@ impl Run<'_> {
             let host = body["name"].as_str().unwrap_or_default().to_owned();
             match cloud.client.create_record(&zone.id, &body).await {
                 Err(error @ CloudflareError::Refused { .. }) => {
-                    records.conflicts.push(error.to_string());
+                    records.conflicts.push(Conflict::refused(&host, error.to_string()));
                     continue;
                 }
                 done => self.asked(course, &cloud.client, Link::Dns, done).await?,

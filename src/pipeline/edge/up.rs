@@ -4,7 +4,7 @@
 //! once a connector is connected: no name ever leads nowhere by our doing. The provider being away
 //! keeps nothing of the cluster's side from being healed.
 
-use super::hosts::{public, routes};
+use super::hosts::{public, routes, tell_hosts};
 use super::provider::{Cloud, broken};
 use super::view::Link;
 use super::{Course, EdgeTask, LEAVING, Wanted, facts, lock};
@@ -42,7 +42,7 @@ impl Run<'_> {
         course: &mut Course,
         ask: &Ask,
     ) -> Result<(), Failure> {
-        let Some(settings) = self.pipeline.edge.parts.settings.clone() else { return Ok(()) };
+        let Some(settings) = self.edge.parts.settings.clone() else { return Ok(()) };
         let mut state = self.pipeline.edge_state().await?;
         if state.down.is_some() {
             // What was cut short goes on; where nothing is left, nobody is asked.
@@ -52,7 +52,7 @@ impl Run<'_> {
             .get_mut(&self.owner)
             .is_some_and(|memory| std::mem::take(&mut memory.verify));
         if *task == EdgeTask::Heal {
-            let known = lock(&self.pipeline.edge.memory).token.is_some();
+            let known = lock(&self.edge.memory).token.is_some();
             if known && self.heal_known(ask).await? {
                 return Ok(());
             }
@@ -120,7 +120,8 @@ impl Run<'_> {
             // No name of ours points there any more. What cannot be cleared is told by a warning.
             let _ = self.clear_left(&cloud.client, &mut state, &wanted).await?;
         }
-        self.tell_hosts(&ground, &state, &records, course);
+        let Ground { settings, facts, .. } = &ground;
+        tell_hosts(&mut course.view, settings, facts, &state.rules, &records);
         self.tell_absent(&present, course);
         self.verdict(&ground, blocked, &records, course).await
     }
@@ -156,13 +157,7 @@ impl Run<'_> {
             course.view.ingress = Some(target.url.clone());
             course.view.warnings.extend(target.warnings.iter().cloned());
         }
-        if facts.cert_manager {
-            course.view.warnings.push(
-                "cert-manager is there: behind a tunnel its HTTP-01 challenges need a route, DNS-01 \
-                 needs none"
-                    .to_owned(),
-            );
-        }
+        course.view.warnings.extend(facts.advice().map(str::to_owned));
         Ok(Ground { settings, connection, facts, target })
     }
 
@@ -235,13 +230,13 @@ impl Run<'_> {
             && facts.helm
             && facts.tuned_by.is_none()
         {
-            objects.push(traefik(crate::edge::default_class(facts)));
+            objects.push(traefik(crate::edge::default_class(facts), &facts.ranges));
         }
         objects
     }
 
     fn keep_token(&self, tunnel: &str, token: Option<Plaintext>) {
-        lock(&self.pipeline.edge.memory).token = token.map(|token| (tunnel.to_owned(), token));
+        lock(&self.edge.memory).token = token.map(|token| (tunnel.to_owned(), token));
     }
 
     /// Applies, and takes away what is wanted no longer.
@@ -250,7 +245,7 @@ impl Run<'_> {
         objects: Vec<Manifest>,
         ask: &Ask,
     ) -> Result<Wanted, Failure> {
-        lock(&self.pipeline.edge.memory).objects.clone_from(&objects);
+        lock(&self.edge.memory).objects.clone_from(&objects);
         let manifests = self.finish(objects).await?;
         let wanted = self.edge_objects_wanted(manifests);
         let written = self.write(&wanted).await?;
@@ -294,7 +289,7 @@ impl Run<'_> {
 
     /// Writes what is known from the last run. False when nothing is.
     async fn heal_known(&mut self, ask: &Ask) -> Result<bool, Failure> {
-        let objects = lock(&self.pipeline.edge.memory).objects.clone();
+        let objects = lock(&self.edge.memory).objects.clone();
         if objects.is_empty() {
             return Ok(false);
         }
@@ -371,10 +366,8 @@ impl Run<'_> {
         if let Some(conflict) = records.conflicts.first() {
             let more = records.conflicts.len() - 1;
             let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
-            let hint = "delete that record in Cloudflare's dashboard, or take the host from \
-                        edge.hosts; gitopsd touches no record that is not its own";
-            let cause = format!("{conflict}{more}");
-            return Err(broken(course, Link::Dns, cause, Some(hint.to_owned())));
+            let cause = format!("{}{more}", conflict.cause);
+            return Err(broken(course, Link::Dns, cause, Some(conflict.hint.to_owned())));
         }
         if let Ok(target) = &ground.target {
             let answers = facts::answers(&ground.connection.cluster, &target.service).await;

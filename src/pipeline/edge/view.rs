@@ -7,7 +7,9 @@ use std::fmt;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EdgeView {
-    /// True when the public hosts are reachable, or the edge was taken down on purpose.
+    /// True when the way to every public host stands, as far as the ingress controller's Service, or
+    /// the edge was taken down on purpose. What the controller knows beside Ingresses and HTTPRoutes
+    /// is not known here: a host that none of these has is told, and is no broken link.
     pub ready: bool,
     /// `reachable through 4 connections`, or which link is broken.
     pub message: String,
@@ -88,12 +90,20 @@ impl fmt::Display for Link {
 }
 
 impl EdgeView {
-    /// Says that it works.
+    /// Says that it works, and of which hosts the cluster has nothing.
     pub(super) fn reachable(&mut self) {
         let s = if self.connections == 1 { "" } else { "s" };
+        let mut lacking = self.hosts.iter().filter(|line| !line.problem.is_empty());
+        let lacking = match (lacking.next(), lacking.count()) {
+            (None, _) => String::new(),
+            (Some(line), 0) => format!("; no Ingress or HTTPRoute has {}", line.host),
+            (Some(line), n) => {
+                format!("; no Ingress or HTTPRoute has {} (and {n} more)", line.host)
+            }
+        };
         self.ready = true;
         self.waits = false;
-        self.message = format!("reachable through {} connection{s}", self.connections);
+        self.message = format!("reachable through {} connection{s}{lacking}", self.connections);
         self.hint = None;
     }
 
@@ -134,6 +144,14 @@ mod tests {
         let mut view = EdgeView { connections: 4, ..EdgeView::default() };
         view.reachable();
         assert_eq!(view.line(), "edge: reachable through 4 connections");
+        for (host, told) in [("a.x", "a.x"), ("b.x", "a.x (and 1 more)")] {
+            view.host(host).problem = "ingress: none has it".into();
+            view.reachable();
+            let line = format!(
+                "edge: reachable through 4 connections; no Ingress or HTTPRoute has {told}"
+            );
+            assert_eq!((view.ready, view.line()), (true, line));
+        }
         view.broken(Link::Dns, "a.x has a record of somebody else's", None);
         assert_eq!(
             (view.ready, view.line().as_str()),

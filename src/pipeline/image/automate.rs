@@ -2,15 +2,16 @@
 //!
 //! The look is at the files that the source holds already, so that a pass with nothing to do asks
 //! nobody. Where commits go to another branch than the one that is followed, only the remote knows
-//! what is on it, and its refs are listed. The edit is made on the remote's present tip; when
-//! somebody else was faster, on the next one. A commit is stored before it is pushed: what is
+//! what is on it, and its refs are listed. The edit is made on the remote's present tip (`target`);
+//! when somebody else was faster, on the next one. A commit is stored before it is pushed: what is
 //! killed in between leaves a row that at worst names a commit nobody has.
 
 use super::edit::{Edited, edit, message, unsupported};
 use super::files::marked;
 use super::hold::{Held, held};
+use super::target::{Base, Target, start};
 use super::{Automated, Pushed};
-use crate::flux::{GitReference, GitRepository, ImageUpdateAutomation};
+use crate::flux::{GitRepository, ImageUpdateAutomation};
 use crate::history::{Choice, Push as Row, PushId};
 use crate::pipeline::poll::blocking;
 use crate::pipeline::{Failure, Pipeline, Retry, Revision, Step, inputs, lock, record};
@@ -53,19 +54,14 @@ pub struct Automation {
     pub policies: BTreeSet<String>,
 }
 
-/// Where a pass reads and writes.
-struct Target {
-    checkout: GitReference,
-    branch: Option<String>,
-    /// Commits go to the very branch that is checked out.
-    same: bool,
-}
-
-/// A tip to edit.
-struct Base {
-    tip: Tip,
-    /// The branch is made by the push.
-    create: bool,
+/// A push that found the branch moved, as it seemed.
+struct Outrun {
+    /// Where the branch was.
+    at: Option<String>,
+    /// The ref, as the error names it.
+    what: String,
+    /// The server's words; none where its listing alone told.
+    words: String,
 }
 
 /// One pass under way.
@@ -75,14 +71,25 @@ struct Pass<'a> {
     target: Target,
     name: String,
     held: Held,
+    /// How the last try ended, if that was because the branch seemed to move.
+    outrun: Option<Outrun>,
+    /// What a person should know of the branch.
+    word: Option<String>,
 }
 
 impl Pipeline {
     /// Makes one pass.
     pub async fn automate(&self, job: Automation) -> Result<Automated, Failure> {
         let name = format!("{}/{}", job.automation.namespace, job.automation.name);
-        let mut pass =
-            Pass { pipeline: self, target: Target::of(&job)?, job: &job, name, held: Held::new() };
+        let mut pass = Pass {
+            pipeline: self,
+            target: Target::of(&job)?,
+            job: &job,
+            name,
+            held: Held::new(),
+            outrun: None,
+            word: None,
+        };
         pass.run().await.map_err(|failure| match failure.object {
             Some(_) => failure,
             None => failure.object(job.automation.key()),
@@ -94,28 +101,6 @@ impl Pipeline {
         let mut images = lock(&self.images);
         images.remotes.retain(|_, turn| Arc::strong_count(turn) > 1);
         images.remotes.entry(url.to_owned()).or_default().clone()
-    }
-}
-
-impl Target {
-    fn of(job: &Automation) -> Result<Target, Failure> {
-        let Automation { automation, source, .. } = job;
-        let checkout = automation.checkout.clone().unwrap_or_else(|| source.reference.clone());
-        let branch = automation.push_branch(&source.reference).map(str::to_owned);
-        if branch.is_none() && automation.push_refspec.is_none() {
-            let cause = format!("{} follows no branch that could be pushed to", source.key());
-            return Err(Failure::new(Step::Push, "InvalidSourceConfiguration", cause)
-                .retry(Retry::Never)
-                .hint(Some("say where to: spec.git.push.branch".into())));
-        }
-        let same = match &checkout {
-            GitReference::Branch(name) => branch.as_deref() == Some(name),
-            GitReference::Name(name) => {
-                name.strip_prefix("refs/heads/").is_some_and(|name| branch.as_deref() == Some(name))
-            }
-            _ => false,
-        };
-        Ok(Target { checkout, branch, same })
     }
 }
 
@@ -148,7 +133,9 @@ impl Pass<'_> {
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
-        let cause = format!("the branch moved {ATTEMPTS} times while it was edited");
+        let words = self.outrun.iter().filter(|last| !last.words.is_empty());
+        let words: String = words.map(|last| format!(": {}", last.words)).collect();
+        let cause = format!("the branch moved {ATTEMPTS} times while it was edited{words}");
         Err(Failure::new(Step::Push, "GitOperationFailed", cause).retry(Retry::Soon))
     }
 
@@ -173,10 +160,12 @@ impl Pass<'_> {
         remote: &Remote,
         key: Option<&SigningKey>,
     ) -> Result<Option<Automated>, Failure> {
-        let base = self.base(source, remote).await?;
+        let base = self.target.base(&self.job.source, source, remote).await?;
+        self.has_moved(&base)?;
+        self.word.clone_from(&base.word);
         let edited = self.edit(base.tip.tree.clone()).await?;
         if edited.files.is_empty() {
-            self.arrived(&base.tip.revision.commit).await?;
+            self.arrived(base.at.as_deref().unwrap_or(&base.tip.revision.commit)).await?;
             return Ok(Some(self.nothing(edited)));
         }
         let (message, word) = written(&self.job.automation, &edited)?;
@@ -185,12 +174,13 @@ impl Pass<'_> {
         };
         let id = self.store(&commit, &edited).await?;
         let (source, remote, made) = (source.clone(), remote.clone(), commit.clone());
-        let (branch, create) = (self.target.branch.clone(), base.create);
-        let refspec = self.job.automation.push_refspec.clone();
+        let (branch, at) = (self.target.branch.clone(), base.at.clone());
+        let refspec = self.target.refspec.as_ref().map(|refspec| refspec.said.clone());
         let options = self.job.automation.push_options.clone();
         let pushed = tokio::task::spawn_blocking(move || {
+            let start = start(at.as_deref(), &made.parent);
             let (branch, refspec) = (branch.as_deref(), refspec.as_deref());
-            let push = Push { branch, create, refspec, options: &options };
+            let push = Push { branch, start, refspec, options: &options };
             source.push(&remote, &made, &push)
         });
         match pushed.await {
@@ -199,7 +189,11 @@ impl Pass<'_> {
                 self.pipeline.database(move |history| history.pushed(id, now_ms)).await?;
                 Ok(Some(self.pushed(&commit, &message, (pushed.left, word), edited)))
             }
-            Ok(Err(error)) => self.refused(id, error).await,
+            Ok(Err(error)) => {
+                let (what, words) = self.refused(id, error).await?;
+                self.outrun = Some(Outrun { at: base.at, what, words });
+                Ok(None)
+            }
             Err(_) => {
                 let cause = "the pushing thread ended unexpectedly";
                 Err(Failure::new(Step::Push, "GitOperationFailed", cause).retry(Retry::Soon))
@@ -207,25 +201,16 @@ impl Pass<'_> {
         }
     }
 
-    /// The tip that is edited: of the branch that is pushed to, or where that is still to be made,
-    /// of what is checked out.
-    async fn base(&self, source: &Arc<Source>, remote: &Remote) -> Result<Base, Failure> {
-        let own = self.target.branch.clone().filter(|_| !self.target.same);
-        let (source, remote) = (source.clone(), remote.clone());
-        blocking(&self.job.source, move || {
-            let Some(branch) = own else {
-                return source.tip(&remote).map(|tip| Base { tip, create: false });
-            };
-            let there = Remote { reference: GitReference::Branch(branch), ..remote.clone() };
-            match source.tip(&there) {
-                Ok(tip) => Ok(Base { tip, create: false }),
-                Err(SourceError::RefNotFound { .. }) => {
-                    source.tip(&remote).map(|tip| Base { tip, create: true })
-                }
-                Err(error) => Err(error),
-            }
-        })
-        .await
+    /// A branch that is where it was did not move: the server could not write it, and has said why.
+    fn has_moved(&self, base: &Base) -> Result<(), Failure> {
+        let same = |last: &&Outrun| last.at == base.at && !last.words.is_empty();
+        let Some(last) = self.outrun.as_ref().filter(same) else { return Ok(()) };
+        let url = public_url(&self.job.source.url);
+        let cause = format!("{url} did not take the push to {}: {}", last.what, last.words);
+        let hint = "look at the repository on the server: a lock that was left behind, or a \
+                    directory that cannot be written, keeps the ref as it is";
+        let failure = Failure::new(Step::Push, "GitOperationFailed", cause);
+        Err(failure.retry(Retry::Soon).hint(Some(hint.to_owned())))
     }
 
     /// What is to be replaced in a tree, without what is held.
@@ -253,7 +238,7 @@ impl Pass<'_> {
         let interval = self.job.automation.interval.as_millis();
         let interval = i64::try_from(interval).unwrap_or(i64::MAX);
         let mut latest = latest.await?;
-        let (url, branch) = (public_url(&self.job.source.url), self.destination());
+        let (url, branch) = (public_url(&self.job.source.url), self.target.destination());
         latest.retain(|push| push.url == url && push.branch == branch);
         self.held = held(&latest, &edited.changes, interval, record::now_ms());
         if self.held.is_empty() {
@@ -294,7 +279,7 @@ impl Pass<'_> {
             automation: self.name.clone(),
             sha: commit.id.clone(),
             url: public_url(&self.job.source.url),
-            branch: self.destination(),
+            branch: self.target.destination(),
             made_ms: record::now_ms(),
             pushed_ms: None,
             changes: edited.changes.clone(),
@@ -302,15 +287,9 @@ impl Pass<'_> {
         self.pipeline.database(move |history| history.push_begun(&row)).await
     }
 
-    /// The branch, or the refspec's destination where there is none.
-    fn destination(&self) -> String {
-        let refspec = self.job.automation.push_refspec.as_deref().unwrap_or_default();
-        let to = refspec.split_once(':').map_or(refspec, |(_, to)| to);
-        self.target.branch.clone().unwrap_or_else(|| to.to_owned())
-    }
-
-    /// Takes in why a push failed. `None` when the branch has moved.
-    async fn refused(&self, id: PushId, error: PushError) -> Result<Option<Automated>, Failure> {
+    /// Takes in why a push failed. Where a ref has moved, that is no failure yet: which one, and
+    /// what the server said.
+    async fn refused(&self, id: PushId, error: PushError) -> Result<(String, String), Failure> {
         // Without an answer it may have arrived all the same: then the row is right.
         let unanswered = matches!(
             error,
@@ -323,8 +302,8 @@ impl Pass<'_> {
         if !unanswered {
             self.pipeline.database(move |history| history.push_failed(id)).await?;
         }
-        if let PushError::Moved { .. } = error {
-            return Ok(None);
+        if let PushError::Moved { what, words, .. } = error {
+            return Ok((what, words));
         }
         let reason = match &error {
             PushError::Source(SourceError::AuthenticationFailed { .. }) => "AuthenticationFailed",
@@ -359,14 +338,15 @@ impl Pass<'_> {
         (left, word): (Option<PushError>, Option<String>),
         edited: Edited,
     ) -> Automated {
-        let at = self.destination();
+        let at = self.target.destination();
         let author = &self.job.automation.author;
-        let refspec = self.job.automation.push_refspec.as_deref().unwrap_or_default();
-        let beside = refspec.rsplit(':').next().and_then(|to| to.strip_prefix("refs/heads/"));
+        let refspec = self.target.refspec.as_ref();
+        let beside = refspec.and_then(|refspec| refspec.destination.strip_prefix("refs/heads/"));
         let beside = beside.filter(|_| left.is_none());
         let left = left.map(|error| {
+            let said = refspec.map(|refspec| refspec.said.as_str()).unwrap_or_default();
             format!(
-                "spec.git.push.refspec {refspec}: the branch has the commit, the second place does \
+                "spec.git.push.refspec {said}: the branch has the commit, the second place does \
                  not: {error}"
             )
         });
@@ -395,6 +375,7 @@ impl Pass<'_> {
 
     fn warnings(&self, mut warnings: Vec<String>) -> Vec<String> {
         warnings.extend(self.held.values().map(|(_, told)| told.clone()));
+        warnings.extend(self.word.clone());
         warnings.extend(unsupported(&self.job.automation));
         for told in lock(&self.pipeline.images).told.get(&self.name).into_iter().flatten() {
             if !warnings.contains(told) {

@@ -24,9 +24,10 @@ mod hold;
 mod running;
 mod scan;
 mod show;
+mod target;
 
 pub use automate::Automation;
-pub use show::{Candidate, ImageAsk, ImageView, RunningView};
+pub use show::{Candidate, ImageAsk, ImageView, RunningView, Unwell};
 
 use super::{Failure, Pipeline, Revision};
 use crate::flux::{ImagePolicy, Key, Kind};
@@ -112,6 +113,8 @@ pub(super) struct Images {
     unmarked: Arc<HashSet<String>>,
     /// By automation, `namespace/name`: what a person should know of its last commit.
     told: HashMap<String, Vec<String>>,
+    /// Policies of whose order the journal was told.
+    noticed: HashSet<Key>,
     /// One automation at a time for each remote.
     remotes: HashMap<String, Arc<tokio::sync::Mutex<()>>>,
 }
@@ -137,6 +140,7 @@ impl Images {
             known,
             unmarked: Arc::default(),
             told: HashMap::new(),
+            noticed: HashSet::new(),
             remotes: HashMap::new(),
         }
     }
@@ -149,6 +153,12 @@ impl Pipeline {
         images.known.iter().map(|(policy, known)| (policy.clone(), known.choice.clone())).collect()
     }
 
+    /// True once for each policy, for what is to be told of its order a single time: its words follow
+    /// the tags, and it comes and goes with them. A restart tells it again.
+    pub fn first_notice(&self, policy: &Key) -> bool {
+        super::lock(&self.images).noticed.insert(policy.clone())
+    }
+
     /// Lets go of what is stored of an image object that left Git. Commits stay in the history.
     pub async fn forget_image(&self, key: &Key) {
         let (name, kind) = (format!("{}/{}", key.namespace, key.name), key.kind);
@@ -156,6 +166,7 @@ impl Pipeline {
             let mut images = super::lock(&self.images);
             images.listed.remove(key);
             images.keys.remove(key);
+            images.noticed.remove(key);
             match kind {
                 Kind::ImagePolicy => drop(images.known.remove(&name)),
                 Kind::ImageUpdateAutomation => drop(images.told.remove(&name)),

@@ -4,7 +4,7 @@
 //! and again after a failure, so that a scan costs the API server nothing.
 
 use super::Scanned;
-use crate::flux::{ImageRepository, Key};
+use crate::flux::{ImageRepository, Key, Pattern};
 use crate::history::{Tags, Trigger};
 use crate::net::Trust;
 use crate::pipeline::inputs::{Data, read, secret};
@@ -152,10 +152,7 @@ impl Pipeline {
                 return Ok(Scanned { tags, checksum, changed: false, next: None });
             }
         };
-        let excluded =
-            |tag: &String| repository.exclusion_list.iter().any(|pattern| pattern.matches(tag));
-        let mut tags: Vec<String> = tags.into_iter().filter(|tag| !excluded(tag)).collect();
-        tags.sort_unstable_by(|a, b| b.cmp(a));
+        let tags = kept(tags, &repository.exclusion_list);
         let (count, checksum) = (tags.len(), checksum(&tags));
         let name = format!("{}/{}", repository.namespace, repository.name);
         let row = Tags { asked: asked.clone(), tags, scanned_ms: at_ms };
@@ -231,6 +228,14 @@ impl Pipeline {
         }
         Ok(access)
     }
+}
+
+/// The tags that are stored, the greatest first: those that no pattern of the exclusion list finds
+/// itself in.
+fn kept(mut tags: Vec<String>, excluded: &[Pattern]) -> Vec<String> {
+    tags.retain(|tag| !excluded.iter().any(|pattern| pattern.matches(tag)));
+    tags.sort_unstable_by(|a, b| b.cmp(a));
+    tags
 }
 
 /// How long a scan can wait, given the age of the stored tags: the rest of the interval, or where
@@ -343,6 +348,19 @@ mod tests {
         assert!((10..40).contains(&early), "they are spread: {early} of 50 in the first half");
         assert!(put_off(&key("a"), hour, -5) < SPREAD, "the clock was put back");
         assert!(put_off(&key("a"), Duration::from_secs(10), 20_000) <= Duration::from_secs(10));
+    }
+
+    #[test]
+    fn excluded_tags_are_not_stored_and_the_others_stand_in_falling_order() {
+        let tags = ["v1", "v2", "sha256-0.sig", "v10-rc", "nightly"].map(str::to_owned).to_vec();
+        let stored = |patterns: &[&str]| {
+            let patterns = patterns.iter().map(|pattern| Pattern::parse(pattern).expect("sound"));
+            kept(tags.clone(), &patterns.collect::<Vec<_>>())
+        };
+        assert_eq!(stored(&[]), ["v2", "v10-rc", "v1", "sha256-0.sig", "nightly"]);
+        assert_eq!(stored(&[r"^.*\.sig$"]), ["v2", "v10-rc", "v1", "nightly"]);
+        // Any of them, anywhere in the tag, as in Go.
+        assert_eq!(stored(&["rc", "^night", "sig"]), ["v2", "v1"]);
     }
 
     #[test]

@@ -4,16 +4,20 @@
 //! fields, wrong types, a configuration without a last rule) and keeps zones, tunnels,
 //! configurations and records over any number of requests and daemons. `api` has the state and the
 //! rules, this file the server: one request for each connection, a log of them, their bodies, and
-//! faults that meet the call of a given number. Connectors do not connect here: the test says how
-//! many connections a tunnel has.
+//! faults that meet the call of a given number, or the next of a kind. Connectors do not connect here:
+//! the test says how many connections a tunnel has.
+//!
+//! Where `GITOPSD_TEST_BODIES` names a file, each body is appended to it with its call, for those who
+//! judge requests by the types of Cloudflare's own client.
 
 mod api;
 
 pub use api::{Grant, Record};
 
 use api::{Answer, Api, Request};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -47,9 +51,27 @@ struct State {
     bodies: Vec<(String, Value)>,
     /// What meets the call of this number, counted from 1.
     mishaps: BTreeMap<usize, Mishap>,
+    /// Method, end of the path, and what meets the next such call.
+    awaited: Vec<(String, String, Mishap)>,
     /// What meets every call.
     outage: Option<Mishap>,
     held: bool,
+}
+
+impl State {
+    /// What meets this call, the last in the log.
+    fn mishap(&mut self, request: &Request) -> Option<Mishap> {
+        if let Some(mishap) = self.mishaps.remove(&self.log.len()) {
+            return Some(mishap);
+        }
+        let is = |(method, end, _): &(String, String, Mishap)| {
+            *method == request.method && request.path.ends_with(end.as_str())
+        };
+        match self.awaited.iter().position(is) {
+            Some(at) => Some(self.awaited.remove(at).2),
+            None => self.outage.clone(),
+        }
+    }
 }
 
 struct Shared {
@@ -95,6 +117,11 @@ impl Cloudflare {
         lock(&self.shared).api.grant(token, grants);
     }
 
+    /// The same of a token that is the account's own, and no user's.
+    pub fn grant_of_account(&self, token: &str, grants: &[Grant]) {
+        lock(&self.shared).api.grant_of_account(token, grants);
+    }
+
     /// Makes a token worth nothing.
     pub fn revoke(&self, token: &str) {
         lock(&self.shared).api.revoke(token);
@@ -118,6 +145,16 @@ impl Cloudflare {
     /// Says how many connections every living tunnel has.
     pub fn connect(&self, connections: usize) {
         lock(&self.shared).api.connections = connections;
+    }
+
+    /// Lets connectors come back after so many clean-ups, as those do that are on their way out.
+    pub fn linger(&self, cleanups: usize) {
+        lock(&self.shared).api.lingering = cleanups;
+    }
+
+    /// A tunnel that somebody else has made, and that a file of its connector configures.
+    pub fn local_tunnel(&self, name: &str) {
+        lock(&self.shared).api.add_local_tunnel(name);
     }
 
     /// A tunnel that somebody else has made; its id.
@@ -157,6 +194,11 @@ impl Cloudflare {
         lock(&self.shared).api.rules(name)
     }
 
+    /// The same, whole.
+    pub fn ingress(&self, name: &str) -> Value {
+        lock(&self.shared).api.ingress(name)
+    }
+
     /// The token of a living tunnel.
     pub fn connector_token(&self, name: &str) -> String {
         lock(&self.shared).api.connector_token(name)
@@ -190,6 +232,11 @@ impl Cloudflare {
         lock(&self.shared).mishaps.insert(call, mishap);
     }
 
+    /// Lets a mishap meet the next call of this method whose path ends so.
+    pub fn inject_next(&self, method: &str, end: &str, mishap: Mishap) {
+        lock(&self.shared).awaited.push((method.to_owned(), end.to_owned(), mishap));
+    }
+
     /// Lets a mishap meet every call, or none any more.
     pub fn outage(&self, mishap: Option<Mishap>) {
         lock(&self.shared).outage = mishap;
@@ -212,15 +259,17 @@ impl Cloudflare {
 fn serve(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     let Some(request) = read(&stream)? else { return Ok(()) };
+    let call = format!("{} {}", request.method, request.path);
+    if let Some(body) = &request.body {
+        keep(&call, body)?;
+    }
     let mishap = {
         let mut state = lock(shared);
-        state.log.push(format!("{} {}", request.method, request.path));
+        state.log.push(call.clone());
         if let Some(body) = &request.body {
-            let call = format!("{} {}", request.method, request.path);
             state.bodies.push((call, body.clone()));
         }
-        let number = state.log.len();
-        state.mishaps.remove(&number).or_else(|| state.outage.clone())
+        state.mishap(&request)
     };
     match &mishap {
         Some(Mishap::Reset) => return stream.shutdown(Shutdown::Both),
@@ -263,6 +312,13 @@ fn serve(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
         }
         _ => write(&mut stream, &answer, ""),
     }
+}
+
+/// A line for each body: tests run side by side.
+fn keep(call: &str, body: &Value) -> io::Result<()> {
+    let Some(path) = std::env::var_os("GITOPSD_TEST_BODIES") else { return Ok(()) };
+    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+    file.write_all(format!("{}\n", json!([call, body])).as_bytes())
 }
 
 fn write(stream: &mut TcpStream, answer: &Answer, headers: &str) -> io::Result<()> {

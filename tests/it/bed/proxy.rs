@@ -6,10 +6,12 @@
 //! in front must not, stand in that line. A rule answers so many requests of a pattern with a
 //! [`Fault`]; everything else goes through.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Largest head of a request that is looked at.
 const HEAD: usize = 64 << 10;
@@ -42,7 +44,7 @@ struct Rule {
 #[derive(Default)]
 struct State {
     rules: Vec<Rule>,
-    log: Vec<String>,
+    log: Vec<(Instant, String)>,
     /// Connections in use, to be cut off.
     open: Vec<TcpStream>,
 }
@@ -84,6 +86,17 @@ impl Proxy {
         Proxy { address, server, state }
     }
 
+    /// Starts one before the server that a kubeconfig leads to in plain HTTP; then it leads here.
+    pub fn before(kubeconfig: &Path) -> Proxy {
+        let text = fs::read_to_string(kubeconfig).expect("it was just written");
+        let (_, server) = text.split_once("server: 'http://").expect("it names its server");
+        let (server, _) = server.split_once('\'').expect("in quotes");
+        let proxy = Proxy::start(server);
+        let text = text.replace(&format!("http://{server}"), &proxy.url());
+        fs::write(kubeconfig, text).expect("ours to write");
+        proxy
+    }
+
     /// Where it listens.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -114,8 +127,17 @@ impl Proxy {
     /// Requests of a pattern after the first so many.
     pub fn asked(&self, pattern: &Pattern, since: usize) -> Vec<String> {
         let state = lock(&self.state);
-        let late = state.log.iter().skip(since);
+        let late = state.log.iter().skip(since).map(|(_, line)| line);
         late.filter(|line| matches(pattern, line)).cloned().collect()
+    }
+
+    /// Time between the first two requests of a pattern after the first so many.
+    pub fn apart(&self, pattern: &Pattern, since: usize) -> Option<Duration> {
+        let state = lock(&self.state);
+        let late = state.log.iter().skip(since).filter(|(_, line)| matches(pattern, line));
+        let mut times = late.map(|(at, _)| *at);
+        let (first, second) = (times.next()?, times.next()?);
+        Some(second - first)
     }
 
     /// Ends every connection in use, watches above all.
@@ -158,7 +180,7 @@ fn serve(state: &Mutex<State>, server: SocketAddr, mut stream: TcpStream) -> io:
             rule.hits += 1;
             rule.fault.clone()
         });
-        state.log.push(line.clone());
+        state.log.push((Instant::now(), line.clone()));
         state.open.push(stream.try_clone()?);
         fault
     };

@@ -33,6 +33,7 @@ async fn every_call_is_one_that_the_strict_api_takes() {
     let after = client.connector_token(account, &made.id).await.expect("a token");
     assert_ne!(before.expose(), after.expose());
     client.may_edit_tunnels(account).await.expect("it may");
+    client.may_edit_records(&zone).await.expect("it may");
 
     assert_eq!(client.configuration(account, &made.id).await.expect("empty").config, None);
     let config = json!({"ingress": [{"hostname": "a.muppit.au", "service": "http://x",
@@ -45,7 +46,7 @@ async fn every_call_is_one_that_the_strict_api_takes() {
     let tunnel = client.tunnel(account, &made.id).await.expect("read").expect("there");
     assert_eq!((tunnel.name.as_str(), tunnel.connected()), ("lab-1", 3));
     let busy = client.delete_tunnel(account, &made.id).await.expect_err("connected");
-    assert!(matches!(busy, CloudflareError::Refused { code: 1022, .. }), "{busy}");
+    assert!(matches!(busy, CloudflareError::Busy { .. }) && busy.retry(), "{busy}");
     client.clean_connections(account, &made.id).await.expect("dropped");
 
     let body = json!({"type": "CNAME", "name": "a.muppit.au", "content": "t.cfargotunnel.com",
@@ -107,6 +108,34 @@ async fn each_fault_is_told_by_what_it_is_and_whether_it_may_pass() {
     let denied = narrow.may_edit_tunnels(&zone.account.id).await.expect_err("it may not");
     assert!(matches!(denied, CloudflareError::Denied { need: Need::TunnelEdit, code: 10000 }));
     assert!(!denied.retry() && denied.hint().expect("a remedy").contains("Cloudflare Tunnel"));
+    let denied = narrow.may_edit_records(&zone).await.expect_err("nor that");
+    assert!(matches!(denied, CloudflareError::Denied { need: Need::DnsEdit, code: 10000 }));
+}
+
+#[tokio::test]
+async fn a_token_that_is_the_accounts_own_is_one_as_soon_as_the_account_or_a_zone_is_known() {
+    let stand_in = StandIn::start();
+    let good = client(&stand_in, "good-token");
+    let account = good.zone("muppit.au").await.expect("the zone").account.id;
+    stand_in.grant_of_account("own", &[Grant::ZoneRead]);
+    let own = client(&stand_in, "own");
+    own.verify().await.expect("it lists zones");
+    own.zone("muppit.au").await.expect("the zone");
+    own.verify().await.expect("the account knows it");
+    let last = stand_in.calls().pop();
+    assert_eq!(last, Some(format!("GET /accounts/{account}/tokens/verify")));
+
+    // Without the right to read zones only the account can tell.
+    stand_in.grant_of_account("own", &[Grant::TunnelEdit]);
+    let own = client(&stand_in, "own");
+    own.of_account("Home");
+    let refused = own.verify().await.expect_err("nobody knows it");
+    assert!(matches!(refused, CloudflareError::Token { code: 1000, .. }), "{refused}");
+    own.of_account(&account);
+    own.verify().await.expect("the account knows it");
+    stand_in.revoke("own");
+    let refused = own.verify().await.expect_err("it is none any more");
+    assert!(matches!(refused, CloudflareError::Token { code: 1000, .. }), "{refused}");
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use super::{Edge, HOST};
 use crate::bed::cloudflare::{Cloudflare, Grant, Mishap};
 use crate::world::PATIENCE;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 #[test]
 fn a_wrong_token_and_a_missing_permission_are_told_apart_and_named() {
@@ -26,6 +28,12 @@ fn a_wrong_token_and_a_missing_permission_are_told_apart_and_named() {
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(said.contains(&format!("give the token the permission {named}")), "{said}");
     }
+    // A token that is the account's own is no user's, and one all the same.
+    edge.cloud.grant_of_account("narrow", &[ZoneRead, TunnelRead, TunnelEdit, DnsRead]);
+    let output = edge.world.run(&["check", "--online"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("ok    API token: active"), "{said}");
+    assert!(said.contains("give the token the permission Zone / DNS / Edit"), "{said}");
     // The same in the daemon, which is not asked to start anew: it may read records, not make them.
     edge.cloud.connect(4);
     edge.world.stop();
@@ -33,12 +41,14 @@ fn a_wrong_token_and_a_missing_permission_are_told_apart_and_named() {
     edge.says("token: the API token may not change DNS records");
     let hint = edge.view()["hint"].clone();
     assert!(hint.as_str().unwrap_or_default().contains("Zone / DNS / Edit"), "{hint}");
-    edge.cloud.grant("narrow", &[ZoneRead, TunnelRead, TunnelEdit, DnsRead, DnsEdit]);
+    edge.cloud.grant_of_account("narrow", &[ZoneRead, TunnelRead, TunnelEdit, DnsRead, DnsEdit]);
     edge.world.ok(&["edge", "reconcile"]);
     edge.says("reachable through 4");
     let output = edge.world.run(&["check", "--online"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(said.contains("tunnels can be read and changed"), "{said}");
+    for what in ["records", "tunnels"] {
+        assert!(said.contains(&format!("{what} can be read and changed")), "{said}");
+    }
 }
 
 #[test]
@@ -48,6 +58,13 @@ fn an_outage_of_the_provider_holds_up_no_workload_and_is_told_once() {
     edge.world.start();
     edge.world.eventually("the workloads are reconciled", |world| world.is_ready("flux-system"));
     edge.says("uplink:");
+    // In other words, and still nobody is reached.
+    let first = edge.message();
+    edge.cloud.outage(Some(Mishap::Torn));
+    edge.world.eventually("it is told otherwise", |_| {
+        let message = edge.message();
+        message != first && message.starts_with("uplink:")
+    });
     let tried = |edge: &Edge| edge.cloud.calls().len();
     edge.world.eventually("it was tried several times", |_| tried(&edge) >= 3);
     let lines = edge.world.log().lines().filter(|line| line.contains("edge:")).count();
@@ -158,21 +175,93 @@ fn nth_write(calls: &[String], nth: usize) -> usize {
     writes.map(|(at, _)| at + 1).nth(nth - 1).expect("there are so many")
 }
 
+/// What a call may meet. Of the last two nothing passes by itself.
+const FAULTS: [Mishap; 6] = [
+    Mishap::Torn,
+    Mishap::Status(503, 0),
+    Mishap::Reset,
+    Mishap::Limited(1),
+    Mishap::Status(401, 1000),
+    Mishap::Status(403, 10000),
+];
+
+/// Waits until the edge says something. What only a person mends has been mended: somebody says so.
+fn comes_right(edge: &Edge, text: &str) {
+    edge.world.eventually(&format!("the edge says {text:?}"), |world| {
+        if edge.message().starts_with("token:") {
+            world.run(&["edge", "reconcile"]);
+        }
+        let view = edge.view();
+        view["running"] == false && view["message"].as_str().is_some_and(|m| m.contains(text))
+    });
+}
+
 #[test]
 fn a_fault_at_any_call_costs_another_try_and_nothing_else() {
     let mut edge = Edge::new("");
     afresh(&mut edge);
     edge.world.start();
     edge.says("reachable through 2");
-    let calls = edge.cloud.calls().len();
-    let faults = [Mishap::Torn, Mishap::Status(503, 0), Mishap::Reset, Mishap::Limited(1)];
-    for call in 1..=calls {
+    let calls = edge.cloud.calls();
+    let fault = |number: usize| FAULTS[number % FAULTS.len()].clone();
+    // A different one at each, and at each that writes another two.
+    let mut cases: Vec<_> = (1..=calls.len()).map(|call| (call, fault(call))).collect();
+    let writes = calls.iter().filter(|call| !call.starts_with("GET ")).count();
+    let writes: Vec<usize> = (1..=writes).map(|nth| nth_write(&calls, nth)).collect();
+    cases.extend(
+        writes.iter().flat_map(|call| [(*call, fault(call + 2)), (*call, fault(call + 4))]),
+    );
+    // Done and never answered, which takes as long as a call may: the tunnel, and a record.
+    cases.extend([writes[0], writes[writes.len() - 1]].map(|call| (call, Mishap::Silence)));
+    for (call, fault) in cases {
         afresh(&mut edge);
-        // A different fault at each, so that every fault meets reads and writes.
-        edge.cloud.inject(call, faults[call % faults.len()].clone());
+        edge.cloud.inject(call, fault);
         edge.world.start();
-        edge.says("reachable through 2");
+        comes_right(&edge, "reachable through 2");
         whole(&edge);
     }
     assert!(edge.world.reconcile(), "the daemon is as alive as ever");
+}
+
+#[test]
+fn a_fault_in_a_rotation_or_a_withdrawal_costs_another_try_and_nothing_else() {
+    let mut edge = Edge::new("");
+    afresh(&mut edge);
+    edge.world.start();
+    edge.says("reachable through 2");
+    let tunnel = edge.tunnel();
+    for fault in [Mishap::Torn, Mishap::Reset, Mishap::Status(403, 10000)] {
+        let (before, done) = (edge.cloud.connector_token(&tunnel), fault == Mishap::Torn);
+        edge.cloud.inject_next("PATCH", "", fault);
+        edge.world.run(&["edge", "rotate"]);
+        comes_right(&edge, "reachable through 2");
+        let after = edge.cloud.connector_token(&tunnel);
+        assert_eq!(before != after, done);
+        edge.world.eventually("the connectors have the token that counts", |_| {
+            edge.secret() == STANDARD.encode(&after)
+        });
+    }
+
+    for (number, fault) in FAULTS.into_iter().enumerate() {
+        let (_, tunnel) = edge.cloud.tunnels().remove(0);
+        let record = edge.cloud.records().into_iter().find(|record| record.name == HOST);
+        let record = record.expect("it was made").id;
+        let writes = [
+            ("DELETE", record.as_str()),
+            ("PUT", "/configurations"),
+            ("DELETE", "/connections"),
+            ("DELETE", tunnel.as_str()),
+        ];
+        let (method, end) = writes[number % writes.len()];
+        edge.cloud.inject_next(method, end, fault);
+        edge.world.run(&["edge", "down", "--yes"]);
+        comes_right(&edge, "taken down by");
+        assert_eq!(edge.cloud.tunnels(), []);
+        let names: Vec<String> = edge.cloud.records().into_iter().map(|r| r.name).collect();
+        assert_eq!(names, ["mail.muppit.au"]);
+        edge.cloud.connect(2);
+        edge.world.ok(&["edge", "up"]);
+        edge.says("reachable through 2");
+        whole(&edge);
+    }
 }

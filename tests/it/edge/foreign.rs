@@ -1,7 +1,12 @@
 //! Tunnels, rules and records of somebody else: named, and never touched.
 
 use super::{Edge, HOST};
-use serde_json::json;
+use crate::bed::cloudflare::Mishap;
+use crate::world::PATIENCE;
+use serde_json::{Value, json};
+
+/// Where requests go.
+const TRAEFIK: &str = "http://traefik.kube-system.svc.cluster.local:80";
 
 #[test]
 fn a_record_of_somebody_elses_is_named_and_costs_its_host_alone() {
@@ -67,15 +72,55 @@ fn a_rule_by_hand_in_our_tunnel_is_named_and_nothing_is_written_until_it_is_deci
     edge.configure(&format!("  tunnel: home\n  hosts: [{HOST}, grafana.muppit.au]\n"));
     edge.world.start();
     edge.says("reachable through 4");
-    let traefik = "http://traefik.kube-system.svc.cluster.local:80";
     assert_eq!(
         edge.cloud.rules(&tunnel),
         [
-            format!("{HOST} -> {traefik}"),
-            format!("grafana.muppit.au -> {traefik}"),
+            format!("{HOST} -> {TRAEFIK}"),
+            format!("grafana.muppit.au -> {TRAEFIK}"),
             " -> http_status:404".to_owned()
         ]
     );
+}
+
+/// Rules of an adopted tunnel: these, and what its owner has there anyway.
+fn theirs(first: &[Value]) -> Value {
+    let nas = json!({"hostname": "nas.muppit.au", "service": "https://10.0.0.9:5001",
+        "originRequest": {"noTLSVerify": true}});
+    first.iter().cloned().chain([nas, json!({"service": "http://10.0.0.9"})]).collect()
+}
+
+#[test]
+fn in_an_adopted_tunnel_a_rule_made_by_hand_is_taken_over_only_if_it_is_ours_to_the_letter() {
+    let mut edge = Edge::new("");
+    edge.configure(&format!("  tunnel: {{name: lab, adopt: true}}\n  hosts: [{HOST}]\n"));
+    edge.cloud.connect(4);
+    // It leads where ours would, and lets in whom Access knows.
+    let guarded = json!({"hostname": HOST, "service": TRAEFIK, "originRequest":
+        {"access": {"required": true, "teamName": "home", "audTag": ["1"]}}});
+    edge.cloud.tunnel("lab", theirs(std::slice::from_ref(&guarded)));
+    edge.world.start();
+    edge.says(&format!("route: tunnel lab has a rule of somebody else's for {HOST} to {TRAEFIK}"));
+    let message = edge.message();
+    assert!(message.contains(r#"with originRequest {"access":"#), "{message}");
+    assert_eq!(edge.world.run(&["edge"]).status.code(), Some(1));
+    let untouched = || {
+        assert_eq!(edge.cloud.ingress("lab"), theirs(std::slice::from_ref(&guarded)));
+        let writes = edge.cloud.calls().into_iter().filter(|call| call.starts_with("PUT "));
+        assert_eq!(writes.collect::<Vec<_>>(), Vec::<String>::new());
+    };
+    untouched();
+    edge.world.ok(&["edge", "down", "--yes"]);
+    untouched();
+
+    // As we would write it: nobody can tell it from ours.
+    let same = json!({"hostname": HOST, "service": TRAEFIK,
+        "originRequest": {"httpHostHeader": HOST}});
+    edge.cloud.set_rules("lab", theirs(&[same]));
+    edge.world.ok(&["edge", "up"]);
+    edge.says("reachable through 4");
+    assert!(edge.cloud.calls().iter().all(|call| !call.starts_with("PUT ")));
+    edge.world.ok(&["edge", "down", "--yes"]);
+    assert_eq!(edge.cloud.ingress("lab"), theirs(&[]));
 }
 
 #[test]
@@ -85,22 +130,25 @@ fn an_adopted_tunnel_keeps_its_own_rules_and_outlives_us() {
     edge.cloud.connect(4);
     edge.world.start();
     edge.says("tunnel: there is no tunnel called lab to adopt");
-    let theirs = json!([{"hostname": "nas.muppit.au", "service": "https://10.0.0.9:5001",
-        "originRequest": {"noTLSVerify": true}}, {"service": "http://10.0.0.9"}]);
-    edge.cloud.tunnel("lab", theirs);
+    edge.cloud.tunnel("lab", theirs(&[]));
     edge.cloud.tunnel("other", json!([{"service": "http_status:404"}]));
     let other = edge.cloud.rules("other");
     edge.world.run(&["edge", "reconcile"]);
     edge.says("reachable through 4");
-    let traefik = "http://traefik.kube-system.svc.cluster.local:80";
-    assert_eq!(
-        edge.cloud.rules("lab"),
-        [
-            format!("{HOST} -> {traefik}"),
-            "nas.muppit.au -> https://10.0.0.9:5001".to_owned(),
-            " -> http://10.0.0.9".to_owned()
-        ]
-    );
+    let ours = json!({"hostname": HOST, "service": TRAEFIK,
+        "originRequest": {"httpHostHeader": HOST}});
+    assert_eq!(edge.cloud.ingress("lab"), theirs(std::slice::from_ref(&ours)));
+
+    // What its owner writes between our look and our write stays.
+    edge.cloud.set_rules("lab", theirs(&[]));
+    edge.cloud.inject_next("GET", "/configurations", Mishap::Held);
+    let mut verb = edge.world.lasting(&["edge", "reconcile"]);
+    assert!(edge.cloud.wait_held(PATIENCE), "the configuration was not read");
+    let git = json!({"hostname": "git.muppit.au", "service": "http://10.0.0.8"});
+    edge.cloud.set_rules("lab", theirs(std::slice::from_ref(&git)));
+    edge.cloud.release();
+    assert!(verb.wait().expect("our child").success());
+    assert_eq!(edge.cloud.ingress("lab"), theirs(&[ours, git]));
     let refused = edge.world.run(&["edge", "rotate"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(edge.message().contains("somebody else's"), "{}", edge.message());

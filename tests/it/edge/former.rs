@@ -136,4 +136,19 @@ fn down_outlives_a_lost_database_and_what_stands_is_found_again() {
     assert_eq!((edge.cloud.tunnels(), names(&edge)), (vec![], vec![]));
     edge.world
         .eventually("the connectors are gone", |_| edge.get("deployment", "cloudflared").is_none());
+
+    // Killed after `up` was answered, before a run has noted it.
+    edge.world.stop();
+    let text = fs::read_to_string(&file).expect("it is there");
+    let mut state: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(state["edge_down"], "leo");
+    state["edge_up"] = json!(true);
+    fs::write(&file, state.to_string()).expect("ours");
+    edge.cloud.connect(4);
+    edge.world.start();
+    edge.says("reachable through 4");
+    edge.world.eventually("both are forgotten", |_| {
+        let text = fs::read_to_string(&file).expect("it is there");
+        !text.contains("edge_")
+    });
 }

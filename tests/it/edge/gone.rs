@@ -1,6 +1,7 @@
 //! Withdrawal: by the verb, by taking the section away, in the safe order.
 
-use super::{Edge, HOST};
+use super::{Edge, HOST, plan_of};
+use std::fs;
 
 /// Writes of a withdrawal, by what they are about.
 fn order(calls: &[String]) -> Vec<&'static str> {
@@ -16,6 +17,18 @@ fn order(calls: &[String]) -> Vec<&'static str> {
         .collect()
 }
 
+/// Looks whether a plan takes all away, and what is looked for first before what it leads to.
+fn in_safe_order(plan: &str, tunnel: &str) {
+    let at = |what: &str| plan.find(what).unwrap_or_else(|| panic!("no {what} in {plan}"));
+    let places = [
+        at(&format!("- Record/{HOST}")),
+        at(&format!("- Route/{HOST}")),
+        at("- Deployment/gitopsd-edge/cloudflared"),
+        at(&format!("- Tunnel/{tunnel}")),
+    ];
+    assert!(places.is_sorted(), "{plan}");
+}
+
 #[test]
 fn down_shows_its_plan_takes_everything_away_and_stays_down_until_up() {
     let mut edge = Edge::new("");
@@ -26,24 +39,19 @@ fn down_shows_its_plan_takes_everything_away_and_stays_down_until_up() {
     let tunnel = edge.tunnel();
     // Nobody is there to be asked: nothing is done.
     let calls = edge.cloud.calls().len();
-    let asked = edge.world.run(&["edge", "down"]);
-    assert_eq!(asked.status.code(), Some(1));
-    let plan = String::from_utf8_lossy(&asked.stdout).into_owned();
-    let at = |what: &str| plan.find(what).unwrap_or_else(|| panic!("no {what} in {plan}"));
-    let places = [
-        at(&format!("Record/{HOST}")),
-        at(&format!("Route/{HOST}")),
-        at("Deployment/gitopsd-edge/cloudflared"),
-        at(&format!("Tunnel/{tunnel}")),
-    ];
-    assert!(places.is_sorted(), "{plan}");
+    in_safe_order(&plan_of(&edge, &["edge", "down"]), &tunnel);
     assert!(edge.cloud.calls()[calls..].iter().all(|call| call.starts_with("GET ")));
 
-    let calls = edge.cloud.calls().len();
+    // Pods that end connect once more: that is waited for, and no failure.
+    edge.cloud.linger(1);
+    let errors = |edge: &Edge| edge.world.log().matches("ERROR").count();
+    let (calls, before) = (edge.cloud.calls().len(), errors(&edge));
     edge.world.ok(&["edge", "down", "--yes"]);
     edge.says("taken down by");
     let done = edge.cloud.calls().split_off(calls);
-    assert_eq!(order(&done), ["record", "routes", "connections", "tunnel"]);
+    let last = ["connections", "tunnel"];
+    assert_eq!(order(&done), [&["record", "routes"][..], &last, &last].concat());
+    assert_eq!(errors(&edge), before, "{}", edge.world.log());
     assert_eq!(edge.cloud.tunnels(), []);
     let left: Vec<String> = edge.cloud.records().into_iter().map(|r| r.name).collect();
     assert_eq!(left, ["mail.muppit.au"], "theirs");
@@ -51,6 +59,10 @@ fn down_shows_its_plan_takes_everything_away_and_stays_down_until_up() {
         world.cluster().get("", "namespace", "gitopsd-edge").is_none()
     });
     assert_eq!(edge.world.run(&["edge"]).status.code(), Some(0), "it is as somebody wants it");
+    let refused = edge.world.run(&["edge", "rotate"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("taken down by") && said.contains("gitopsd edge up"), "{said}");
 
     // It stays so over a restart, which asks nobody.
     edge.world.stop();
@@ -63,6 +75,22 @@ fn down_shows_its_plan_takes_everything_away_and_stays_down_until_up() {
     edge.world.ok(&["edge", "up"]);
     edge.says("reachable through 4");
     assert_eq!(edge.tunnel(), tunnel);
+
+    // With the section goes what was said of it: one that is written later comes up.
+    edge.world.ok(&["edge", "down", "--yes"]);
+    edge.says("taken down by");
+    edge.world.stop();
+    edge.world.drop_in("");
+    edge.world.start();
+    edge.world.eventually("nothing is known of it any more", |world| {
+        let state = fs::read_to_string(world.path("state/state.json")).unwrap_or_default();
+        world.status()["edge"].is_null() && !state.contains("edge_")
+    });
+    edge.world.stop();
+    edge.configure(&format!("  tunnel: home\n  hosts: [{HOST}]\n"));
+    edge.cloud.connect(4);
+    edge.world.start();
+    edge.says("reachable through 4");
 }
 
 #[test]
@@ -100,22 +128,39 @@ fn taking_the_section_away_withdraws_with_the_token_that_is_still_there() {
     edge.cloud.connect(4);
     edge.world.start();
     edge.says("reachable through 4");
-    edge.world.stop();
-    // The file was named in the section: now nobody knows it.
+    let tunnel = edge.tunnel();
+    // The file was named in the section: now nobody knows it, which is seen before a reload.
     edge.world.drop_in("");
+    let none = "there is no API token of Cloudflare, and the edge is to be withdrawn";
+    let plan = plan_of(&edge, &["diff", "edge"]);
+    assert!(plan.contains("is not in force yet") && plan.contains(none), "{plan}");
+    edge.world.stop();
     edge.world.start();
-    edge.says("there is no API token of Cloudflare, and the edge is to be withdrawn");
+    edge.says(none);
     edge.world.eventually("the workloads are reconciled", |world| world.is_ready("flux-system"));
     assert_eq!(edge.cloud.records().len(), 1, "nothing was half withdrawn");
+    for verb in [&["diff", "edge"][..], &["diff"]] {
+        let plan = plan_of(&edge, verb);
+        assert!(plan.contains(none) && !plan.contains("in force yet"), "it is to come: {plan}");
+    }
+    fs::create_dir_all(edge.world.path("credentials")).expect("ours");
+    let token = edge.world.path("credentials/cloudflare-token");
+    fs::copy(edge.world.path("cloudflare-token"), token).expect("ours");
+    let calls = edge.cloud.calls().len();
+    let plan = plan_of(&edge, &["diff", "edge"]);
+    assert!(plan.contains("is not in force yet"), "{plan}");
+    in_safe_order(&plan, &tunnel);
+    assert!(edge.cloud.calls()[calls..].iter().all(|call| call.starts_with("GET ")));
     edge.world.stop();
-    std::fs::create_dir_all(edge.world.path("credentials")).expect("ours");
-    std::fs::copy(
-        edge.world.path("cloudflare-token"),
-        edge.world.path("credentials/cloudflare-token"),
-    )
-    .expect("ours");
     edge.world.start();
     edge.world.eventually("everything is withdrawn", |world| world.status()["edge"].is_null());
+    let log = edge.world.log();
+    let told = format!(
+        "edge: not configured any more, and withdrawn now: 1 DNS record, 1 route, 3 cluster \
+         objects, tunnel {tunnel}"
+    );
+    assert_eq!(log.matches(&told).count(), 1, "{log}");
+    assert!(log.find(&told) < log.find(&format!("edge: Record/{HOST} deleted")), "{log}");
     assert_eq!((edge.cloud.tunnels(), edge.cloud.records()), (vec![], vec![]));
     edge.world
         .eventually("the connectors are gone", |_| edge.get("deployment", "cloudflared").is_none());

@@ -4,21 +4,17 @@ use super::{Edge, HOST, mk_ingress, nginx, traefik};
 use crate::world::{mk_deployment, mk_namespace};
 use serde_json::json;
 
-/// The kinds of k3s's Helm controller, with no more than is read here.
-fn helm_kinds() -> String {
-    ["HelmChart", "HelmChartConfig"]
-        .map(|kind| {
-            let plural = format!("{}s", kind.to_lowercase());
-            format!(
-                "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata:\n  \
-                 name: {plural}.helm.cattle.io\nspec:\n  group: helm.cattle.io\n  names: {{kind: \
-                 {kind}, plural: {plural}, singular: {}}}\n  scope: Namespaced\n  versions:\n  - name: v1\n    \
-                 served: true\n    storage: true\n    schema:\n      openAPIV3Schema: {{type: object, \
-                 x-kubernetes-preserve-unknown-fields: true}}\n",
-                kind.to_lowercase()
-            )
-        })
-        .join("---\n")
+/// A kind, with no more than is read here.
+fn mk_kind(group: &str, kind: &str, plural: &str, scope: &str) -> String {
+    format!(
+        "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata:\n  \
+         name: {plural}.{group}\n  annotations: {{api-approved.kubernetes.io: \"unapproved, for a \
+         test\"}}\nspec:\n  group: {group}\n  names: {{kind: {kind}, plural: {plural}, singular: \
+         {}}}\n  scope: {scope}\n  versions:\n  - name: v1\n    served: true\n    storage: true\n    \
+         schema:\n      openAPIV3Schema: {{type: object, x-kubernetes-preserve-unknown-fields: \
+         true}}\n",
+        kind.to_lowercase()
+    )
 }
 
 #[test]
@@ -49,11 +45,20 @@ fn nothing_is_routed_before_there_is_a_controller_and_nginx_is_used_with_a_warni
     edge.says("ingress: there are several ingress controllers: nginx, traefik");
     edge.world.stop();
     edge.configure(&format!(
-        "  tunnel: home\n  hosts: [{HOST}]\n  ingress: {{controller: repository, class: traefik}}\n"
+        "  tunnel: home\n  hosts: [{HOST}, '*.muppit.au']\n  ingress: {{controller: repository, \
+         class: traefik, scheme: https, verify: false}}\n"
     ));
     edge.world.start();
     edge.says("reachable through 4");
-    assert!(edge.cloud.rules(&edge.tunnel())[0].contains("traefik.kube-system"));
+    let service = "https://traefik.kube-system.svc.cluster.local:443";
+    assert_eq!(
+        edge.cloud.ingress(&edge.tunnel()),
+        json!([{"hostname": HOST, "service": service, "originRequest": {"httpHostHeader": HOST,
+                "originServerName": HOST, "noTLSVerify": true}},
+            {"hostname": "*.muppit.au", "service": service, "originRequest":
+                {"matchSNItoHost": true, "noTLSVerify": true}},
+            {"service": "http_status:404"}])
+    );
 
     // Its pods are a link of the chain too.
     let scale = ["-n", "kube-system", "scale", "deployment", "traefik", "--replicas=0"];
@@ -62,14 +67,30 @@ fn nothing_is_routed_before_there_is_a_controller_and_nginx_is_used_with_a_warni
         world.run(&["edge", "reconcile"]);
         edge.message() == "service: Service kube-system/traefik has no pod that is ready"
     });
+
+    // And so are the connectors' own.
+    edge.world.stop();
+    edge.configure(&format!(
+        "  tunnel: home\n  hosts: [{HOST}]\n  ingress: {{controller: repository, class: traefik}}\n  \
+         connector: {{image: 'registry.test.invalid/cloudflared:missing'}}\n"
+    ));
+    edge.cloud.connect(0);
+    edge.world.start();
+    edge.says("cannot pull image registry.test.invalid/cloudflared:missing");
+    assert!(edge.message().starts_with("pod: "), "{}", edge.message());
 }
 
 #[test]
 fn traefik_is_tuned_through_its_helm_chart_config_unless_somebody_else_does() {
     let mut edge = Edge::new("  ingress: traefik\n");
     let cluster = edge.world.cluster();
-    cluster.apply(&helm_kinds());
+    let kinds = [("HelmChart", "helmcharts"), ("HelmChartConfig", "helmchartconfigs")];
+    let kinds = kinds.map(|(kind, plural)| mk_kind("helm.cattle.io", kind, plural, "Namespaced"));
+    cluster.apply(&kinds.join("---\n"));
     cluster.kubectl_ok(&["wait", "--for=condition=established", "crd", "--all"]);
+    // As with another --cluster-cidr.
+    let range = r#"{"spec": {"podCIDR": "10.99.0.0/24", "podCIDRs": ["10.99.0.0/24"]}}"#;
+    cluster.kubectl_ok(&["patch", "node", "box", "-p", range]);
     cluster.apply(
         "apiVersion: helm.cattle.io/v1\nkind: HelmChart\nmetadata: {name: traefik, namespace: \
          kube-system}\nspec: {chart: x}\n",
@@ -81,7 +102,9 @@ fn traefik_is_tuned_through_its_helm_chart_config_unless_somebody_else_does() {
         let found = edge.world.cluster().get("kube-system", "helmchartconfig", "traefik");
         found.map(|found| found["spec"]["valuesContent"].as_str().unwrap_or_default().to_owned())
     };
-    assert!(config(&edge).expect("it was applied").contains("isDefaultClass: true"));
+    let values = config(&edge).expect("it was applied");
+    assert!(values.contains("isDefaultClass: true"), "{values}");
+    assert!(values.contains(r#"trustedIPs: ["10.99.0.0/24"]"#), "{values}");
     edge.world.stop();
     edge.configure(&format!("  tunnel: home\n  hosts: [{HOST}]\n"));
     edge.world.start();
@@ -112,11 +135,27 @@ fn the_repositorys_connector_is_looked_at_and_beside_ours_it_is_an_error_that_na
     assert!(message.contains("Deployment/gitopsd-edge/cloudflared"), "{message}");
     assert_eq!(edge.cloud.tunnels().len(), 1, "none was made");
 
-    edge.world.stop();
-    edge.configure(&format!(
-        "  tunnel: {{name: lab, adopt: true}}\n  hosts: [{HOST}]\n  connector: repository\n"
-    ));
-    edge.world.start();
+    // Its own file says where it leads: that cannot be ours to say, and is only looked at.
+    edge.cloud.local_tunnel("den");
+    let theirs = |name: &str, rest: &str| {
+        edge.configure(&format!(
+            "  tunnel: {{name: {name}, adopt: true}}\n  hosts: [{HOST}]\n  connector: \
+             repository\n{rest}"
+        ));
+    };
+    theirs("den", "");
+    edge.world.ok(&["reload"]);
+    edge.says("tunnel: tunnel den is configured by a file of its connector");
+    theirs("den", "  routes: off\n  dns: off\n");
+    edge.world.ok(&["reload"]);
+    edge.says("connector: Deployment/tunnels/cloudflared has no connection to this tunnel");
+    edge.cloud.connect(1);
+    edge.says("reachable through 1 connection");
+    assert!(edge.cloud.calls().iter().all(|call| call.starts_with("GET ")), "nothing was written");
+
+    theirs("lab", "");
+    edge.cloud.connect(0);
+    edge.world.ok(&["reload"]);
     edge.says("connector: Deployment/tunnels/cloudflared has no connection to this tunnel");
     edge.cloud.connect(1);
     edge.says("reachable through 1 connection");
@@ -134,24 +173,6 @@ fn cluster_scales_to_nothing(edge: &Edge) {
     edge.world.cluster().kubectl_ok(&scale);
 }
 
-/// Kinds of the Gateway API, with no more than is read here.
-fn gateway_kinds() -> String {
-    [("GatewayClass", "gatewayclasses", "Cluster"), ("HTTPRoute", "httproutes", "Namespaced")]
-        .map(|(kind, plural, scope)| {
-            format!(
-                "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata:\n  \
-                 name: {plural}.gateway.networking.k8s.io\n  annotations: \
-                 {{api-approved.kubernetes.io: \"unapproved, for a test\"}}\nspec:\n  group: \
-                 gateway.networking.k8s.io\n  names: {{kind: {kind}, plural: {plural}, singular: \
-                 {}}}\n  scope: {scope}\n  versions:\n  - name: v1\n    served: true\n    storage: \
-                 true\n    schema:\n      openAPIV3Schema: {{type: object, \
-                 x-kubernetes-preserve-unknown-fields: true}}\n",
-                kind.to_lowercase()
-            )
-        })
-        .join("---\n")
-}
-
 /// A route of a host, in namespace `default`.
 fn mk_route(host: &str, labels: &str) -> String {
     let name = host.replace('.', "-");
@@ -165,7 +186,13 @@ fn mk_route(host: &str, labels: &str) -> String {
 fn a_gateway_is_found_by_its_class_and_its_routes_have_hosts_too() {
     let mut edge = Edge::bare("  discover: {label: gitopsd.io/public=true}\n");
     let cluster = edge.world.cluster();
-    cluster.apply(&gateway_kinds());
+    let group = "gateway.networking.k8s.io";
+    let kinds = [
+        mk_kind(group, "GatewayClass", "gatewayclasses", "Cluster"),
+        mk_kind(group, "HTTPRoute", "httproutes", "Namespaced"),
+        mk_kind("cert-manager.io", "ClusterIssuer", "clusterissuers", "Cluster"),
+    ];
+    cluster.apply(&kinds.join("---\n"));
     cluster.kubectl_ok(&["wait", "--for=condition=established", "crd", "--all"]);
     let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: \
                    own}\nspec: {controllerName: test.invalid/gateway}\n---\napiVersion: v1\nkind: \
@@ -200,6 +227,9 @@ fn a_gateway_is_found_by_its_class_and_its_routes_have_hosts_too() {
         .map(|host| host["problem"].clone())
         .collect();
     assert_eq!(problems, ["", ""], "each host has its route");
+    assert_eq!(edge.message(), "reachable through 4 connections");
+    let warnings = edge.view()["warnings"].to_string();
+    assert!(warnings.contains("DNS-01"), "cert-manager is there: {warnings}");
 }
 
 #[test]

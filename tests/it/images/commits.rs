@@ -112,6 +112,20 @@ fn a_second_place_that_cannot_take_the_commit_keeps_no_image_from_being_deployed
         let warnings = stage.automation()["warnings"].to_string();
         warnings.contains("refs/heads/copy") && warnings.contains("never forced")
     });
+
+    // One that cannot be at all is named when it is read, and holds up no more.
+    let file = "clusters/my-cluster/all.yaml";
+    stage.config.replace(file, "refs/heads/main:refs/heads/copy", "main:copy");
+    stage.config.commit("a short name");
+    stage.config.push("main");
+    assert!(stage.world.reconcile(), "{}", stage.world.log());
+    stage.world.eventually("status says what is wrong with it", |world| {
+        let unsupported = world.status()["summary"]["unsupported"].to_string();
+        unsupported.contains("spec.git.push.refspec (the destination must be a full name")
+    });
+    stage.push("a-4");
+    assert!(stage.reconcile("a"), "{}", stage.world.log());
+    stage.arrived("a", "4");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::{Extra, Setting, Stage, git};
 use crate::bed::standin::json;
 use crate::bed::{PASSWORD, RegistryOptions, RegistryServer, Reply, StandIn, USER};
 use crate::world::{World, mk_namespace};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -41,6 +42,30 @@ fn a_digest_is_written_with_its_tag_once_or_followed_as_the_policy_says() {
     });
     let shown = stage.image("b");
     assert_eq!(shown["chosen"]["digest"], other[1].as_str(), "{shown}");
+}
+
+#[test]
+fn the_journal_says_once_that_flux_would_choose_otherwise() {
+    let stage = Stage::with(&Setting::default(), |_, registry| {
+        registry.push("games/app", "d-20261122.9", "d");
+        let dated = super::mk_policy("d", "asc").replace("[0-9]+", "[0-9.]+");
+        Extra { objects: vec![dated], ..Extra::default() }
+    });
+    // Flux takes .9 for newer than .10, agrees on the next day's first tags, and no more then.
+    for (number, otherwise) in
+        [("20261122.10", true), ("20261123.1", false), ("20261123.9", false), ("20261123.10", true)]
+    {
+        let tag = format!("d-{number}");
+        stage.push(&tag);
+        stage.reconcile("d");
+        stage.world.eventually(&format!("{tag} is chosen, with the notice or without"), |world| {
+            let item = world.item("ImagePolicy/flux-system/d");
+            let notices = item["warnings"].as_array().map_or(0, Vec::len);
+            item["revision"] == tag.as_str() && (notices > 0) == otherwise
+        });
+    }
+    let log = stage.world.log();
+    assert_eq!(log.matches(" order would choose").count(), 1, "{log}");
 }
 
 #[test]
@@ -140,6 +165,7 @@ fn pull_secrets_of_a_service_account_open_a_registry_and_a_clouds_login_is_named
             repository("pulls", &account),
             repository("nobody", "  serviceAccountName: nobody\n"),
             repository("cloud", "  provider: aws\n"),
+            super::mk_policy("cloudy", "asc").replace("{name: app}", "{name: cloud}"),
         ];
         Extra { objects, unready: true, ..Extra::default() }
     });
@@ -156,13 +182,31 @@ fn pull_secrets_of_a_service_account_open_a_registry_and_a_clouds_login_is_named
     let unsupported = stage.world.status()["summary"]["unsupported"].to_string();
     assert!(unsupported.contains("provider"), "{unsupported}");
     assert_eq!(stage.world.item("ImagePolicy/flux-system/a")["ready"], "True");
+
+    // A policy that waits for it says why, and a repository that no policy follows is shown.
+    stage.world.eventually("the policy says what it waits for", |_| {
+        let told = stage.image("cloudy")["failure"].to_string();
+        told.contains("no tags of ImageRepository/flux-system/cloud") && told.contains("provider")
+    });
+    let all = stage.world.json(&["images"]);
+    let lone = all.as_array().into_iter().flatten();
+    let lone = lone.filter(|image| image["policy"].is_null());
+    let lone: Vec<_> = lone.map(|image| (&image["repository"], &image["latest"])).collect();
+    let name = |name: &str| Value::from(format!("flux-system/{name}"));
+    let (nobody, pulls, latest) = (name("nobody"), name("pulls"), Value::from("1"));
+    assert_eq!(lone, [(&nobody, &Value::Null), (&pulls, &latest)], "{all}");
+    assert_eq!(stage.world.run(&["images"]).status.code(), Some(1));
+    let shown = stage.world.ok(&["images", "pulls"]);
+    assert!(shown.starts_with("flux-system/pulls\n") && shown.contains("tags "), "{shown}");
 }
 
-/// A registry that lists tags and pleads for patience when it is asked for a digest.
-fn pleading() -> StandIn {
-    StandIn::start(|_, asked| {
+/// A registry that lists tags and pleads for patience when it is asked for a digest, or that pleads
+/// at once.
+fn pleading(at_once: bool) -> StandIn {
+    StandIn::start(move |_, asked| {
         Some(match asked.method.as_str() {
             "HEAD" => Reply::empty(429).with("Retry-After", "3600"),
+            _ if at_once => Reply::empty(429).with("Retry-After", "3600"),
             _ => {
                 json(200, r#"{"name": "app", "tags": ["a-1", "b-1", "c-1", "d-1", "e-1", "f-1"]}"#)
             }
@@ -171,15 +215,19 @@ fn pleading() -> StandIn {
 }
 
 #[test]
-fn a_registry_that_wants_to_be_left_alone_is_asked_for_no_more_digests() {
-    let registry = pleading();
+fn a_registry_that_wants_to_be_left_alone_is_asked_for_no_more_tags_or_digests() {
+    let (registry, busy) = (pleading(false), pleading(true));
     let names = ["a", "b", "c", "d", "e", "f"];
     let mut world = World::new();
-    let mut objects = vec![format!(
-        "apiVersion: image.toolkit.fluxcd.io/v1\nkind: ImageRepository\nmetadata:\n  name: app\n  \
-         namespace: flux-system\nspec:\n  image: {}/app\n  interval: 1h\n  insecure: true\n",
-        registry.host()
-    )];
+    let repository = |name: &str, registry: &StandIn, interval: &str| {
+        format!(
+            "apiVersion: image.toolkit.fluxcd.io/v1\nkind: ImageRepository\nmetadata:\n  \
+             name: {name}\n  namespace: flux-system\nspec:\n  image: {}/{name}\n  \
+             interval: {interval}\n  insecure: true\n",
+            registry.host()
+        )
+    };
+    let mut objects = vec![repository("app", &registry, "1h"), repository("busy", &busy, "1s")];
     let always = "  digestReflectionPolicy: Always\n  interval: 1s\n";
     objects.extend(names.map(|name| super::mk_policy(name, "asc") + always));
     let _config = world.entry(&[("clusters/my-cluster/all.yaml", objects.join("---\n"))]);
@@ -191,7 +239,13 @@ fn a_registry_that_wants_to_be_left_alone_is_asked_for_no_more_digests() {
     world.eventually("every policy says why it has to wait", |_| {
         names.iter().all(|name| told(name).contains("wants no request"))
     });
+    world.eventually("so does the repository that was refused its tags", |_| {
+        let item = world.item("ImageRepository/flux-system/busy");
+        item["message"].as_str().is_some_and(|told| told.contains("wants no request"))
+    });
     std::thread::sleep(std::time::Duration::from_secs(3));
+    let scans = busy.asked().iter().filter(|asked| asked.path.ends_with("/tags/list")).count();
+    assert_eq!(scans, 1, "once, whatever the interval: {:?}", busy.asked());
     let asked = registry.asked().iter().filter(|asked| asked.method == "HEAD").count();
     assert!((1..=4).contains(&asked), "{asked} requests for a digest: those under way at once");
 }

@@ -5,9 +5,11 @@ CASES+=(
     a_kubeconfig_that_k3s_writes_anew_is_handed_over
     a_wrong_configuration_is_refused_at_reload_and_a_right_one_taken
     a_credential_is_handed_over_at_reload
+    what_is_handed_over_in_the_middle_of_a_run_loses_none
     keys_that_others_can_read_are_refused_with_the_chmod_to_run
     a_key_sealed_to_this_machine_opens_for_the_unit
     k3s_may_be_away_for_a_while_without_noise
+    the_unit_starts_before_k3s_and_waits_without_noise
     a_wedged_loop_is_restarted_by_systemd
     a_reboot_without_a_network_keeps_to_the_last_revision_and_heals
 )
@@ -157,6 +159,62 @@ not grep -rqaF "$(grep -o 'AGE-SECRET-KEY-1[A-Z0-9]*' /etc/gitopsd/credentials/a
 I
 }
 
+# started: when the daemon was, whatever else its status says.
+started() {
+    { inside gitopsd status --json || true; } | grep started_ms || true
+}
+
+# anew TIME: it answers, and was started at another time.
+anew() {
+    local now
+    now=$(started)
+    [ -n "$now" ] && [ "$now" != "$1" ]
+}
+
+# runs_of NAME: its runs, newest first, with how they ended.
+runs_of() {
+    inside gitopsd history --json "$1" |
+        python3 -c 'import json, sys; [print(run["run"], run["verdict"]) for run in json.load(sys.stdin)]'
+}
+
+what_is_handed_over_in_the_middle_of_a_run_loses_none() {
+    local run verdict before
+    under_way
+    runs_of slow >"$work/runs"
+    read -r run verdict <"$work/runs"
+    [ "$verdict" = running ]
+    # A kubeconfig that is written anew, by way of the path unit.
+    before=$(started)
+    script <<'I'
+cd /etc/rancher/k3s
+{ cat k3s.yaml; echo '# written anew'; } >k3s.yaml.new
+chmod 0600 k3s.yaml.new
+mv k3s.yaml.new k3s.yaml
+I
+    eventually 60 'the kubeconfig is taken' anew "$before"
+    eventually 60 'the run goes on' running
+    # And a configuration.
+    before=$(started)
+    script <<'I'
+printf 'limits:\n  workers: 3\n' >/etc/gitopsd/config.d/90-test.yaml
+systemctl reload gitopsd
+rm /etc/gitopsd/config.d/90-test.yaml
+I
+    anew "$before"
+    eventually 60 'the run goes on again' running
+    mended
+    # The run that was cut short has an end in the record, none has failed, and the last one succeeded.
+    runs_of slow >"$work/runs"
+    grep -q -E "^$run (cancelled|interrupted)\$" "$work/runs" || die "of run $run: $(cat "$work/runs")"
+    not grep -q -e ' failed$' -e ' running$' "$work/runs"
+    read -r run verdict <"$work/runs"
+    [ "$verdict" = succeeded ]
+    gone_again
+    inside systemctl reload gitopsd
+    eventually 60 'all is ready again' ready
+    [ "$(inside systemctl show -P NRestarts gitopsd)" = 0 ]
+}
+
 keys_that_others_can_read_are_refused_with_the_chmod_to_run() {
     local main
     main=$(inside systemctl show -P MainPID gitopsd)
@@ -175,7 +233,19 @@ not systemctl restart gitopsd 2>/dev/null
 [ "$(systemctl show -P ActiveState gitopsd)" = failed ]
 journalctl --sync
 holds 'git-identity holds key material and has mode 0644' journalctl -q -u gitopsd -n 10
+# init, which would restart it, says so too, and writes nothing.
+not gitopsd init --interval 7m --no-recovery </dev/null >/tmp/said 2>&1
+grep -q 'chmod 0400 /etc/gitopsd/credentials/git-identity' /tmp/said
+not grep -q 7m /etc/gitopsd/config.d/50-init.yaml
 chmod 0400 /etc/gitopsd/credentials/git-identity
+# So is a start with a wrong configuration, and the journal knows it for an error of that kind.
+printf 'limits:\n  workers: many\n' >/etc/gitopsd/config.d/90-test.yaml
+not systemctl restart gitopsd 2>/dev/null
+[ "$(systemctl show -P ExecMainStatus gitopsd)" = 78 ]
+rm /etc/gitopsd/config.d/90-test.yaml
+journalctl --sync
+holds 'the configuration is wrong: /etc/gitopsd/config.d/90-test.yaml:2' \
+    journalctl -q -u gitopsd -p err MESSAGE_ID=25e37f7760b4be7b1411d92b566be1ea
 systemctl restart gitopsd
 I
     [ "$(inside systemctl show -P MainPID gitopsd)" != "$main" ]
@@ -196,6 +266,26 @@ k3s_may_be_away_for_a_while_without_noise() {
     inside systemctl start k3s
     eventually 90 'all is ready again' ready
     [ "$(inside systemctl show -P NRestarts gitopsd)" = 0 ]
+}
+
+the_unit_starts_before_k3s_and_waits_without_noise() {
+    local id noise
+    # As at the first boot: nobody has written a kubeconfig yet. The start succeeds all the same.
+    script <<'I'
+systemctl stop gitopsd k3s
+rm /etc/rancher/k3s/k3s.yaml
+systemctl start gitopsd
+I
+    id=$(inside systemctl show -P InvocationID gitopsd)
+    eventually 30 'the cause is told' holds 'is k3s installed and started?' inside journalctl -q "_SYSTEMD_INVOCATION_ID=$id"
+    sleep 10
+    noise=$(inside journalctl -q "_SYSTEMD_INVOCATION_ID=$id" -p warning -o cat)
+    [ "$(grep -c . <<<"$noise")" -le 1 ] || die "in 10 s before k3s: $noise"
+    inside systemctl is-active -q gitopsd
+    inside systemctl start k3s
+    eventually 90 'all is ready' ready
+    [ "$(inside systemctl show -P NRestarts gitopsd)" = 0 ]
+    [ "$(inside systemctl show -P InvocationID gitopsd)" = "$id" ]
 }
 
 a_wedged_loop_is_restarted_by_systemd() {

@@ -57,6 +57,8 @@ systemctl start --no-block gitopsd
 I
     eventually 30 'the cause is told' holds '/var/lib/gitopsd' inside journalctl -q -u gitopsd -n 15 -p warning
     # It is tried again, more slowly each time, and not given up.
+    eventually 30 'it waits' holds 'ended badly 3 times in a row: waiting 4 s' inside journalctl -q -u gitopsd -n 30
+    [ "$(inside systemctl show -P NRestarts gitopsd)" -le 4 ]
     not holds 'start-limit' inside systemctl status gitopsd
     script <<'I'
 systemctl stop gitopsd
@@ -161,6 +163,7 @@ a_damaged_database_is_put_aside_and_the_inventory_rebuilt() {
     restart
     holds damaged inside journalctl -q -u gitopsd MESSAGE_ID=d31187a8ad5e8de66fe2a2b8ca3e8b20
     eventually 60 'what left Git meanwhile is gone' many 0
+    told InventoryRegained GITOPSD_KUSTOMIZATION
     still >"$work/after"
     diff "$work/before" "$work/after"
     # What it owns is known again: what leaves Git still goes.

@@ -15,6 +15,13 @@ told() {
     python3 "$here/journal.py" "$work/journal" "$@"
 }
 
+# once SINCE KIND…: since then the journal has events of each of these kinds, and none twice.
+once() {
+    inside journalctl --sync
+    inside journalctl -q -u gitopsd -o json --since "@$1" >"$work/journal"
+    python3 "$here/journal.py" "$work/journal" --once "${@:2}"
+}
+
 # A Kustomization of flux-config for a directory of it.
 kustomization() {
     cat <<Y
@@ -41,9 +48,11 @@ Y
 }
 
 what_is_wrong_in_git_is_told_once_each_with_its_fields() {
-    local tree=$work/repos/flux-config name
+    local tree=$work/repos/flux-config name began
+    began=$(inside date +%s)
     # Two that want one object differently, one without a directory, one with a Secret in plain text,
-    # a sealed file that was edited and a claim, and a kind that is not supported.
+    # a sealed file that was edited and a claim, one with a sealed file that does not open, and a kind
+    # that is not supported.
     for name in one other; do
         mkdir -p "$tree/$name"
         printf 'apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: contended\n  namespace: default\ndata:\n  by: %s\n' $name \
@@ -72,28 +81,39 @@ spec:
 Y
     sed 's/^    name: blaster-env$/    name: edited/; s/^    namespace: blaster$/    namespace: default/' \
         "$work/repos/games/blaster/k8s/dev/secret.enc.yaml" >"$tree/odd/secret.enc.yaml"
+    mkdir -p "$tree/locked"
+    sed 's/data:/data:AAAA/; s/^    name: blaster-env$/    name: locked/' \
+        "$work/repos/games/blaster/k8s/dev/secret.enc.yaml" >"$tree/locked/secret.enc.yaml"
     {
-        for name in one other odd nowhere; do kustomization $name; done
+        for name in one other odd locked nowhere; do kustomization $name; done
         printf 'apiVersion: source.toolkit.fluxcd.io/v1\nkind: Bucket\nmetadata:\n  name: pail\n  namespace: flux-system\nspec:\n  bucketName: b\n  endpoint: e\n  interval: 1h\n'
     } >"$tree/clusters/my-cluster/trouble.yaml"
     push 'much that is wrong'
     inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
     told ClaimRefused GITOPSD_KUSTOMIZATION GITOPSD_REVISION GITOPSD_SOURCE
     told RunFailed GITOPSD_KUSTOMIZATION GITOPSD_REVISION GITOPSD_SOURCE
+    told SealedFailed GITOPSD_KUSTOMIZATION GITOPSD_REVISION GITOPSD_SOURCE
+    holds 'locked/secret.enc.yaml' inside gitopsd status
     told PlaintextSecret GITOPSD_KUSTOMIZATION
     told MacWrong GITOPSD_KUSTOMIZATION
     told Unsupported GITOPSD_OBJECT
     # Once more changes nothing, and says nothing new of it.
     inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
-    inside journalctl -q -u gitopsd -o json >"$work/journal"
-    python3 "$here/journal.py" "$work/journal" --once PlaintextSecret MacWrong Unsupported
+    once "$began" PlaintextSecret MacWrong Unsupported RunFailed SealedFailed ClaimRefused
     not grep -F not-a-secret-any-more "$work/journal"
     # What holds data is not deleted without a word.
-    rm -r "$tree/odd/odd.yaml" "$tree/one" "$tree/other"
+    rm -r "$tree/odd/odd.yaml" "$tree/one" "$tree/other" "$tree/locked"
     for name in odd; do kustomization $name; done >"$tree/clusters/my-cluster/trouble.yaml"
     push 'most of it is mended'
     inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
     told PruneHeld GITOPSD_KUSTOMIZATION
+    eventually 60 'what has left is told' told Departed GITOPSD_KUSTOMIZATION
+    # The next run judges them again, and has nothing new to say of it.
+    maps 1 >"$tree/odd/many.yaml"
+    push 'something beside the claim'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 60 'it is applied' many 1
+    once "$began" PruneHeld
     told Pruned GITOPSD_KUSTOMIZATION GITOPSD_OBJECT GITOPSD_REVISION GITOPSD_RUN GITOPSD_ACTION
     confirmed
     eventually 60 'the claim is gone' nothing pvc precious

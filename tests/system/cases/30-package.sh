@@ -29,6 +29,52 @@ still() {
     objects | sed 's/ *[^ ]*$//'
 }
 
+# uids: the objects of `under_way`, each as one of its own.
+uids() {
+    objects | awk '$3 ~ /^many-/ || $3 == "slow" { print $1, $2, $3, $4 }' | LC_ALL=C sort
+}
+
+# under_way: a run that takes until it is `mended`: sixty objects are there, and a Deployment is waited
+# for that does not become ready. Their uids are kept for `none_was_made_anew`.
+under_way() {
+    local tree=$work/repos/flux-config
+    mkdir -p "$tree/slow"
+    maps 60 >"$tree/slow/many.yaml"
+    deployment unready >"$tree/slow/deployment.yaml"
+    kustomization slow | sed 's/^  timeout: .*/  timeout: 10m/; s/^  prune: true/&\n  wait: true/' \
+        >"$tree/clusters/my-cluster/slow.yaml"
+    push 'sixty objects and a slow one'
+    inside gitopsd reconcile --with-source --no-wait >/dev/null
+    eventually 60 'the run is under way' running
+    uids >"$work/uids"
+    [ "$(wc -l <"$work/uids")" -ge 60 ]
+}
+
+none_was_made_anew() {
+    uids >"$work/uids.after"
+    LC_ALL=C comm -23 "$work/uids" "$work/uids.after" >"$work/last"
+    [ ! -s "$work/last" ] || die "gone, or made anew: $(cat "$work/last")"
+}
+
+# mended: the run comes to its end, and everything is there.
+mended() {
+    deployment 1 >"$work/repos/flux-config/slow/deployment.yaml"
+    push 'the slow one is mended'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 60 'all is ready again' ready
+    many 60
+    none_was_made_anew
+}
+
+# gone_again: what left Git is still known by its owner.
+gone_again() {
+    rm -r "$work/repos/flux-config/slow" "$work/repos/flux-config/clusters/my-cluster/slow.yaml"
+    push 'and away with them'
+    inside gitopsd reconcile --with-source >/dev/null 2>&1 || true
+    confirmed
+    eventually 60 'none is left behind' many 0
+}
+
 an_upgrade_from_an_older_schema_in_the_middle_of_a_run_moves_no_object() {
     local runs first
     repack 0.1.0+upgrade
@@ -48,17 +94,7 @@ chmod 0755 /run/older-schema
 printf '[Service]\nExecStopPost=+/run/older-schema\n' >/run/systemd/system/gitopsd.service.d/90-older.conf
 systemctl daemon-reload
 I
-    # A run is under way when the package comes: sixty objects are there, and a Deployment is waited
-    # for that does not become ready.
-    local tree=$work/repos/flux-config
-    mkdir -p "$tree/slow"
-    maps 60 >"$tree/slow/many.yaml"
-    deployment unready >"$tree/slow/deployment.yaml"
-    kustomization slow | sed 's/^  timeout: .*/  timeout: 10m/; s/^  prune: true/&\n  wait: true/' \
-        >"$tree/clusters/my-cluster/slow.yaml"
-    push 'sixty objects and a slow one'
-    inside gitopsd reconcile --with-source --no-wait >/dev/null
-    eventually 60 'the run is under way' running
+    under_way
     inside apt-get -q install -y /opt/deb/gitopsd_0.1.0+upgrade.deb >"$work/apt" 2>&1
     inside test -e /run/older-schema.done
     script <<'I'
@@ -66,22 +102,13 @@ rm /run/systemd/system/gitopsd.service.d/90-older.conf /run/older-schema.done
 systemctl daemon-reload
 I
     eventually 60 'it goes on' running
-    deployment 1 >"$tree/slow/deployment.yaml"
-    push 'the slow one is mended'
-    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
-    eventually 60 'all is ready again' ready
-    many 60
+    mended
     still | grep -v -e ' many-' -e ' slow ' >"$work/after"
     diff "$work/before" "$work/after"
     [ "$(inside gitopsd history --json -n 1000 | grep -c '"run":')" -ge "$runs" ]
     inside gitopsd history show "$first" >/dev/null
-    holds 'active' inside systemctl is-active gitopsd
-    # What left Git is still known by its owner.
-    rm -r "$tree/slow" "$tree/clusters/my-cluster/slow.yaml"
-    push 'and away with them'
-    inside gitopsd reconcile --with-source >/dev/null 2>&1 || true
-    confirmed
-    eventually 60 'none is left behind' many 0
+    inside systemctl is-active -q gitopsd
+    gone_again
 }
 
 # The sixty are there, and their run is not over.
@@ -142,7 +169,8 @@ removal_leaves_cluster_and_state_alone_and_a_new_installation_goes_on() {
     diff "$work/before" "$work/after"
     script <<'I'
 [ -s /var/lib/gitopsd/history.db ]
-[ -s /etc/gitopsd/credentials/age-key ]
+# Plain, or sealed by a case before.
+[ -s "$(ls /etc/gitopsd/credentials/age-key*)" ]
 [ -s /etc/gitopsd/config.d/50-init.yaml ]
 I
     inside apt-get -q install -y "/opt/deb/${deb##*/}" >"$work/apt" 2>&1
@@ -153,15 +181,38 @@ I
 
 purge_takes_the_state_and_keeps_the_keys() {
     still >"$work/before"
+    # The state on a disk of its own, and what an init that was cut short left behind.
+    script <<'I'
+systemctl stop gitopsd
+mount --bind /var/lib/gitopsd /var/lib/gitopsd
+systemctl start gitopsd
+mkdir -m 0700 /etc/gitopsd/.init
+echo key >/etc/gitopsd/.init/0
+I
     inside apt-get -q purge -y gitopsd >"$work/apt" 2>&1
     grep -q 'keys are kept in /etc/gitopsd/credentials' "$work/apt"
+    grep -q '/etc/gitopsd/.init is kept too' "$work/apt"
     still >"$work/after"
     diff "$work/before" "$work/after"
     script <<'I'
+# Nothing is in it, and nothing of the package is left half done.
+findmnt /var/lib/gitopsd >/dev/null
+[ -z "$(ls -A /var/lib/gitopsd)" ]
+not dpkg -s gitopsd >/dev/null 2>&1
+[ -z "$(find /etc/systemd/system -name 'gitopsd*')" ]
+umount /var/lib/gitopsd
+[ -s /etc/gitopsd/.init/0 ]
+rm -r /etc/gitopsd/.init
+I
+    # Once more, from a directory like any other.
+    inside apt-get -q install -y "/opt/deb/${deb##*/}" >"$work/apt" 2>&1
+    inside apt-get -q purge -y gitopsd >"$work/apt" 2>&1
+    script <<'I'
 [ ! -e /var/lib/gitopsd ]
+[ ! -e /run/gitopsd ]
 [ ! -e /etc/gitopsd/config.yaml ]
 [ ! -e /etc/gitopsd/config.d/50-init.yaml ]
-[ -s /etc/gitopsd/credentials/age-key ]
-[ -s /etc/gitopsd/credentials/git-identity ]
+[ -s "$(ls /etc/gitopsd/credentials/age-key*)" ]
+[ -s "$(ls /etc/gitopsd/credentials/git-identity*)" ]
 I
 }

@@ -31,6 +31,13 @@ pub struct Record {
     pub comment: Option<String>,
 }
 
+/// What a token may do, and the account that it belongs to, if it is no user's.
+#[derive(Clone)]
+struct Token {
+    grants: BTreeSet<Grant>,
+    account: Option<String>,
+}
+
 /// A zone and whose it is.
 struct Zone {
     id: String,
@@ -45,6 +52,8 @@ pub struct Tunnel {
     pub id: String,
     pub name: String,
     pub deleted_at: Option<String>,
+    /// A file of its connector configures it.
+    local: bool,
     secret: String,
     config: Value,
     version: i64,
@@ -68,11 +77,13 @@ const ZONE: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
 const DOMAIN: &str = "muppit.au";
 
 pub struct Api {
-    tokens: BTreeMap<String, BTreeSet<Grant>>,
+    tokens: BTreeMap<String, Token>,
     zones: Vec<Zone>,
     pub tunnels: Vec<Tunnel>,
     pub records: Vec<Record>,
     pub connections: usize,
+    /// So many clean-ups find connectors that come back at once.
+    pub lingering: usize,
     made: u64,
 }
 
@@ -81,7 +92,7 @@ impl Default for Api {
         use Grant::*;
         let all = [ZoneRead, TunnelRead, TunnelEdit, DnsRead, DnsEdit];
         Api {
-            tokens: [("good-token".to_owned(), all.into())].into(),
+            tokens: [("good-token".to_owned(), Token { grants: all.into(), account: None })].into(),
             zones: vec![Zone {
                 id: ZONE.to_owned(),
                 name: DOMAIN.to_owned(),
@@ -91,6 +102,7 @@ impl Default for Api {
             tunnels: Vec::new(),
             records: Vec::new(),
             connections: 0,
+            lingering: 0,
             made: 0,
         }
     }
@@ -117,7 +129,13 @@ fn text<'a>(body: &'a Value, key: &str) -> &'a str {
 
 impl Api {
     pub fn grant(&mut self, token: &str, grants: &[Grant]) {
-        self.tokens.insert(token.to_owned(), grants.iter().copied().collect());
+        let grants = grants.iter().copied().collect();
+        self.tokens.insert(token.to_owned(), Token { grants, account: None });
+    }
+
+    pub fn grant_of_account(&mut self, token: &str, grants: &[Grant]) {
+        let (grants, account) = (grants.iter().copied().collect(), Some(ACCOUNT.to_owned()));
+        self.tokens.insert(token.to_owned(), Token { grants, account });
     }
 
     pub fn revoke(&mut self, token: &str) {
@@ -137,11 +155,16 @@ impl Api {
         let id = self.uuid();
         let secret = "dGhlaXJz".to_owned();
         let (name, config) = (name.to_owned(), json!({"ingress": rules}));
-        let (account, deleted_at) = (ACCOUNT.to_owned(), None);
+        let (account, deleted_at, local) = (ACCOUNT.to_owned(), None, false);
         let tunnel =
-            Tunnel { account, id: id.clone(), name, deleted_at, secret, config, version: 1 };
+            Tunnel { account, id: id.clone(), name, deleted_at, local, secret, config, version: 1 };
         self.tunnels.push(tunnel);
         id
+    }
+
+    pub fn add_local_tunnel(&mut self, name: &str) {
+        self.add_tunnel(name, Value::Null);
+        self.living(name).local = true;
     }
 
     pub fn add_zone(&mut self, name: &str) {
@@ -175,8 +198,12 @@ impl Api {
         tunnel.version += 1;
     }
 
+    pub fn ingress(&mut self, name: &str) -> Value {
+        self.living(name).config["ingress"].clone()
+    }
+
     pub fn rules(&mut self, name: &str) -> Vec<String> {
-        let rules = self.living(name).config["ingress"].as_array().cloned().unwrap_or_default();
+        let rules = self.ingress(name).as_array().cloned().unwrap_or_default();
         let shown = |rule: &Value| {
             format!("{}{} -> {}", text(rule, "hostname"), text(rule, "path"), text(rule, "service"))
         };
@@ -205,10 +232,12 @@ impl Api {
     }
 
     fn judge(&mut self, request: &Request) -> Result<Answer, Refusal> {
-        let Some(grants) = self.tokens.get(&request.token).cloned() else {
-            return Err(match request.path.as_str() {
-                "/user/tokens/verify" => Answer::fault(401, 1000, "Invalid API Token"),
-                _ => Answer::fault(403, 9109, "Invalid access token"),
+        let invalid = || Answer::fault(401, 1000, "Invalid API Token");
+        let Some(Token { grants, account: owner }) = self.tokens.get(&request.token).cloned()
+        else {
+            return Err(match request.path.ends_with("/tokens/verify") {
+                true => invalid(),
+                false => Answer::fault(403, 9109, "Invalid access token"),
             });
         };
         let may = |grant: Grant| match grants.contains(&grant) {
@@ -222,21 +251,28 @@ impl Api {
             false => may(Grant::TunnelRead).or_else(|_| may(Grant::TunnelEdit)),
         };
         match (method, parts.as_slice()) {
-            ("GET", ["user", "tokens", "verify"]) => {
+            // Each kind of token is known at its own place.
+            ("GET", ["user", "tokens", "verify"]) if owner.is_none() => {
                 Ok(Answer::ok(json!({"id": "t", "status": "active"})))
             }
+            ("GET", ["accounts", account, "tokens", "verify"])
+                if owner.as_deref() == Some(*account) =>
+            {
+                Ok(Answer::ok(json!({"id": "t", "status": "active"})))
+            }
+            ("GET", [.., "tokens", "verify"]) => Err(invalid()),
             ("GET", ["zones"]) => {
                 may(Grant::ZoneRead)?;
                 let asked = query(request, &["name"], 50)?;
                 let named = |zone: &&Zone| asked.get("name").is_none_or(|name| *name == zone.name);
                 let found = self.zones.iter().filter(|zone| !zone.hidden).filter(named);
-                Ok(page(request, found.map(|found| zone(found, &grants)).collect()))
+                Ok(page(request, found.map(zone).collect()))
             }
             ("GET", ["zones", id]) => {
                 may(Grant::ZoneRead)?;
                 let found = self.zones.iter().find(|zone| zone.id == *id && !zone.hidden);
                 let unknown = || Answer::fault(404, 1001, "Invalid zone identifier");
-                found.map(|found| Answer::ok(zone(found, &grants))).ok_or_else(unknown)
+                found.map(|found| Answer::ok(zone(found))).ok_or_else(unknown)
             }
             (_, ["zones", id, "dns_records", rest @ ..]) => {
                 let found = self.zones.iter().find(|zone| zone.id == *id && !zone.hidden);
@@ -335,13 +371,16 @@ impl Api {
                 Ok(Answer::ok(json!(clients)))
             }
             ("DELETE", ["connections"]) => {
-                self.connections = 0;
+                match self.lingering.checked_sub(1) {
+                    Some(left) => self.lingering = left,
+                    None => self.connections = 0,
+                }
                 Ok(Answer::ok(Value::Null))
             }
             ("GET", ["configurations"]) => {
-                let Tunnel { id, config, version, .. } = &self.tunnels[at];
+                let Tunnel { id, config, version, local, .. } = &self.tunnels[at];
                 Ok(Answer::ok(json!({"account_id": account, "tunnel_id": id, "version": version,
-                    "source": "cloudflare", "config": config})))
+                    "source": source(*local), "config": config})))
             }
             ("PUT", ["configurations"]) => {
                 fields(&body, &[("config", Value::is_object)])?;
@@ -377,8 +416,9 @@ impl Api {
         let id = self.uuid();
         let secret = text(&body, "tunnel_secret").to_owned();
         let (account, config) = (account.to_owned(), Value::Null);
-        let deleted_at = None;
-        self.tunnels.push(Tunnel { account, id, name, deleted_at, secret, config, version: 0 });
+        let (deleted_at, local) = (None, text(&body, "config_src") != "cloudflare");
+        let tunnel = Tunnel { account, id, name, deleted_at, local, secret, config, version: 0 };
+        self.tunnels.push(tunnel);
         Ok(Answer::ok(shown(self.tunnels.last().expect("just pushed"), 0)))
     }
 
@@ -423,6 +463,11 @@ impl Api {
                         Err(refusal)
                     }
                 }
+            }
+            ("PATCH", [id]) => {
+                self.wanted(request, zone, (*id).to_owned())?;
+                // Nobody is known to edit one that is there.
+                Err(missing())
             }
             ("DELETE", [id]) => {
                 self.records.remove(at.ok_or_else(missing)?);
@@ -483,23 +528,26 @@ fn connection(number: usize) -> Value {
 fn shown(tunnel: &Tunnel, connections: usize) -> Value {
     let connections = if tunnel.deleted_at.is_some() { 0 } else { connections };
     let connections: Vec<Value> = (0..connections).map(connection).collect();
-    json!({"id": tunnel.id, "name": tunnel.name, "account_tag": tunnel.account, "config_src": "cloudflare",
-        "remote_config": true, "tun_type": "cfd_tunnel", "created_at": "2026-11-29T00:00:00Z",
+    json!({"id": tunnel.id, "name": tunnel.name, "account_tag": tunnel.account,
+        "config_src": source(tunnel.local), "remote_config": !tunnel.local,
+        "tun_type": "cfd_tunnel", "created_at": "2026-11-29T00:00:00Z",
         "deleted_at": tunnel.deleted_at, "connections": connections,
         "status": if connections.is_empty() { "down" } else { "healthy" }})
+}
+
+fn source(local: bool) -> &'static str {
+    if local { "local" } else { "cloudflare" }
 }
 
 fn within(name: &str, zone: &str) -> bool {
     name == zone || name.ends_with(&format!(".{zone}"))
 }
 
-fn zone(zone: &Zone, grants: &BTreeSet<Grant>) -> Value {
-    let mut permissions = vec!["#zone:read"];
-    if grants.contains(&Grant::DnsEdit) {
-        permissions.extend(["#dns_records:read", "#dns_records:edit"]);
-    }
+/// The permissions are those of whoever made the token, as with the real one: they tell nothing of it.
+fn zone(zone: &Zone) -> Value {
     json!({"id": zone.id, "name": zone.name, "account": {"id": zone.account, "name": "Home"},
-        "status": "active", "permissions": permissions})
+        "status": "active",
+        "permissions": ["#zone:read", "#dns_records:read", "#dns_records:edit"]})
 }
 
 fn record(record: &Record) -> Value {

@@ -93,6 +93,7 @@ pub fn configuration(config: &Value) -> Result<(), Refusal> {
                 ("httpHostHeader", Value::is_string),
                 ("originServerName", Value::is_string),
                 ("noTLSVerify", Value::is_boolean),
+                ("access", Value::is_object),
                 ("matchSNItoHost", Value::is_boolean),
                 ("connectTimeout", Value::is_u64),
                 ("caPool", Value::is_string),
