@@ -23,6 +23,10 @@ const EXAMPLES: &str = "EXAMPLES
 /// 80 s at most, and starts. systemd gives a reload 2 min.
 const BACK: Duration = Duration::from_secs(100);
 
+/// How long there may be no socket before that is taken for a service that is down: between the end
+/// of one process image and the start of the next there is none for a moment.
+const GAP: Duration = Duration::from_secs(5);
+
 /// systemd's limit for one credential.
 const LARGEST: u64 = 1 << 20;
 
@@ -117,11 +121,11 @@ async fn hand_over(client: &Client, ask: &ReloadAsk) -> anyhow::Result<bool> {
         };
         starting |= match &error {
             ApiError::Broken { .. } | ApiError::Refused { status: 503, .. } => true,
-            ApiError::NotRunning { .. } if !starting => {
+            ApiError::NotRunning { .. } if !starting && begun.elapsed() >= GAP => {
                 // Without its first configuration the service has no socket.
                 return Err(error).context("a service that is down, or waits for its first configuration, takes it by: systemctl restart gitopsd");
             }
-            ApiError::NotRunning { .. } => true,
+            ApiError::NotRunning { .. } => false,
             _ => return Err(error.into()),
         };
         if begun.elapsed() >= BACK {

@@ -250,13 +250,7 @@ impl Wire {
             return SourceError::InvalidCredential { cause: bad.to_string() };
         }
         let mut io = all.iter().filter_map(|one| one.downcast_ref::<std::io::Error>());
-        // No socket answers any of these: the mirror's disk does.
-        let disk = |one: &&std::io::Error| {
-            use ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-            matches!(one.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
-                || one.raw_os_error() == Some(libc::EIO)
-        };
-        if let Some(error) = io.find(disk) {
+        if let Some(error) = io.find(|one| of_the_disk(one)) {
             return storage("cannot write the mirror", error);
         }
         let cause = words(&all, error);
@@ -282,6 +276,16 @@ impl Wire {
         }
         SourceError::Protocol { url, cause }
     }
+}
+
+/// Whether no socket answers like this: the mirror's disk does. A lock that is there already is what
+/// an earlier failure has left and could not remove.
+fn of_the_disk(error: &std::io::Error) -> bool {
+    use ErrorKind::{AlreadyExists, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let kind =
+        matches!(error.kind(), AlreadyExists | QuotaExceeded | ReadOnlyFilesystem | StorageFull);
+    // With a path added to it, an error has its number in its words alone.
+    kind || error.raw_os_error() == Some(libc::EIO) || error.to_string().contains("(os error 5)")
 }
 
 /// The HTTP status in an error, where a server gave one that says no.
@@ -329,5 +333,26 @@ fn wire_url(url: &str) -> String {
         }
         None if url.starts_with("ssh://") => url.replacen("ssh://", "ssh://git@", 1),
         _ => public_url(url),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Error;
+
+    #[test]
+    fn an_error_of_the_disk_is_told_from_one_of_a_socket() {
+        let system = Error::from_raw_os_error;
+        let placed = |number| {
+            let error = system(number);
+            Error::new(error.kind(), format!("{error} at path \"/m/.tmp1\""))
+        };
+        for number in [libc::EIO, libc::ENOSPC, libc::EROFS, libc::EDQUOT, libc::EEXIST] {
+            assert!(of_the_disk(&system(number)) && of_the_disk(&placed(number)), "{number}");
+        }
+        for number in [libc::ECONNRESET, libc::ETIMEDOUT, libc::EHOSTUNREACH, libc::EPROTO] {
+            assert!(!of_the_disk(&system(number)) && !of_the_disk(&placed(number)), "{number}");
+        }
     }
 }

@@ -454,16 +454,17 @@ async fn a_hostile_engine_reaches_nothing_but_its_workspace() {
 async fn an_engine_that_hangs_floods_or_grows_is_killed() {
     let tools = tempfile::tempdir().unwrap();
     let program = hostile(tools.path());
-    let bench = Bench::with(|settings| {
-        settings.engine = Some(program);
-        settings.timeout = std::time::Duration::from_secs(1);
-        settings.memory = 64 << 20;
-    });
-    for (name, expected) in [
-        ("hang", RenderError::Timeout { after: std::time::Duration::from_secs(1) }),
-        ("grow", RenderError::Memory { limit: 64 << 20 }),
-        ("flood", RenderError::Output { limit: 64 << 20 }),
+    let seconds = std::time::Duration::from_secs;
+    for (name, timeout, expected) in [
+        ("hang", 1, RenderError::Timeout { after: seconds(1) }),
+        ("grow", 30, RenderError::Memory { limit: 64 << 20 }),
+        ("flood", 30, RenderError::Output { limit: 64 << 20 }),
     ] {
+        let bench = Bench::with(|settings| {
+            settings.engine = Some(program.clone());
+            settings.timeout = seconds(timeout);
+            settings.memory = 64 << 20;
+        });
         bench.write(&[(&format!("{name}/kustomization.yaml"), "")]);
         let error = bench.render(json!({"path": name})).await.unwrap_err();
         assert_eq!(error, expected, "{name}");

@@ -82,7 +82,7 @@ healed() {
     case $((healings % 4)) in
     0)
         inside kubectl -n blaster scale deployment blaster-dev --replicas=7 >/dev/null
-        eventually 30 "drift is healed $1" unscaled
+        eventually 30 "drift of replicas is healed $1" unscaled
         return
         ;;
     1) object=deployment/blaster-dev ;;
@@ -90,7 +90,7 @@ healed() {
     3) object=namespace/blaster label=app.kubernetes.io/part-of ;;
     esac
     inside kubectl -n blaster label "$object" $label=by-hand --overwrite >/dev/null
-    eventually 30 "drift is healed $1" unlabelled "$object" $label
+    eventually 30 "drift of $object is healed $1" unlabelled "$object" $label
 }
 
 unlabelled() {

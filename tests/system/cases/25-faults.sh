@@ -155,11 +155,12 @@ a_damaged_database_is_put_aside_and_the_inventory_rebuilt() {
     many 2
     still | grep -v ' many-' >"$work/before"
     inside systemctl stop gitopsd
-    # They leave Git while nobody watches, and no record says whose they were.
+    # They leave Git while nobody watches, no record says whose they were, and with the mirrors goes
+    # the revision that still had them.
     rm "$tree/clusters/my-cluster/many.yaml"
     push 'and away with them'
     dd if=/dev/urandom of="$root/var/lib/gitopsd/history.db" bs=4096 count=64 conv=notrunc status=none
-    rm -f "$root"/var/lib/gitopsd/history.db-*
+    rm -rf "$root"/var/lib/gitopsd/history.db-* "$root"/var/lib/gitopsd/mirrors
     restart
     holds damaged inside journalctl -q -u gitopsd MESSAGE_ID=d31187a8ad5e8de66fe2a2b8ca3e8b20
     eventually 60 'what left Git meanwhile is gone' many 0
