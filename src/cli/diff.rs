@@ -114,6 +114,7 @@ pub(super) fn text(previews: &[Preview], terminal: &Terminal) -> String {
             (None, n) => format!("{}, {} as in Git", words::count(n, "change"), preview.unchanged),
         };
         let title = match revision.as_str() {
+            "" if preview.failure.is_some() => preview.kustomization.clone(),
             "" => format!("{}, which left Git", preview.kustomization),
             _ => format!("{} at {revision}", preview.kustomization),
         };

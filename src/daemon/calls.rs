@@ -9,7 +9,7 @@ use crate::flux::{Key, Kind};
 use crate::graph::Event;
 use crate::history::{Suspend, Trigger};
 use crate::logging::Message;
-use crate::pipeline::{Answer, Job, Pipeline, Preview};
+use crate::pipeline::{Answer, Failure, Job, Pipeline, Preview, Step};
 use crate::plan::{Held, Owner};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -114,7 +114,9 @@ impl Daemon {
         let edge = next_run(self.pipeline.clone(), config, there);
         let keys: Vec<Key> = match name.map(|name| self.one(name)) {
             Some(Ok(key)) => vec![key],
-            Some(Err(_)) if matches!(name, Some("edge" | "Host/edge")) => {
+            Some(Err(Refused { status: 404, .. }))
+                if matches!(name, Some("edge" | "Host/edge")) =>
+            {
                 let one = async { edge.await.map(|plan| vec![plan]).ok_or_else(no_edge) };
                 tokio::spawn(while_waited(one, reply));
                 return;
@@ -126,7 +128,7 @@ impl Daemon {
             None => self.graph.items().map(|(key, _)| key.clone()).collect(),
         };
         let jobs: Vec<_> = keys.iter().filter_map(|key| self.preview_job(key)).collect();
-        let work = previews(self.pipeline.clone(), jobs);
+        let work = previews(self.pipeline.clone(), jobs, self.unfetched(&keys));
         if name.is_some() {
             tokio::spawn(while_waited(work, reply));
             return;
@@ -137,6 +139,27 @@ impl Daemon {
             previews.map(|previews| previews.into_iter().chain(edge).collect::<Vec<_>>())
         };
         tokio::spawn(while_waited(all, reply));
+    }
+
+    /// Those of which nobody knows yet what is in Git: that is no plan without changes.
+    fn unfetched(&self, keys: &[Key]) -> Vec<Preview> {
+        let revision = |key: &Key| {
+            let source = &self.graph.kustomization(key)?.source;
+            Some(self.graph.item(source).and_then(|item| item.revision.clone()))
+        };
+        let without = keys.iter().filter(|key| matches!(revision(key), Some(None)));
+        let told = |key: &Key| {
+            let cause = "nothing was fetched of its source yet; see gitopsd status";
+            Preview {
+                kustomization: format!("{}/{}", key.namespace, key.name),
+                revision: String::new(),
+                steps: Vec::new(),
+                unchanged: 0,
+                failure: Some(Failure::new(Step::Fetch, "ArtifactFailed", cause)),
+                notes: Vec::new(),
+            }
+        };
+        without.map(told).collect()
     }
 
     /// What a run would be made of, and what the graph would say to it.
@@ -256,8 +279,8 @@ impl Daemon {
 async fn previews(
     pipeline: Arc<Pipeline>,
     jobs: Vec<(Job, Answer)>,
+    mut previews: Vec<Preview>,
 ) -> Result<Vec<Preview>, Refused> {
-    let mut previews = Vec::new();
     for (job, answer) in jobs {
         previews.push(pipeline.plan(job, answer).await);
     }

@@ -29,11 +29,14 @@ impl Daemon {
         self.workers.cancel_all();
         let deadline = tokio::time::Instant::now() + STOP;
         let mut late = false;
+        let mut watchdog = self.manager.watchdog();
         while self.workers.in_hand() && !late {
             tokio::select! {
                 _ = self.workers.next() => {}
                 Some(question) = self.questions.recv() => self.answer(question),
                 () = tokio::time::sleep_until(deadline) => late = true,
+                // It goes on watching over a process that starts itself anew.
+                _ = watchdog.tick() => self.manager.alive(),
             }
         }
         self.stop.send_replace(true);

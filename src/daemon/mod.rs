@@ -47,7 +47,7 @@ use crate::graph::{Effect, Event, Graph, Item, Phase, Time, Vigil};
 use crate::history::Trigger;
 use crate::logging::Message;
 use crate::observe::{Notice, Seen};
-use crate::pipeline::{Answer, Ask, EdgeTask, Job, Pipeline, Question, Revision, confirmed};
+use crate::pipeline::{Answer, Ask, EdgeTask, Ended, Job, Pipeline, Question, Revision, confirmed};
 use crate::plan::Owner;
 use boot::Parts;
 use connect::Link;
@@ -101,7 +101,7 @@ pub fn run(config: &Config, path: &Path) -> Result<Ending, DaemonError> {
         .enable_all()
         .build()
         .map_err(DaemonError::Runtime)?;
-    runtime.block_on(async {
+    let ending = runtime.block_on(async {
         let parts = prepare(config)?;
         let mut daemon = Daemon::new(parts, origin)?;
         let ending = daemon.turn().await;
@@ -112,7 +112,10 @@ pub fn run(config: &Config, path: &Path) -> Result<Ending, DaemonError> {
             starts.end();
         }
         ending
-    })
+    });
+    // A poll of a silent server would be waited for until its own limit.
+    runtime.shutdown_background();
+    ending
 }
 
 /// What a watch saw, with the number of its connection.
@@ -252,8 +255,7 @@ impl Daemon {
             "gitopsd {} started",
             env!("CARGO_PKG_VERSION")
         );
-        let beat = self.manager.watchdog().unwrap_or(Duration::from_secs(3600));
-        let mut watchdog = tokio::time::interval(beat);
+        let mut watchdog = self.manager.watchdog();
         let history = self.pipeline.history();
         loop {
             for event in self.state.ended(&self.graph) {
@@ -436,22 +438,25 @@ impl Daemon {
                 self.handle(Event::Polled(key, result));
             }
             Done::Ran(key, report) => {
+                let observed = report.observed;
                 self.handle(Event::Finished(key.clone(), report));
-                self.vigil.ran(&key, self.now());
+                // What one that changed nothing has not looked at is as ill as it was.
+                if observed {
+                    self.vigil.ran(&key, self.now());
+                }
                 self.moved(&key);
             }
-            Done::Ended(kustomization, Ok(ended)) => {
+            Done::Ended(kustomization, Ended { failure: None, changes, held }) => {
                 let key = kustomization.key();
                 self.publisher.works(&key);
                 tracing::info!(
                     message_id = Message::Departed.id(),
                     gitopsd_kustomization = %key,
-                    "{key} left Git: {} objects deleted",
-                    ended.changes
+                    "{key} left Git: {changes} objects deleted"
                 );
-                self.hold_rest(*kustomization, ended.held);
+                self.hold_rest(*kustomization, held);
             }
-            Done::Ended(kustomization, Err(failure)) => {
+            Done::Ended(kustomization, Ended { failure: Some(failure), held, .. }) => {
                 let key = kustomization.key();
                 if self.publisher.news(&key, &failure) {
                     tracing::warn!(
@@ -459,6 +464,9 @@ impl Daemon {
                         gitopsd_kustomization = %key,
                         "{key} left Git: {failure}"
                     );
+                }
+                if !held.is_empty() {
+                    self.hold_rest(*kustomization, held);
                 }
                 // What is left over is found again in the inventory.
                 self.sweep_later();

@@ -17,9 +17,10 @@ impl Manager {
         Manager { last: String::new() }
     }
 
-    /// How often the watchdog wants to be fed: half its limit, when there is one.
-    pub fn watchdog(&self) -> Option<Duration> {
-        sd_notify::watchdog_enabled().map(|limit| limit / 2)
+    /// Ticks when the watchdog wants to be fed: at once, then at half its limit, when there is one.
+    pub fn watchdog(&self) -> tokio::time::Interval {
+        let limit = sd_notify::watchdog_enabled();
+        tokio::time::interval(limit.map_or(Duration::from_secs(3600), |limit| limit / 2))
     }
 
     /// Configuration valid, database open, socket answering.

@@ -7,7 +7,6 @@
 use super::DaemonError;
 use super::systemd::Manager;
 use crate::logging::Message;
-use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The STATUS line while there is nothing to follow.
@@ -25,8 +24,7 @@ pub fn wait() -> Result<(), DaemonError> {
         // A reload changes nothing here, and must not end the process.
         let mut hangup = hook(SignalKind::hangup())?;
         let mut manager = Manager::new();
-        let beat = manager.watchdog().unwrap_or(Duration::from_secs(3600));
-        let mut watchdog = tokio::time::interval(beat);
+        let mut watchdog = manager.watchdog();
         tracing::info!(message_id = Message::NotConfigured.id(), "{LINE}");
         manager.status(LINE);
         manager.ready();

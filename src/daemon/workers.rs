@@ -25,7 +25,7 @@ pub enum Done {
     /// A Kustomization was run.
     Ran(Key, Box<Report>),
     /// A removed Kustomization was ended.
-    Ended(Box<Kustomization>, Result<Ended, Failure>),
+    Ended(Box<Kustomization>, Ended),
     /// What left Git, or is in no inventory, was looked for.
     Swept(Result<Swept, Failure>),
     /// Objects were entered into the inventory of a Kustomization.
@@ -286,6 +286,7 @@ fn failed(failure: Failure, revision: Revision) -> Box<Report> {
         prune_pending: false,
         held: Vec::new(),
         changes: 0,
+        observed: false,
     })
 }
 
@@ -299,7 +300,9 @@ fn panicked(purpose: Purpose) -> Done {
     match purpose {
         Purpose::Poll(key) => Done::Polled(key, Err(failure(Step::Fetch))),
         Purpose::Run(key, revision) => Done::Ran(key, failed(failure(Step::Apply), revision)),
-        Purpose::End(kustomization) => Done::Ended(kustomization, Err(failure(Step::Prune))),
+        Purpose::End(kustomization) => {
+            Done::Ended(kustomization, Ended::failed(failure(Step::Prune)))
+        }
         Purpose::Sweep => Done::Swept(Err(failure(Step::Prune))),
         Purpose::Look(key) => Done::Looked(key, Vec::new()),
         Purpose::Image(key) => match key.kind {

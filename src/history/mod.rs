@@ -213,7 +213,10 @@ impl History {
         let error = HistoryError::from_database(doing, error);
         if let HistoryError::Corrupt { doing, cause } = &error {
             // Tells the next start to look at every page; without it the check is skipped.
-            let _ = std::fs::write(self.directory.join(open::SUSPECT), b"");
+            let mark = || std::fs::write(self.directory.join(open::SUSPECT), b"");
+            if mark().is_err() && self.spend() {
+                let _ = mark();
+            }
             self.damage.send_replace(Some((*doing, cause.clone())));
         }
         error

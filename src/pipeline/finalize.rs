@@ -13,7 +13,7 @@ impl Pipeline {
     ///
     /// Removing it from Git is intent, so the guard holds only what takes data with it. What is
     /// held or fails stays in the inventory, for a confirmation or the next start.
-    pub async fn finalize(&self, mut job: Job, orphan: bool, ask: &Ask) -> Result<Ended, Failure> {
+    pub async fn finalize(&self, mut job: Job, orphan: bool, ask: &Ask) -> Ended {
         job.tree = None;
         let mut run = Run::new(self, &job);
         let mut result = run.end(orphan, ask).await;
@@ -25,12 +25,12 @@ impl Pipeline {
             Err(failure) if failure.reason == STOPPING => Outcome::Cancelled,
             Err(failure) => Outcome::Failed(failure.clone()),
         };
-        run.finish_record(&outcome).await?;
+        let result = run.finish_record(&outcome).await.and(result);
         if result.is_ok() && run.held.is_empty() && !run.stranger() {
             run.keep_names(&[]);
         }
         let Run { changes, held, .. } = run;
-        result.map(|()| Ended { changes, held })
+        Ended { failure: result.err(), changes, held }
     }
 }
 
@@ -47,17 +47,16 @@ impl Run<'_> {
         lock(&self.pipeline.memory).remove(&owner);
         self.pipeline.use_values(&owner, &BTreeSet::new());
         lock(&self.pipeline.keyrings).remove(&self.job.kustomization.key());
-        self.settled().await?;
         if orphan || !deletes(&self.job.kustomization) {
             let ids: Vec<ObjectId> = inventory.into_iter().map(|entry| entry.id).collect();
             let left = self.hand_over(ids).await?;
             self.release(&left).await?;
             self.spare_children().await?;
-            return self.drop_policy().await;
+            return self.over().await;
         }
         let connection = self.connected()?;
         if inventory.is_empty() {
-            return self.drop_policy().await;
+            return self.over().await;
         }
         if connection.stranger {
             return Ok(());
@@ -70,6 +69,15 @@ impl Run<'_> {
             ..Guard::default()
         };
         self.delete(inventory, guard, &Wanted::nothing(), ask).await?;
+        match self.held.is_empty() {
+            true => self.over().await,
+            false => self.drop_policy().await,
+        }
+    }
+
+    /// Nothing is left: should it come back, nothing is known of it.
+    async fn over(&self) -> Result<(), Failure> {
+        self.settled().await?;
         self.drop_policy().await
     }
 }

@@ -38,6 +38,7 @@ pub(super) struct Run<'a> {
     pub(super) changes: usize,
     pub(super) objects: Option<usize>,
     pub(super) prune_pending: bool,
+    observed: bool,
     /// Deletions that wait for a confirmation.
     pub(super) held: Vec<Held>,
     /// Inventory id → digest of the claim, to be known again after a restart.
@@ -87,6 +88,7 @@ impl<'a> Run<'a> {
             changes: 0,
             objects: None,
             prune_pending: false,
+            observed: false,
             held: Vec::new(),
             claimed: Vec::new(),
             verify: false,
@@ -107,6 +109,7 @@ impl<'a> Run<'a> {
 
     async fn steps(&mut self, ask: &Ask) -> Result<Outcome, Failure> {
         let permit = self.pipeline.workers.acquire().await;
+        self.going_on()?;
         self.verify = lock(&self.pipeline.memory)
             .get_mut(&self.owner)
             .is_some_and(|memory| std::mem::take(&mut memory.verify));
@@ -136,6 +139,7 @@ impl<'a> Run<'a> {
             return Ok(Outcome::Ready(self.applied()));
         }
         self.enter(Step::Observe);
+        self.observed = true;
         match self.observe(&wanted, &written, ask).await {
             Ok(false) => self.note_images(&wanted, true).await?,
             Ok(true) => return Ok(Outcome::Cancelled),
@@ -440,6 +444,7 @@ impl<'a> Run<'a> {
             warnings,
             others: self.others(),
             prune_pending: self.prune_pending,
+            observed: self.observed,
             held: self.held,
             changes: self.changes,
         }

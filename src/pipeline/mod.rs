@@ -130,15 +130,26 @@ pub struct Report {
     pub held: Vec<Held>,
     /// Objects written or deleted.
     pub changes: usize,
+    /// Whether it has looked at the health of everything.
+    pub observed: bool,
 }
 
 /// What came of ending a Kustomization that left Git.
 #[derive(Debug)]
 pub struct Ended {
+    /// Why it is not over.
+    pub failure: Option<Failure>,
     /// Objects deleted.
     pub changes: usize,
     /// Deletions that wait for a confirmation.
     pub held: Vec<Held>,
+}
+
+impl Ended {
+    /// Of an end that did nothing.
+    pub fn failed(failure: Failure) -> Self {
+        Ended { failure: Some(failure), changes: 0, held: Vec::new() }
+    }
 }
 
 /// How a run ended.
@@ -238,6 +249,8 @@ pub struct Pipeline {
     memory: Mutex<HashMap<Owner, Memory>>,
     /// Names of objects that hold a secret value.
     names: Mutex<HashMap<Owner, names::Names>>,
+    /// Digests of deletions that are held of what left Git, and were told.
+    told: Mutex<BTreeSet<String>>,
     connection: watch::Sender<Option<Arc<Connection>>>,
     workers: Semaphore,
     /// Why there is no connection, as was told last.
@@ -286,6 +299,7 @@ impl Pipeline {
             claims: Mutex::new(claims),
             memory: Mutex::default(),
             names: Mutex::default(),
+            told: Mutex::default(),
             connection: watch::channel(None).0,
             workers,
             away: Mutex::default(),

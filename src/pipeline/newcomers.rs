@@ -2,12 +2,12 @@
 //!
 //! A render that gives most objects other names loses them as one that leaves them out does. But
 //! the inventory has the new ones beside the old from before the first write, so that half of it
-//! seems to stay. What such a render adds is noted first, and does not count until what left is
-//! gone, back or let go of: not after a kill, a failed run or a restart either.
+//! seems to stay. What a render adds while something has left is noted first, and does not count
+//! until what left is gone, back or let go of: not after a kill, a failed run or a restart either.
 
 use super::Failure;
 use super::kustomization::{Run, Wanted};
-use crate::plan::{Entry, Owner, most, stale, there_before};
+use crate::plan::{Entry, Owner, stale, there_before};
 use crate::render::ObjectId;
 use std::collections::BTreeSet;
 
@@ -40,14 +40,14 @@ impl Run<'_> {
         Ok(there_before(inventory, &wanted.rendered(), &self.newcomers().await?))
     }
 
-    /// Notes what this render is going to add to an inventory of which it loses most.
+    /// Notes what this render is going to add to an inventory of which it loses something: what
+    /// others lose before it is pruned may be most in the end.
     pub(super) async fn note_newcomers(
         &self,
         inventory: &[Entry],
         wanted: &Wanted,
     ) -> Result<(), Failure> {
-        let left = wanted.left(inventory).len();
-        if !most(left, self.before(inventory, wanted).await?) {
+        if wanted.left(inventory).is_empty() {
             return Ok(());
         }
         let known: BTreeSet<String> = inventory.iter().map(|entry| entry.id.inventory()).collect();

@@ -10,6 +10,9 @@ use crate::plan::{Entry, Guard, Held, Judged, Owner, delete_order, may_hold};
 use crate::render::ObjectId;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Digests that are remembered as told.
+const TOLD: usize = 256;
+
 impl Run<'_> {
     /// Deletes the objects of the inventory that the render no longer names.
     pub(super) async fn prune(&mut self, wanted: &Wanted, ask: &Ask) -> Result<(), Failure> {
@@ -228,8 +231,16 @@ impl Run<'_> {
         let ids = ids.iter().map(|id| self.shown_id(id)).collect();
         let held = Held { digest, ids, reason: self.shown(&reason) };
         let mut memory = lock(&self.pipeline.memory);
-        let news = memory.get_mut(&self.owner).is_none_or(|memory| memory.holds(&held));
+        let news = memory.get_mut(&self.owner).map(|memory| memory.holds(&held));
         drop(memory);
+        // What ends has no memory any more.
+        let news = news.unwrap_or_else(|| {
+            let mut told = lock(&self.pipeline.told);
+            if told.len() >= TOLD {
+                told.clear();
+            }
+            told.insert(held.digest.clone())
+        });
         if news {
             self.tell_held(&held);
         }

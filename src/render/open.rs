@@ -101,11 +101,13 @@ impl Opening {
             .filter_map(|role| format_of(role, path))
             .find(|format| is_sealed(bytes.expose(), *format));
         let manifests = reached.roles.contains(&Role::Resource);
+        // Opened for whoever else reads it, it would stand there in plain text.
+        let why = reached.roles.iter().find_map(|role| closed(role, path, bytes.expose()));
+        if let Some(why) = why {
+            // No key would change that.
+            self.invalid.push(Problem::at(path, None, format!("is sealed, and {why}")));
+        }
         let Some(format) = sealed else {
-            let why = reached.roles.iter().find_map(|role| closed(role, path, bytes.expose()));
-            if let Some(why) = why {
-                self.sealed.push(Problem::at(path, None, format!("is sealed, and {why}")));
-            }
             let documents = self.check(path, reached, bytes.expose());
             self.note(path, manifests, &documents);
             return bytes;
@@ -474,6 +476,8 @@ mod tests {
                 assert!(only.starts_with(&start) && only.contains("secretGenerator"), "{only}");
             }
         }
+        let both = told("apps/app.enc.yaml", &[Role::Resource, Role::ConfigInput], YAML, true);
+        assert!(both.concat().contains("inputs of a configMapGenerator"), "{both:?}");
         let told = told("apps/labels.yaml", &[Role::Setting], YAML, true).concat();
         assert!(told.starts_with("apps/labels.yaml: is sealed, and what configures"), "{told}");
     }

@@ -34,7 +34,7 @@ pub(super) const MAX_PACKS: usize = 50;
 
 /// Bytes below `objects/pack` at which a fetch is given up. A depth-1 fetch holds one state of the
 /// files; a configuration repository of 1 GiB is a mistake in the URL.
-const MAX_PACK_BYTES: u64 = 1 << 30;
+pub(super) const MAX_PACK_BYTES: u64 = 1 << 30;
 
 /// Tips that are known to be here in full: a branch and its checkout, for some automations.
 const MAX_TIPS: usize = 16;
@@ -100,8 +100,11 @@ pub(super) struct State {
     pub record: Option<Record>,
     /// The commits that were last fetched to be edited; the mirror holds them in full.
     pub tips: Vec<String>,
-    /// Pairs of tips whose history did not tell how they stand to each other, and why.
+    /// Pairs of tips whose history did not tell how they stand to each other, and why; without the
+    /// second where nothing more is asked for on account of the first.
     pub asked: BTreeMap<(String, String), String>,
+    /// The tip whose history was not through in time.
+    pub slow: Option<String>,
     /// An exchange that outlived its poll.
     late: Option<JoinHandle<()>>,
     /// The last poll failed, and may have left locks: on a disk that turned read-only nobody can
@@ -183,6 +186,7 @@ impl Source {
             record,
             tips: Vec::new(),
             asked: BTreeMap::new(),
+            slow: None,
             late: None,
             unclean: false,
         };

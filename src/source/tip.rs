@@ -13,7 +13,7 @@ use super::error::{SourceError, public_url};
 use super::fetch::{self, Deepening};
 use super::lineage::{self, Standing};
 use super::mirror::Mirror;
-use super::poll::{MAX_PACKS, Remote, Source, State};
+use super::poll::{MAX_PACK_BYTES, MAX_PACKS, Remote, Source, State};
 use super::select::Revision;
 use super::tree::Tree;
 use super::within::Limit;
@@ -71,11 +71,18 @@ impl Source {
         Tip::read(state.mirror.clone(), revision, want)
     }
 
-    /// How the tip of a branch stands to that of a checkout. History is fetched at most once for
-    /// two tips; an error of that leaves it untold.
-    pub fn standing(&self, remote: &Remote, branch: &Tip, checkout: &Tip) -> Standing {
-        let told = self.alone(remote, |state| self.find_standing(state, remote, branch, checkout));
-        told.unwrap_or_else(|error| Standing::Untold { cause: error.to_string() })
+    /// How the tip of a branch stands to that of a checkout. History that does not tell is fetched
+    /// once for two tips; one that is too much, or twice too slow, once for the branch's tip.
+    ///
+    /// # Errors
+    /// What may pass: on a mere guess a commit could go to a branch that was merged.
+    pub fn standing(
+        &self,
+        remote: &Remote,
+        branch: &Tip,
+        checkout: &Tip,
+    ) -> Result<Standing, SourceError> {
+        self.alone(remote, |state| self.find_standing(state, remote, branch, checkout))
     }
 
     fn find_standing(
@@ -89,7 +96,8 @@ impl Source {
             return Ok(standing);
         }
         let pair = (branch.revision.commit.clone(), checkout.revision.commit.clone());
-        if let Some(cause) = state.asked.get(&pair) {
+        let whole = (pair.0.clone(), String::new());
+        if let Some(cause) = state.asked.get(&pair).or_else(|| state.asked.get(&whole)) {
             return Ok(Standing::Untold { cause: cause.clone() });
         }
         if state.asked.len() >= MAX_ASKED {
@@ -104,11 +112,14 @@ impl Source {
                 Ok(Standing::Untold { cause })
             }
             Err(error) => {
-                // A server that is away is asked again; too much history stays too much.
-                if !error.retry() || matches!(error, SourceError::Timeout { .. }) {
-                    state.asked.insert(pair, error.to_string());
+                let slow = matches!(error, SourceError::Timeout { .. });
+                let again = slow && state.slow.replace(whole.0.clone()).as_ref() == Some(&whole.0);
+                if error.retry() && !again {
+                    return Err(error);
                 }
-                Err(error)
+                let cause = error.to_string();
+                state.asked.insert(whole, cause.clone());
+                Ok(Standing::Untold { cause })
             }
         }
     }
@@ -123,7 +134,7 @@ impl Source {
     ) -> Result<Option<Standing>, SourceError> {
         let limit = Limit::new(public_url(&remote.url), remote.timeout);
         let mirror = state.mirror.clone();
-        let most = mirror.pack_bytes() + MAX_HISTORY;
+        let most = (mirror.pack_bytes() + MAX_HISTORY).min(MAX_PACK_BYTES);
         for depth in DEPTHS {
             let (wire, path) = (self.wire(remote, &limit)?, mirror.path().to_owned());
             let wants = vec![branch.want.clone(), checkout.want.clone()];

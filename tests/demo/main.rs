@@ -367,6 +367,7 @@ impl Story {
             registry.push("games/blaster", &tag, &tag);
             page.took(began.elapsed(), format!("CI has pushed games/blaster:{tag}"));
             let policy = format!("blaster-{stage}");
+            page.say(format!("gitopsd reconcile image {policy}  (else within the interval, 1m)"));
             let mut reconcile = self.world.command(&["reconcile", "image", &policy]);
             let quiet = || std::process::Stdio::null();
             let reconcile = reconcile.stdout(quiet()).stderr(quiet()).spawn();

@@ -10,8 +10,14 @@ use crate::render::{Manifest, ObjectId};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// Claims the objects of one Kustomization, before they are labelled, and tells what is wrong.
-pub fn claim(claims: &mut Claims, of: &Kustomization, manifests: &[Manifest], entry: &mut Entry) {
+/// Claims the objects of one Kustomization, before they are labelled, and tells what is wrong. One
+/// that is `idle` would not run.
+pub fn claim(
+    claims: &mut Claims,
+    (of, idle): (&Kustomization, bool),
+    manifests: &[Manifest],
+    entry: &mut Entry,
+) {
     let mut wanted: BTreeMap<ObjectId, Claim> = BTreeMap::new();
     for manifest in manifests {
         let claim = Claim { digest: Some(digest(manifest)), origin: manifest.origin.clone() };
@@ -25,7 +31,7 @@ pub fn claim(claims: &mut Claims, of: &Kustomization, manifests: &[Manifest], en
         wanted.remove(&manifest.id);
     }
     let owner = Owner::of(of);
-    let (conflicts, notes) = if of.suspend {
+    let (conflicts, notes) = if idle {
         // It claims nothing as long as it does not run.
         let wanted: Vec<(ObjectId, Claim)> = wanted.into_iter().collect();
         (claims.conflicts(&owner, &wanted), &mut entry.warnings)
@@ -56,7 +62,7 @@ mod tests {
     fn told(claims: &mut Claims, name: &str, value: &str, suspend: bool) -> [Vec<String>; 2] {
         let branch = GitReference::Branch("main".into());
         let mut of = root("https://h/r", branch, "p", Duration::from_secs(60)).kustomization;
-        (of.name, of.suspend) = (name.into(), suspend);
+        of.name = name.into();
         let object = |api: &str, kind: &str| {
             let body = json!({"apiVersion": api, "kind": kind,
                 "metadata": {"name": "a", "namespace": "n"}, "data": {"k": value}});
@@ -64,7 +70,7 @@ mod tests {
         };
         let helm = object("helm.toolkit.fluxcd.io/v2", "HelmRelease");
         let mut entry = Entry::of(&of);
-        claim(claims, &of, &[object("v1", "ConfigMap"), helm], &mut entry);
+        claim(claims, (&of, suspend), &[object("v1", "ConfigMap"), helm], &mut entry);
         [entry.errors, entry.warnings].map(|n| n.iter().map(ToString::to_string).collect())
     }
 

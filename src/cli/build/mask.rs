@@ -63,7 +63,14 @@ fn mask(value: &mut Value, path: &str, redactors: &[&Redactor]) {
                 mask(item, &format!("{path}/{key}"), redactors);
             }
         }
-        _ => {}
+        // What was substituted may read as a number.
+        Value::Number(_) => {
+            let text = value.to_string();
+            if redactors.iter().any(|redactor| redactor.mask(&text) != text) {
+                *value = Value::from(MASK);
+            }
+        }
+        Value::Null | Value::Bool(_) => {}
     }
 }
 
@@ -103,16 +110,16 @@ mod tests {
         let object = |opened| {
             let body = json!({"apiVersion": "example.org/v1", "kind": "Store",
                 "metadata": {"name": "hunter2", "annotations": {"a": "hunter2"}},
-                "spec": {"url": "https://u:hunter2@h", "list": ["other-secret"]}});
+                "spec": {"url": "https://u:hunter2@h", "list": ["other-secret"], "pin": 83920174}});
             Manifest::new(body, None, opened)
         };
-        let masks = masks(&["hunter2"], &["other-secret"]);
+        let masks = masks(&["hunter2"], &["other-secret", "83920174"]);
         let sealed = masks.apply(&object(true));
         assert_eq!(
             sealed,
             json!({"apiVersion": "example.org/v1", "kind": "Store",
                 "metadata": {"name": "hunter2", "annotations": {"a": "***"}},
-                "spec": {"url": "https://u:***@h", "list": ["***"]}})
+                "spec": {"url": "https://u:***@h", "list": ["***"], "pin": "***"}})
         );
         assert_eq!(masks.apply(&object(false))["spec"]["url"], "https://u:hunter2@h");
         assert_eq!(masks.apply(&object(false))["spec"]["list"], json!(["***"]));

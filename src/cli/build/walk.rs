@@ -18,7 +18,7 @@ use crate::plan::{Claims, Owner, desired, label};
 use crate::render::{Manifest, Redactor, RenderError, Rendered, Renderer, Request};
 use crate::secrets::Keyring;
 use futures::StreamExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +60,11 @@ pub struct Walk {
     set_aside: Vec<SetAsideEntry>,
     /// The repository's own entry is in force.
     adopted: bool,
+    /// What suspended Kustomizations declare, by the place of the one that does: nobody runs it. It is
+    /// followed when all else is done, so that whoever declares the same and runs has it.
+    later: Vec<(usize, Object, Option<String>)>,
+    /// Kustomizations that would not run: suspended, or declared by nobody else.
+    idle: BTreeSet<Key>,
 }
 
 /// A Kustomization that was dealt with.
@@ -90,6 +95,8 @@ impl Walk {
             met: Vec::new(),
             set_aside: Vec::new(),
             adopted: false,
+            later: Vec::new(),
+            idle: BTreeSet::new(),
         }
     }
 
@@ -97,6 +104,9 @@ impl Walk {
     pub async fn go(mut self) -> Walked {
         loop {
             let mut wave = self.wave(false);
+            if wave.is_empty() && self.follow_idle() {
+                continue;
+            }
             if wave.is_empty() {
                 // Optional values that nobody declares are done without, but only at the end.
                 wave = self.wave(true);
@@ -151,6 +161,9 @@ impl Walk {
         let mut entry = Entry::of(&kustomization);
         if kustomization.suspend {
             entry.warnings.push(Note::new("spec.suspend is set: it would not run"));
+            self.idle.insert(kustomization.key());
+        } else if self.idle.contains(&kustomization.key()) {
+            entry.warnings.push(Note::new("what declares it is suspended: it would not run"));
         }
         let rendered = match result {
             Ok(rendered) => rendered,
@@ -188,8 +201,12 @@ impl Walk {
             let message = format!("{}: {}", problem.object, problem.message);
             entry.errors.push(Note::in_file(problem.origin.as_deref(), message));
         }
+        let idle = self.idle.contains(&kustomization.key());
         for order in orders.work {
-            self.order(&mut entry, order.object, order.origin.as_deref());
+            match idle {
+                true => self.later.push((self.met.len(), order.object, order.origin)),
+                false => self.order(&mut entry, order.object, order.origin.as_deref()),
+            }
         }
         self.set_aside.extend(orders.set_aside);
         // A message may cite a value that a variable has brought.
@@ -240,6 +257,22 @@ impl Walk {
     fn is_entry(&self, kustomization: &Kustomization) -> bool {
         self.sources.is_root(&kustomization.source)
             && normal(&kustomization.path) == normal(&self.root.kustomization.path)
+    }
+
+    /// Follows what suspended Kustomizations declare. False when nothing new came of it.
+    fn follow_idle(&mut self) -> bool {
+        let before = self.seen.len();
+        for (place, object, origin) in std::mem::take(&mut self.later) {
+            let key = object.key();
+            if self.seen.contains_key(&key) {
+                continue;
+            }
+            self.idle.insert(key);
+            let mut entry = self.met[place].entry.clone();
+            self.order(&mut entry, object, origin.as_deref());
+            self.met[place].entry = entry;
+        }
+        self.seen.len() > before
     }
 
     /// Follows one work order.
@@ -311,7 +344,8 @@ impl Walk {
                     met.entry.warnings.push(Note::at(manifest.origin.as_ref(), told));
                 }
             }
-            claim(&mut claims, &met.kustomization, &output.manifests, &mut met.entry);
+            let of = (&met.kustomization, self.idle.contains(&met.kustomization.key()));
+            claim(&mut claims, of, &output.manifests, &mut met.entry);
             output.manifests.iter_mut().for_each(|manifest| label(manifest, &owner));
             met.entry.objects = output.manifests.len();
         }

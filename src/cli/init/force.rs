@@ -125,14 +125,17 @@ impl Init<'_> {
         self.teller.block(&format!("\nCommit this as .sops.yaml:\n\n{lines}\n"))
     }
 
-    /// Whether a daemon is there already.
+    /// Whether a daemon is there already that has read all of it: an init that was cut short may have
+    /// written what nobody has read since.
     fn answers_now(&self) -> bool {
         let client = self.context.client();
-        self.runtime.block_on(client.status(None)).is_ok()
+        let Ok(document) = self.runtime.block_on(client.status(None)) else { return false };
+        let written = self.place.written_ms();
+        written.is_none_or(|written| written <= document.daemon.started_ms)
     }
 
     /// Has systemd read the unit's files again where one of them is new.
-    fn read_anew(&self, new: bool) -> anyhow::Result<()> {
+    pub(super) fn read_anew(&self, new: bool) -> anyhow::Result<()> {
         if new && self.runtime.block_on(service::installed(&self.place.main))? {
             self.runtime.block_on(service::read_anew())?;
         }

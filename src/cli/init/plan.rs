@@ -11,6 +11,7 @@ use crate::secrets::{Plaintext, SecretsError, guarded, read_credential};
 use crate::source::Credential;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 /// Ids of the credentials that lie in `credentials/`; the kubeconfig stays where k3s writes it.
 pub const IDS: [&str; 6] =
@@ -54,6 +55,19 @@ impl Place {
             config: main.with_file_name("config.d").join("50-init.yaml"),
             main,
         })
+    }
+
+    /// When the last of the files was written that the daemon reads, in Unix milliseconds; `None` when
+    /// that cannot be told.
+    pub fn written_ms(&self) -> Option<i64> {
+        let fragments = self.config.parent().unwrap_or(Path::new("."));
+        let listed = [fragments, &self.credentials].into_iter().filter_map(|d| d.read_dir().ok());
+        let files = listed.flatten().flatten().map(|entry| entry.path());
+        let written = files.chain([self.main.clone()]).filter_map(|file| {
+            let modified = file.metadata().ok()?.modified().ok()?;
+            i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+        });
+        written.max()
     }
 
     /// Where a sealed credential lies.

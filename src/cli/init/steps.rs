@@ -124,6 +124,10 @@ impl<'a> Init<'a> {
             Left::PutBack => "what it had changed is put back",
             Left::Placed => "it had put everything in place, and that stays",
         };
+        if left == Left::PutBack {
+            // It may have had systemd read a drop-in that is gone again.
+            self.read_anew(true)?;
+        }
         self.teller.warn("rights", format!("an earlier init was cut short; {became}"), "")?;
         Ok((lock, left))
     }

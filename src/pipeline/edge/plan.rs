@@ -66,7 +66,7 @@ impl Pipeline {
             }
         };
         let done = tokio::time::timeout(PATIENCE, plan).await.unwrap_or_else(|_| {
-            let cause = format!("Cloudflare was not through within {} s", PATIENCE.as_secs());
+            let cause = format!("the plan was not through within {} s", PATIENCE.as_secs());
             Err(Failure::new(Step::Plan, "EdgeFailed", cause).retry(Retry::Soon))
         });
         if let Err(mut failure) = done {

@@ -83,7 +83,7 @@ impl Target {
                 found => found?,
             };
             let checkout = source.tip(&remote)?;
-            let standing = source.standing(&remote, &found, &checkout);
+            let standing = source.standing(&remote, &found, &checkout)?;
             let revision = &checkout.revision;
             let from = revision.name.as_ref().unwrap_or(&revision.commit);
             let word = told(&branch, from, &standing);

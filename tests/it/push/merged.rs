@@ -25,7 +25,7 @@ fn a_branch_that_was_merged_goes_on_from_the_commit_that_has_it() {
     let auto = at(&main, "auto");
     let standing = || {
         let (branch, checkout) = (source.tip(&auto).unwrap(), source.tip(&main).unwrap());
-        source.standing(&main, &branch, &checkout)
+        source.standing(&main, &branch, &checkout).unwrap()
     };
     assert_eq!(standing(), Standing::Ahead);
 
