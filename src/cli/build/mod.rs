@@ -47,8 +47,8 @@ const EXAMPLES: &str = "EXAMPLES
 /// Prints the objects as they would be applied, and the Flux objects among them, which are not
 /// applied but carried out by the daemon; or writes DIR/NAMESPACE/KUSTOMIZATION.yaml and
 /// DIR/report.json; with --json, prints the report. Values of Secrets and of sealed files are
-/// masked, wherever patches and variables have carried them, but for names, and for values of less
-/// than six characters outside of Secrets. What the daemon would refuse is an error, such as one
+/// masked, wherever patches and variables have carried them, but for names, for values of less than
+/// six characters outside of Secrets, and for what ${NAME:0:8} and the like make of one. What the daemon would refuse is an error, such as one
 /// object that two Kustomizations declare differently.
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
