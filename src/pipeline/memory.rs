@@ -81,7 +81,10 @@ impl Memory {
             return false;
         }
         if gate != Some(known.gate) {
-            return self.nominated.insert(id.clone(), version).is_none();
+            // What was seen while a run judges it is for another run to judge, if not explained by
+            // this one's own writes.
+            let before = self.nominated.insert(id.clone(), version);
+            return before.is_none_or(|before| before < version);
         }
         known.version = known.version.max(version);
         false
@@ -217,12 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn a_moved_gate_nominates_once_and_ends_the_quiet() {
+    fn a_moved_gate_is_news_once_and_ends_the_quiet() {
         let mut memory = memory();
         assert!(memory.quiet("i") && memory.unchanged(&id(), "d"));
         assert!(!memory.see(&id(), Some(gate(1)), 6), "an unmoved gate is no news");
         assert!(!memory.see(&id(), Some(gate(0)), 4), "nor is what we have seen since");
         assert!(memory.see(&id(), None, 0), "a deletion is");
+        assert!(memory.see(&id(), Some(gate(2)), 7), "and so is what comes after it");
         assert!(!memory.see(&id(), Some(gate(2)), 7), "told once");
         assert!(!memory.quiet("i") && !memory.unchanged(&id(), "d"));
     }
@@ -239,6 +243,18 @@ mod tests {
         memory.doubt();
         assert_eq!(memory.seen_at(&id()), Some(0), "nothing that was seen counts");
         assert_eq!(memory.seen_at(&ObjectId { name: "y".into(), ..id() }), None);
+    }
+
+    #[test]
+    fn an_edit_is_news_also_where_one_before_it_was_not_judged_to_the_end() {
+        let mut memory = memory();
+        assert!(memory.see(&id(), Some(gate(2)), 7), "somebody edits");
+        // The heal is version 8, and a status is written before its answer is read.
+        assert!(memory.see(&id(), Some(gate(3)), 9));
+        memory.know(&id(), known(3, 8));
+        assert!(!memory.quiet("i"), "9 is still to be judged");
+        assert!(memory.see(&id(), Some(gate(4)), 10), "the next edit");
+        assert!(!memory.see(&id(), Some(gate(4)), 10), "the same once more");
     }
 
     #[test]
