@@ -2,10 +2,10 @@
 //!
 //! A watch event on an object that Ready depends on leads to one look, however many events come
 //! in a second. What has failed calls for a run at once. What is under way has as much time as its
-//! Kustomization gives a rollout, up to ten minutes, for most of it is one; meanwhile it is asked, now
-//! and then, whether it can get there at all. The run then finds the cause, and Ready says it. What is well
-//! again has to stay so before another run says that: longer each time, so that an object that
-//! comes and goes does not take Ready along.
+//! Kustomization gives a rollout, up to ten minutes, for most of it is one; meanwhile it is asked,
+//! now and then, whether it can get there at all. The run then finds the cause, and Ready says it.
+//! What is well again has to stay so before another run says that: longer each time, so that an
+//! object that comes and goes does not take Ready along.
 
 use super::Time;
 use crate::flux::Key;
