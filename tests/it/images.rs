@@ -2,9 +2,13 @@
 //!
 //! [`Stage`] is the small setting of most tests: one app repository whose markers stand in a
 //! ConfigMap, so that nothing has to roll out, and the image objects that follow its registry.
-//! `flow.rs` is the whole way with the example repositories, `killed.rs` cuts it at every effect;
+//! `flow.rs` is the whole way with the example repositories, `killed.rs` cuts the small one at every
+//! write to the record, and `restart` at everything else, the push included;
 //! `fields.rs` goes through what the objects may ask for, `commits.rs` through what commits and pushes
 //! may, `branches.rs` through where they go, and `figures.rs` prints what all of it costs.
+//!
+//! [`mk_app`] and [`mk_objects`] are what the small setting consists of, [`values`] what became of it
+//! in Git.
 
 mod branches;
 mod commits;
@@ -34,22 +38,22 @@ struct Stage {
 }
 
 /// What differs from one stage to the next.
-struct Setting {
+pub struct Setting {
     /// Names of the policies; each follows the tags `NAME-N` and writes the key `NAME`.
-    policies: &'static [&'static str],
+    pub policies: &'static [&'static str],
     /// Interval of the registry's scans.
-    scan: &'static str,
+    pub scan: &'static str,
     /// Interval of the automation.
-    interval: &'static str,
+    pub interval: &'static str,
     /// Further lines of the automation's `git`, each indented by four spaces.
-    git: &'static str,
+    pub git: &'static str,
     /// How the registry is set up; with a password or TLS, the Secrets for it are made.
-    registry: RegistryOptions,
+    pub registry: RegistryOptions,
 }
 
 /// What can be said only once the servers are there. Lines are indented as where they go.
 #[derive(Default)]
-struct Extra {
+pub struct Extra {
     /// URL of the app's source, instead of plain HTTP.
     url: Option<String>,
     /// Further lines of the source's spec.
@@ -122,6 +126,62 @@ fn keys(world: &World, registry: &RegistryServer, options: RegistryOptions) -> S
     spec
 }
 
+/// The app's repository, pushed: a ConfigMap with a marker for each policy, at tag 1, which is in the
+/// registry.
+pub fn mk_app(world: &World, registry: &RegistryServer, policies: &[&str]) -> Repo {
+    let image = registry.image("games/app");
+    let app = Repo::create(&world.git, "games/app");
+    let mut map = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: images\n  namespace: {}\ndata:\n",
+        world.namespace
+    );
+    for name in policies {
+        registry.push("games/app", &format!("{name}-1"), name);
+        let mark = format!("{{\"$imagepolicy\": \"flux-system:{name}\"}}");
+        map.push_str(&format!("  {name}: {image}:{name}-1 # {mark}\n"));
+    }
+    app.write("k8s/images.yaml", &map);
+    app.commit("first");
+    app.push("main");
+    app
+}
+
+/// What the flux-config repository declares of the app: its source, its registry, a Kustomization,
+/// an automation and the policies.
+pub fn mk_objects(
+    world: &World,
+    registry: &RegistryServer,
+    setting: &Setting,
+    extra: &Extra,
+) -> Vec<String> {
+    let mut objects = vec![
+        format!(
+            "apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata:\n  \
+             name: app\n  namespace: flux-system\nspec:\n  interval: 1h\n  url: {}\n  \
+             ref: {{branch: main}}\n{}",
+            extra.url.clone().unwrap_or_else(|| world.git.url_of("games/app")),
+            extra.source
+        ),
+        format!(
+            "apiVersion: image.toolkit.fluxcd.io/v1beta2\nkind: ImageRepository\nmetadata:\n  \
+             name: app\n  namespace: flux-system\nspec:\n  image: {}\n  \
+             interval: {}\n  timeout: 5s\n{}{}",
+            registry.image("games/app"),
+            setting.scan,
+            keys(world, registry, setting.registry),
+            extra.repository
+        ),
+        mk_kustomization("app", "./k8s", "").replace("name: flux-system}\n", "name: app}\n"),
+        mk_automation(setting.interval, &extra.commit, setting.git),
+    ];
+    for name in setting.policies {
+        let more = extra.policies.get(name).cloned().unwrap_or_default();
+        objects.push(mk_policy(name, "asc") + &more);
+    }
+    objects.extend(extra.objects.iter().cloned());
+    objects
+}
+
 impl Stage {
     /// Everything declared and settled, with tag 1 of every policy in the registry and in Git.
     fn new(setting: &Setting) -> Stage {
@@ -133,45 +193,9 @@ impl Stage {
         let mut world = World::new();
         let registry = RegistryServer::start(setting.registry);
         world.cluster().apply(&mk_namespace(&world.namespace));
-        let image = registry.image("games/app");
-        let app = Repo::create(&world.git, "games/app");
-        let mut map = format!(
-            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: images\n  namespace: {}\ndata:\n",
-            world.namespace
-        );
-        for name in setting.policies {
-            registry.push("games/app", &format!("{name}-1"), name);
-            let mark = format!("{{\"$imagepolicy\": \"flux-system:{name}\"}}");
-            map.push_str(&format!("  {name}: {image}:{name}-1 # {mark}\n"));
-        }
-        app.write("k8s/images.yaml", &map);
-        app.commit("first");
-        app.push("main");
+        let app = mk_app(&world, &registry, setting.policies);
         let extra = extra(&world, &registry);
-        let mut objects = vec![
-            format!(
-                "apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata:\n  \
-                 name: app\n  namespace: flux-system\nspec:\n  interval: 1h\n  url: {}\n  \
-                 ref: {{branch: main}}\n{}",
-                extra.url.clone().unwrap_or_else(|| world.git.url_of("games/app")),
-                extra.source
-            ),
-            format!(
-                "apiVersion: image.toolkit.fluxcd.io/v1beta2\nkind: ImageRepository\nmetadata:\n  \
-                 name: app\n  namespace: flux-system\nspec:\n  image: {image}\n  \
-                 interval: {}\n  timeout: 5s\n{}{}",
-                setting.scan,
-                keys(&world, &registry, setting.registry),
-                extra.repository
-            ),
-            mk_kustomization("app", "./k8s", "").replace("name: flux-system}\n", "name: app}\n"),
-            mk_automation(setting.interval, &extra.commit, setting.git),
-        ];
-        for name in setting.policies {
-            let more = extra.policies.get(name).cloned().unwrap_or_default();
-            objects.push(mk_policy(name, "asc") + &more);
-        }
-        objects.extend(extra.objects.iter().cloned());
+        let objects = mk_objects(&world, &registry, setting, &extra);
         let config = world.entry(&[("clusters/my-cluster/all.yaml", objects.join("---\n"))]);
         world.start();
         let stage = Stage { world, registry, config, app };
@@ -258,6 +282,24 @@ fn mk_secret(world: &World, name: &str, data: &[(&str, &[u8])]) -> String {
         data.collect::<String>()
     ));
     name
+}
+
+/// The tags that a branch had in the place of a policy, commit by commit; empty for a commit that
+/// did not touch it.
+pub fn values(app: &Repo, branch: &str, policy: &str) -> Vec<String> {
+    let log = ["log", "--reverse", "--format=tformat:commit", "--patch", "--unified=0", branch];
+    let written = format!("+  {policy}: ");
+    let mut values = Vec::new();
+    for line in git(app, &log).lines() {
+        if line == "commit" {
+            values.push(String::new());
+        } else if let (Some(image), Some(value)) = (line.strip_prefix(&written), values.last_mut())
+        {
+            let image = image.split_whitespace().next().unwrap_or_default();
+            *value = image.rsplit(':').next().unwrap_or_default().to_owned();
+        }
+    }
+    values
 }
 
 /// Runs git on the bare repository.

@@ -2,19 +2,21 @@
 //!
 //! A [`Scenario`] is two states of a repository, its sides, and what may be done by hand. It goes
 //! from one side to the other and back: the daemon starts under a supervisor, finds the push, and
-//! dies at effect k (see `bed/effects.rs`). It is started again without one, and once it says that
+//! dies at effect k (see `bed/effects.rs`), be that a write to a file or to the database, a request
+//! to the API server, or a push of its own. It is started again without one, and once it says that
 //! all is well the cluster is compared with Git: every declared object is there with its values and
 //! the uid it had, nothing is left of what was removed, nothing of others was touched, and the run
 //! that was cut short is closed as interrupted.
 //!
-//! Each scenario names one effect of each way that it is about; they are cut in every run of the
-//! tests, and a name that no effect has fails. `GITOPSD_TEST_CUTS=all` cuts at every effect too, a
-//! number at so many of each way. `scenarios.rs` has the scenarios, `compare.rs` what is looked at
+//! Each scenario names the effects that it is about; they are cut in every run of the tests, and a
+//! name that no effect has fails. `GITOPSD_TEST_CUTS=all` cuts at every effect too, a number at so
+//! many of each way (`cuts.rs`). `scenarios.rs` has the scenarios, `compare.rs` what is looked at
 //! after a cut, `checks.rs` shows that it sees what a broken product leaves, `faults.rs` has full,
 //! broken and read-only disks, `damage.rs` files that are not what we wrote.
 
 mod checks;
 mod compare;
+mod cuts;
 mod damage;
 mod faults;
 mod scenarios;
@@ -23,9 +25,8 @@ use crate::bed::{Repo, effects};
 use crate::world::{PATIENCE, World, mk_config_map, mk_namespace};
 use effects::{Effects, Fate, Front, Point};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How often it is looked whether something has come about.
@@ -44,34 +45,62 @@ struct Side {
     beside: Option<(&'static str, String)>,
 }
 
+/// Declares a side, in the world given, in the given round: rounds may differ in names and values.
+type Declare = dyn Fn(&World, usize, usize) -> Side;
+
+/// What happens outside the daemon before a round.
+type Elsewhere = dyn Fn(&World, usize);
+
+/// What must hold after a round: the reasons why it does not.
+type Judge = dyn Fn(&World, usize) -> Vec<String>;
+
 /// A small piece of history, forwards and backwards.
 struct Scenario {
     name: &'static str,
-    /// Side 0 or 1, in the world given, in the given round: rounds may differ in names.
-    side: fn(&World, usize, usize) -> Side,
+    /// Side 0 or 1.
+    side: Box<Declare>,
+    /// Nobody commits anything: what is to be noticed comes from elsewhere.
+    quiet: bool,
     /// Objects that a round may delete and create again.
     recreates: &'static [&'static str],
-    /// The effects that are cut in every run of the tests, of the way to side 0 and to side 1.
-    cuts: [Fate; 2],
-    /// What somebody does to the cluster before the daemon starts.
-    before: fn(&World),
+    /// The effects that are cut in every run of the tests, each on the way to a side. What no way
+    /// leads back from has side 1 only.
+    cuts: Vec<(usize, Fate)>,
+    /// What somebody does elsewhere before the daemon starts, in the given round.
+    before: Box<Elsewhere>,
     /// What somebody asks of the daemon once it has settled at a side; it may die of it, and
     /// everything here can be asked twice.
     act: fn(&World, usize),
     /// What must hold as soon as the daemon is dead, and why it does not.
     kept: fn(&World) -> Vec<String>,
+    /// What must hold once the next start has finished the work of a round, and why it does not.
+    finished: Box<Judge>,
 }
 
 impl Scenario {
-    fn new(name: &'static str, side: fn(&World, usize, usize) -> Side) -> Scenario {
-        let (before, act) = (|_: &World| {}, |_: &World, _| {});
-        let (cuts, kept) = ([Fate::Count, Fate::Count], |_: &World| Vec::new());
-        Scenario { name, side, recreates: &[], cuts, before, act, kept }
+    fn new(name: &'static str, side: impl Fn(&World, usize, usize) -> Side + 'static) -> Scenario {
+        Scenario {
+            name,
+            side: Box::new(side),
+            quiet: false,
+            recreates: &[],
+            cuts: Vec::new(),
+            before: Box::new(|_: &World, _: usize| {}),
+            act: |_, _| {},
+            kept: |_| Vec::new(),
+            finished: Box::new(|_: &World, _: usize| Vec::new()),
+        }
     }
 
     /// Names what is cut on the way to side 1 and back.
     fn cut_at(mut self, there: Fate, back: Fate) -> Scenario {
-        self.cuts = [back, there];
+        self.cuts = vec![(1, there), (0, back)];
+        self
+    }
+
+    /// Names what is cut where there is no way back: each round goes on from the one before.
+    fn cut_onward<const N: usize>(mut self, there: [Fate; N]) -> Scenario {
+        self.cuts = there.into_iter().map(|fate| (1, fate)).collect();
         self
     }
 }
@@ -87,6 +116,8 @@ struct Bench {
     front: Front,
     round: usize,
     side: Side,
+    /// The number of that side.
+    at: usize,
     /// The commit of that side.
     head: String,
     /// Where it is, for whoever reads a failure.
@@ -122,7 +153,7 @@ impl Bench {
         let repo = world.flux_config();
         std::fs::write(world.path("fault"), "").expect("ours to write");
         let (side, head, place) = (Side::default(), String::new(), "at the start".to_owned());
-        let mut bench = Bench { scenario, world, repo, front, round: 0, side, head, place };
+        let mut bench = Bench { scenario, world, repo, front, round: 0, side, at: 0, head, place };
         bench.push(0);
         bench.world.start();
         bench.settled(0);
@@ -130,7 +161,7 @@ impl Bench {
         bench
     }
 
-    /// Commits a side and pushes it.
+    /// Commits a side and pushes it, unless nobody does.
     fn push(&mut self, number: usize) {
         let side = (self.scenario.side)(&self.world, number, self.round);
         for path in self.side.files.keys().filter(|path| !side.files.contains_key(*path)) {
@@ -139,9 +170,11 @@ impl Bench {
         for (path, text) in &side.files {
             self.repo.write(path, text);
         }
-        self.head = self.repo.commit(&format!("round {} side {number}", self.round));
-        self.repo.push("main");
-        self.side = side;
+        if !self.scenario.quiet || self.head.is_empty() {
+            self.head = self.repo.commit(&format!("round {} side {number}", self.round));
+            self.repo.push("main");
+        }
+        (self.side, self.at) = (side, number);
     }
 
     /// Whether the daemon says that the head is applied and all is well.
@@ -150,8 +183,10 @@ impl Bench {
         let head = self.head.as_str();
         let at_head = |item: &Value| {
             let revision = item["revision"].as_str().unwrap_or_default();
-            let other = item["source"].as_str().is_some_and(|s| s != "flux-system/flux-system");
-            let other = other || item["name"] == "extra" || item["suspended"] != Value::Null;
+            // Other sources, and what hangs from them, have heads of their own or none.
+            let other =
+                item["source"] != "flux-system/flux-system" && item["name"] != "flux-system";
+            let other = other || item["suspended"] != Value::Null;
             item["running"] == false && (other || revision.ends_with(head))
         };
         let items = status.pointer("/summary/items").and_then(Value::as_array);
@@ -185,7 +220,7 @@ impl Bench {
     fn go(&mut self, number: usize, fate: &Fate) -> (Effects, Option<i32>) {
         self.round += 1;
         self.push(number);
-        (self.scenario.before)(&self.world);
+        (self.scenario.before)(&self.world, self.round);
         let (state, log) = (self.world.path("state"), self.world.path("effects"));
         let fault = self.world.path("fault");
         self.world.start_under(effects::supervise(&state, &log, fate, &fault));
@@ -225,60 +260,10 @@ impl Bench {
             }
             std::thread::sleep(LOOK);
         };
-        let wrong = [self.made_again(before), left].concat();
+        let finished = (self.scenario.finished)(&self.world, self.round);
+        let wrong = [self.made_again(before), left, finished].concat();
         assert!(wrong.is_empty(), "{}: {wrong:#?}", self.place);
         self.world.kill();
-    }
-
-    /// One cut and what follows; whether the effect was reached at all.
-    fn survives(&mut self, number: usize, fate: &Fate) -> bool {
-        self.place = format!("{}, side {number}, {fate:?}", self.scenario.name);
-        let before = self.seen();
-        let (effects, code) = self.go(number, fate);
-        self.place = format!("{}: {:?}", self.place, effects.all.last());
-        assert!(effects.cut || code.is_none(), "{}: {code:?}", self.place);
-        self.recovers(number, &before);
-        effects.cut
-    }
-
-    /// Cuts at the effects that are named, then at as many others as are asked for.
-    fn cut(&mut self) {
-        for number in [1, 0] {
-            let reached = self.survives(number, &self.scenario.cuts[number].clone());
-            assert!(reached, "{}: there is no such effect", self.place);
-        }
-        let Some(sample) = sample() else { return };
-        let learnt = [1, 0].map(|number| {
-            self.place = format!("counting side {number}");
-            let before = self.seen();
-            let (learnt, _) = self.go(number, &Fate::Count);
-            self.recovers(number, &before);
-            (number, learnt.all.len(), chosen(&learnt.all, sample))
-        });
-        let rounds = learnt.iter().map(|(_, _, cuts)| cuts.len()).max().unwrap_or(0);
-        let (mut survived, mut beyond) = (2, 0);
-        for round in 0..rounds {
-            for (number, _, cuts) in &learnt {
-                match cuts.get(round) {
-                    None => self.away(*number),
-                    Some(fate) if self.survives(*number, fate) => survived += 1,
-                    Some(_) => beyond += 1,
-                }
-            }
-            if round % 20 == 19 {
-                tell(&format!("{}: {} of {rounds}", self.scenario.name, round + 1));
-            }
-        }
-        // Runs differ a little; a name that drifts away would hide what comes after it.
-        assert!(beyond * 5 <= survived, "{}: {beyond} not reached", self.scenario.name);
-        static TOTAL: AtomicUsize = AtomicUsize::new(0);
-        let total = TOTAL.fetch_add(survived, Ordering::Relaxed) + survived;
-        let [(_, there, _), (_, back, _)] = &learnt;
-        tell(&format!(
-            "{}: N = {there} there, {back} back; {survived} cuts survived, {beyond} not reached; \
-             {total} cuts so far",
-            self.scenario.name
-        ));
     }
 
     /// Goes to a side in peace.
@@ -286,41 +271,11 @@ impl Bench {
         self.place = format!("to side {number} in peace");
         self.round += 1;
         self.push(number);
-        (self.scenario.before)(&self.world);
+        (self.scenario.before)(&self.world, self.round);
         self.world.start();
         self.settled(number);
         self.world.kill();
     }
-}
-
-/// How many effects are cut beside those that are named: None if none, `usize::MAX` for all.
-fn sample() -> Option<usize> {
-    match std::env::var("GITOPSD_TEST_CUTS").as_deref() {
-        Ok("all") => Some(usize::MAX),
-        Ok(number) => Some(number.parse().expect("GITOPSD_TEST_CUTS is a number or `all`")),
-        Err(_) => None,
-    }
-}
-
-/// Where to cut: of all, every write is torn one time in five; of a few, spread over what matters,
-/// the one before a flush one time in two.
-fn chosen(all: &[String], sample: usize) -> Vec<Fate> {
-    let written = |at: usize| {
-        at > 0 && all[at - 1].split_once(' ').is_some_and(|(w, _)| w.ends_with("write"))
-    };
-    let points = effects::points(all);
-    let kill = |at: usize| Fate::Kill(points[at - 1].clone());
-    let tear = |at: usize| Fate::Tear(points[at - 1].clone());
-    if sample == usize::MAX {
-        let torn = |at: usize| at.is_multiple_of(5) && written(at);
-        return (1..=all.len()).map(|at| if torn(at) { tear(at) } else { kill(at) }).collect();
-    }
-    let matter: Vec<usize> =
-        (1..=all.len()).filter(|number| effects::matters(&all[number - 1])).collect();
-    let picked: BTreeSet<usize> =
-        (0..sample).map(|n| matter[(2 * n + 1) * matter.len() / (2 * sample)]).collect();
-    let torn = |at: usize| at.is_multiple_of(2) && written(at - 1);
-    picked.into_iter().map(|at| if torn(at) { tear(at - 1) } else { kill(at) }).collect()
 }
 
 /// Killed before the first effect that a pattern fits.

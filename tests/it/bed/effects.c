@@ -1,6 +1,6 @@
 /* Runs a program and numbers every effect it has: what it does to files below one directory, and
- * what it asks an API server to change. At effect K it can kill the program, tear a write in two,
- * or let the disk be full, broken or read-only from there on.
+ * what it asks an API server or a Git server to change. At effect K it can kill the program, tear
+ * a write in two, or let the disk be full, broken or read-only from there on.
  *
  *   effects --root DIR --log FILE [--on EFFECT] [--at K --do kill|tear|ENOSPC|EIO|EROFS [--while FILE]]
  *           -- PROGRAM ARG…
@@ -11,8 +11,9 @@
  * children, are let through unseen.
  *
  * The log has a line for each effect: `WHAT NAME …` with names relative to DIR, or `PATCH PATH` for
- * a request (plain HTTP only; reads and dry-runs are no effects). Its first line is `pid N`. A line
- * `cut` ends it when the program was killed here; `failed WHAT NAME` is a call that was refused.
+ * a request (plain HTTP only; reads and dry-runs are no effects): to an API server, or the one to
+ * a Git server that pushes. Its first line is `pid N`. A line `cut` ends it when the program was
+ * killed here; `failed WHAT NAME` is a call that was refused.
  *
  * EFFECT is a shell pattern of a line of the log without sizes: K then counts only what it fits.
  *
@@ -147,7 +148,21 @@ static long long position(int fd)
 	return pos;
 }
 
-/* A request that changes something: `PATCH /api/… HTTP/1.1`, sent as plain text. */
+/* Whether a request changes something. Of a Git server's, a push does; which refs there are is asked
+ * by GET, and what is fetched by POST to another name. Registries are only read, also where a POST
+ * gets a token for it. */
+static int changes(const char *path)
+{
+	static const char push[] = "/git-receive-pack";
+	size_t length = strlen(path), tail = sizeof push - 1;
+	if (strncmp(path, "/api", 4) == 0)
+		return !strstr(path, "dryRun=");
+	return length > tail && strcmp(path + length - tail, push) == 0;
+}
+
+/* A request that changes something, `PATCH /api/… HTTP/1.1`, sent as plain text. hyper begins a
+ * write with the head and has the body behind it, in the same buffer or in the next piece of the
+ * same call: what a later write goes on with, if one does, begins with no verb. */
 static int request(struct effect *e, uint64_t data, uint64_t length)
 {
 	static const char *verbs[] = {"POST", "PUT", "PATCH", "DELETE"};
@@ -155,15 +170,17 @@ static int request(struct effect *e, uint64_t data, uint64_t length)
 	peek(data, head, length < sizeof head - 1 ? length : sizeof head - 1);
 	for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++) {
 		size_t n = strlen(verbs[i]);
-		if (strncmp(head, verbs[i], n) || strncmp(head + n, " /api", 5))
+		if (strncmp(head, verbs[i], n) || head[n] != ' ')
 			continue;
-		char *end = strpbrk(head + n + 1, " \r\n");
-		if (!end || strstr(head, "dryRun="))
+		char *path = head + n + 1, *end = strpbrk(path, " \r\n");
+		if (!end)
 			return 0;
 		*end = 0;
+		if (!changes(path))
+			return 0;
 		e->what = REQUEST;
 		e->name = verbs[i];
-		snprintf(e->path, sizeof e->path, "%s", head + n + 1);
+		snprintf(e->path, sizeof e->path, "%s", path);
 		return 1;
 	}
 	return 0;

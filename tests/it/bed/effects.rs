@@ -2,13 +2,14 @@
 //!
 //! The supervisor is `effects.c`, compiled once for a run of the tests. It sees every system call
 //! that changes a file below one directory, and every request that changes something behind an API
-//! server, as long as that is asked in plain HTTP: [`Front`] puts `kubectl proxy` before a control
-//! plane for this.
+//! server or pushes to a Git server, as long as that is asked in plain HTTP: [`Front`] puts `kubectl
+//! proxy` before a control plane for this, and the Git server of the bed speaks it anyway.
 
 use super::children::{dying, spawn};
 use super::tools;
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -49,6 +50,16 @@ pub enum Fate {
     Always(&'static str),
 }
 
+impl Fate {
+    /// Where it happens, if that is at an effect.
+    pub fn point(&self) -> Option<&Point> {
+        match self {
+            Fate::Kill(at) | Fate::Tear(at) | Fate::Fault(at, _) => Some(at),
+            Fate::Count | Fate::Always(_) => None,
+        }
+    }
+}
+
 /// The supervisor's command line; the program and its arguments are to follow.
 ///
 /// `log` gets a line for each effect, see [`read`].
@@ -75,7 +86,8 @@ pub fn supervise(root: &Path, log: &Path, fate: &Fate, fault: &Path) -> Command 
 /// What a log tells.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// `write history.db-wal 4096 @32` or `PATCH /api/v1/…`, in order.
+    /// `write history.db-wal 4096 @32`, `PATCH /api/v1/…` or `POST /a.git/git-receive-pack`, in
+    /// order.
     pub all: Vec<String>,
     /// Whether the program was killed by its supervisor.
     pub cut: bool,
@@ -97,12 +109,55 @@ pub fn read(log: &Path) -> Effects {
     effects
 }
 
+/// The name in a line of a log: the path of a request, or of a file relative to the directory.
+fn name(effect: &str) -> &str {
+    effect.split(' ').nth(1).unwrap_or_default()
+}
+
 /// Whether an effect is one that others can see or that must last: a request, a flush, a rename,
 /// a write to a file that has its name already.
 pub fn matters(effect: &str) -> bool {
     ["sync ", "rename ", "unlink "].iter().any(|verb| effect.starts_with(verb))
-        || effect.contains(" /api")
+        || name(effect).starts_with('/')
         || (effect.starts_with("write ") && !effect.contains("/.tmp"))
+}
+
+/// How many effects there are of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds {
+    /// On files, the database's aside.
+    pub files: usize,
+    /// On the database and its log.
+    pub database: usize,
+    /// Requests to the API server.
+    pub api: usize,
+    /// Pushes to a Git server.
+    pub pushes: usize,
+}
+
+impl Kinds {
+    /// Counts them.
+    pub fn of(all: &[String]) -> Kinds {
+        let mut kinds = Kinds::default();
+        for effect in all {
+            let kind = match name(effect) {
+                name if name.ends_with("/git-receive-pack") => &mut kinds.pushes,
+                name if name.starts_with('/') => &mut kinds.api,
+                name if name.starts_with("history.db") => &mut kinds.database,
+                _ => &mut kinds.files,
+            };
+            *kind += 1;
+        }
+        kinds
+    }
+}
+
+impl fmt::Display for Kinds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Kinds { files, database, api, pushes } = self;
+        let all = files + database + api + pushes;
+        write!(f, "{all} (file {files}, database {database}, API {api}, push {pushes})")
+    }
 }
 
 /// What to call each effect of a log so that it is found again when the same is done once more.
@@ -123,10 +178,14 @@ fn pattern(line: &str) -> String {
     let (what, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let (path, query) = path.split_once('?').map_or((path, ""), |(path, _)| (path, "*"));
     let name = |part: &str| {
-        for prefix in [".tmp", ".state.json.", "git-"] {
+        for prefix in [".tmp", ".state.json."] {
             if part.starts_with(prefix) {
                 return format!("{prefix}*");
             }
+        }
+        // A mirror; what a push is sent to has a word there.
+        if part.strip_prefix("git-").is_some_and(|number| number.parse::<u64>().is_ok()) {
+            return "git-*".to_owned();
         }
         match part.strip_prefix("pack-").and_then(|rest| rest.split_once('.')) {
             Some((_, ending)) => format!("pack-*.{ending}"),
@@ -224,6 +283,7 @@ fn an_effect_has_the_same_name_when_it_is_made_again() {
             format!("sync {mirror}/pack-0a0b.idx"),
             format!("rename .state.json.{temporary}"),
             format!("PATCH /api/v1/namespaces/t/configmaps/a?fieldManager={temporary}"),
+            "POST /games/app.git/git-receive-pack".to_owned(),
         ];
         lines.to_vec()
     };
@@ -234,7 +294,25 @@ fn an_effect_has_the_same_name_when_it_is_made_again() {
         point("sync mirrors/s/git-*/objects/pack/pack-*.idx", 2),
         point("rename .state.json.*", 1),
         point("PATCH /api/v1/namespaces/t/configmaps/a*", 1),
+        point("POST /games/app.git/git-receive-pack", 1),
     ];
     assert_eq!(points(&log(1, "58c7", "aB3dE9")), wanted);
     assert_eq!(points(&log(12, "f0f0", "Zz0000")), wanted);
+}
+
+#[test]
+fn effects_are_told_apart_by_kind() {
+    let all = [
+        "write mirrors/s/git-1/objects/pack/.tmp1 165 @0",
+        "rename .state.json.x",
+        "create history.db-wal",
+        "pwrite history.db 4096 @0",
+        "sync history.db",
+        "PATCH /apis/apps/v1/namespaces/t/deployments/a?force=true",
+        "POST /games/app.git/git-receive-pack",
+    ];
+    let kinds = Kinds::of(&all.map(str::to_owned));
+    assert_eq!(kinds, Kinds { files: 2, database: 3, api: 1, pushes: 1 });
+    assert_eq!(kinds.to_string(), "7 (file 2, database 3, API 1, push 1)");
+    assert!(matters(all[5]) && matters(all[6]) && !matters(all[0]));
 }

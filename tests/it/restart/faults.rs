@@ -4,7 +4,8 @@
 //! a sentence that names the cause; nothing in the cluster is lost on account of it. Once the disk
 //! is well again the living daemon finishes by itself, and one that ended does with its next start.
 
-use super::{Bench, Scenario, Seen, Side, chosen, sample, tell};
+use super::cuts::{Way, numbers, sample};
+use super::{Bench, Scenario, Seen, Side, tell};
 use crate::bed::effects::{self, Fate, Point};
 use crate::world::World;
 use std::fs;
@@ -88,32 +89,25 @@ impl Bench {
         self.suffers(1, &Fate::Fault(Point::first(named), error));
         let Some(sample) = sample() else { return };
         self.away(0);
-        let learnt = [1, 0].map(|number| {
-            let before = self.seen();
-            let (learnt, _) = self.go(number, &Fate::Count);
-            self.recovers(number, &before);
-            let mut cuts = chosen(&learnt.all, sample);
+        let mut ways = self.learn(&[1, 0], sample);
+        for way in &mut ways {
             // A page of the log more or less makes no difference to what fails after it.
-            cuts.retain(|fate| match fate {
+            way.cuts.retain(|fate| match fate {
                 Fate::Kill(at) => effects::matters(&at.effect),
                 _ => true,
             });
-            (number, learnt.all.len(), cuts)
-        });
-        let rounds = learnt.iter().map(|(_, _, cuts)| cuts.len()).max().unwrap_or(0);
+        }
+        let rounds = ways.iter().map(|way| way.cuts.len()).max().unwrap_or(0);
         let mut survived = 1;
         for round in 0..rounds {
-            for (number, _, cuts) in &learnt {
-                let (Fate::Kill(at) | Fate::Tear(at)) = cuts[round % cuts.len()].clone() else {
-                    unreachable!("cuts are kills and tears")
-                };
+            for Way { number, cuts, .. } in &ways {
+                let at = cuts[round % cuts.len()].point().expect("cuts are kills and tears");
                 self.place = format!("side {number}, {error} from {at:?}");
-                self.suffers(*number, &Fate::Fault(at, error));
+                self.suffers(*number, &Fate::Fault(at.clone(), error));
                 survived += 1;
             }
         }
-        let [(_, there, _), (_, back, _)] = &learnt;
-        tell(&format!("{error}: N = {there} there, {back} back; {survived} faults survived"));
+        tell(&format!("{error}: N = {}; {survived} faults survived", numbers(&ways)));
     }
 }
 

@@ -1,7 +1,8 @@
 //! What is cut: the changes that a repository goes through in its life.
 
 use super::{Bench, Fate, Point, Scenario, Side, kill, tear};
-use crate::bed::tools;
+use crate::bed::{RegistryServer, tools};
+use crate::images::{Extra, Setting, mk_app, mk_objects, values};
 use crate::world::{World, mk_config_map, mk_deployment, mk_kustomization};
 use serde_json::{Value, json};
 use std::io::Write;
@@ -173,13 +174,13 @@ fn an_object_of_a_new_kind_comes_with_its_definition() {
 #[test]
 fn what_was_edited_while_the_daemon_was_away_is_healed() {
     let side = |world: &World, _, _| base(world).app(world, "app", "", &[("a", "1"), ("b", "1")]);
-    let before = |world: &World| {
+    let before = |world: &World, _: usize| {
         let namespace = world.namespace.as_str();
         let patch = ["patch", "configmap", "a", "-p", "{\"data\":{\"key\":\"by hand\"}}"];
         world.cluster().kubectl_ok(&[&["--namespace", namespace], &patch[..]].concat());
     };
     cut(Scenario {
-        before,
+        before: Box::new(before),
         ..Scenario::new("drift healed", side)
             .cut_at(kill("PATCH */configmaps/a?*"), kill("sync mirrors/*"))
     });
@@ -196,7 +197,7 @@ fn a_suspend_that_was_acknowledged_is_never_forgotten() {
             std::fs::write(world.path("acknowledged"), verb).expect("ours to write");
         }
     };
-    let before = |world: &World| {
+    let before = |world: &World, _: usize| {
         std::fs::write(world.path("acknowledged"), "").expect("ours to write");
     };
     let kept = |world: &World| {
@@ -208,7 +209,7 @@ fn a_suspend_that_was_acknowledged_is_never_forgotten() {
     };
     cut(Scenario {
         act,
-        before,
+        before: Box::new(before),
         kept,
         ..Scenario::new("suspend, resume", side)
             .cut_at(kill("rename .state.json*"), tear("write .state.json*"))
@@ -296,4 +297,53 @@ fn a_source_comes_and_goes_with_what_it_brought() {
         declared
     })
     .cut_at(kill("rename mirrors/*extra*"), kill("DELETE */configmaps/extra*")));
+}
+
+/// A tag that is in the registry before the daemon starts leads to one commit, wherever the daemon
+/// dies: before the push leaves, after the remote has taken it, or with the new image deployed.
+#[test]
+fn a_pushed_tag_is_committed_once_and_deployed() {
+    let world = World::new();
+    let registry = RegistryServer::plain();
+    let app = mk_app(&world, &registry, &["a"]);
+    // A scan that finds nothing new writes nothing: how many there are does not count.
+    let setting = Setting { scan: "1s", ..Setting::default() };
+    let objects = mk_objects(&world, &registry, &setting, &Extra::default()).join("---\n");
+    let tag = |round: usize| format!("a-{}", round + 1);
+    let image = registry.image("games/app");
+    let side = move |_: &World, _: usize, round: usize| {
+        let mut side = Side::default();
+        side.files.insert("clusters/my-cluster/app.yaml".to_owned(), objects.clone());
+        let value = json!({"a": format!("{image}:{}", tag(round))});
+        side.objects.insert("ConfigMap/images".to_owned(), value);
+        side
+    };
+    let before = move |_: &World, round: usize| {
+        registry.push("games/app", &tag(round), &tag(round));
+    };
+    let finished = move |world: &World, round: usize| {
+        let (found, wanted) = (values(&app, "main", "a"), (0..=round).map(tag).collect::<Vec<_>>());
+        let mut wrong = Vec::new();
+        if found != wanted {
+            wrong.push(format!("the branch had {found:?}, commit by commit, not {wanted:?}"));
+        }
+        let told = format!("{} → {} by ImagePolicy a", tag(round - 1), tag(round));
+        let shown = world.ok(&["history", "app", "-n", "5"]);
+        if !shown.contains(&told) {
+            wrong.push(format!("no run tells {told:?}:\n{shown}"));
+        }
+        wrong
+    };
+    let scenario = Scenario {
+        quiet: true,
+        before: Box::new(before),
+        finished: Box::new(finished),
+        ..Scenario::new("tag pushed", side)
+            .cut_onward([kill("POST */git-receive-pack"), kill("create mirrors/*_app/*")])
+    };
+    let mut bench = Bench::on(world, scenario);
+    let (effects, _) = bench.go(1, &Fate::Count);
+    let of_git: Vec<&String> = effects.all.iter().filter(|line| line.contains(".git/")).collect();
+    assert_eq!(of_git, ["POST /games/app.git/git-receive-pack"], "what is asked is no effect");
+    bench.cut();
 }
