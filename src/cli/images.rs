@@ -11,6 +11,19 @@ const EXAMPLES: &str = "EXAMPLES
   gitopsd images --json | jq -r '.[] | [.policy, .chosen.tag] | @tsv'
   gitopsd reconcile image blaster-dev";
 
+const COLUMNS: &str = "COLUMNS
+  POLICY    the ImagePolicy; none (NAME) is an ImageRepository that no policy chooses from
+  IMAGE     the image, as its ImageRepository names it
+  LATEST    of the tags that the registry listed last, the first in the policy's order; without a
+            policy, by name
+  CHOSEN    the tag in force, which is written where a marker names the policy; it differs from
+            LATEST while the policy is suspended, or cannot choose
+  DEPLOYED  the tag that each Kustomization has applied, TAG in KUSTOMIZATION; where that is not
+            healthy, also the tag that was healthy last
+  SCANNED   how long ago the registry listed its tags
+  NEXT      when it is asked again
+  With NAME each tag has a line: KEY is what of it is compared, WHY why it was not chosen.";
+
 const HEAD: &[&str] = &["POLICY", "IMAGE", "LATEST", "CHOSEN", "DEPLOYED", "SCANNED", "NEXT"];
 
 /// Show which tag of which image is there, chosen and running
@@ -18,7 +31,7 @@ const HEAD: &[&str] = &["POLICY", "IMAGE", "LATEST", "CHOSEN", "DEPLOYED", "SCAN
 /// Exits with 0 only if every policy and repository that is shown is ready, and every Kustomization
 /// healthy that runs what a policy chose.
 #[derive(Debug, clap::Args)]
-#[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(after_help = format!("{COLUMNS}\n\n{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Args {
     /// NAME or NAMESPACE/NAME of an ImagePolicy or ImageRepository
     name: Option<String>,
@@ -224,6 +237,16 @@ mod tests {
             next_ms: Some(61_000),
             ..ImageView::default()
         }
+    }
+
+    #[test]
+    fn the_help_explains_every_column() {
+        let words = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+        let lines =
+            COLUMNS.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+        let explained: Vec<String> = lines.map(words).filter(|word| word != "With").collect();
+        assert_eq!(explained, HEAD);
+        assert!(COLUMNS.lines().all(|line| line.len() <= 100), "a terminal of 100 columns");
     }
 
     #[test]

@@ -348,8 +348,8 @@ fn elsewhere(said: &str, path: &str) -> Option<String> {
     (!found.is_empty()).then(|| found.swap_remove(near.unwrap_or_default()))
 }
 
-/// Levenshtein's distance, with the swap of two neighbours counted once.
-fn distance(a: &str, b: &str) -> usize {
+/// Levenshtein's distance of two names, with the swap of two neighbours counted once.
+pub fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
     let mut rows = vec![(0..=b.len()).collect::<Vec<_>>()];
     for i in 1..=a.len() {

@@ -33,6 +33,7 @@ pub use edge::{
     ConnectorBy, ConnectorSettings, Discover, EdgeSettings, IngressBy, IngressSettings, Scheme,
     ServiceRef,
 };
+pub use fragment::distance;
 pub use load::{Proposal, credentials_directory, load, propose};
 pub use problem::{Place, Problem, Problems};
 pub use settings::{

@@ -1,7 +1,7 @@
 //! Publishes the one status value, and only when it has changed.
 
 use crate::api::{ClusterView, DaemonView, Document, HeldView, SuspendView};
-use crate::flux::Key;
+use crate::flux::{Key, unknown_field};
 use crate::graph::{Graph, Item, Phase, Ready, UnsupportedView};
 use crate::logging::Message;
 use crate::pipeline::{Connection, EdgeView, Failure, FluxHealth};
@@ -113,6 +113,11 @@ impl Publisher {
         self.told.insert(key.clone(), text.clone()) != Some(text)
     }
 
+    /// True while the latest that was told of it is a failure.
+    pub fn ails(&self, key: &Key) -> bool {
+        self.told.contains_key(key)
+    }
+
     /// It works: should it fail again, that is news, whatever the words.
     pub fn works(&mut self, key: &Key) {
         self.told.remove(key);
@@ -204,10 +209,14 @@ impl Publisher {
             if !before.summary.unsupported.contains(new) {
                 let UnsupportedView { kind, namespace, name, field } = new;
                 let what = if field.is_empty() { String::new() } else { format!(": {field}") };
+                let why = match unknown_field(kind, field) {
+                    Some(why) => format!(": {why}"),
+                    None => " is not supported yet and not acted upon".to_owned(),
+                };
                 tracing::warn!(
                     message_id = Message::Unsupported.id(),
                     gitopsd_object = format!("{kind}/{namespace}/{name}"),
-                    "{kind}/{namespace}/{name}{what} is not supported yet and not acted upon"
+                    "{kind}/{namespace}/{name}{what}{why}"
                 );
             }
         }

@@ -17,6 +17,7 @@ pub use refspec::{push_destination, valid_ref};
 pub use repository::{AccessFrom, ImageRepository};
 
 use super::Reader;
+use super::known::key;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -48,7 +49,7 @@ type Rest = BTreeMap<String, Value>;
 fn name_others(reader: &mut Reader<'_>, path: &str, rest: &Rest) {
     for (name, value) in rest {
         if !value.is_null() {
-            reader.unsupported_field(&format!("{path}.{name}"), false);
+            reader.unsupported_field(&format!("{path}.{}", key(name)), false);
         }
     }
 }

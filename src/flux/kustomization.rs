@@ -367,7 +367,7 @@ impl Kustomization {
         if reader.problems.is_empty() {
             Ok(Kustomization { unsupported: reader.unsupported, ..parsed })
         } else {
-            Err(reader.problems)
+            Err(reader.wrong())
         }
     }
 }
@@ -470,6 +470,34 @@ mod tests {
             let at = format!("spec.{field}:");
             assert!(problems.iter().any(|p| p.starts_with(&at)), "{field}: {problems:?}");
         }
+    }
+
+    #[test]
+    fn a_required_field_that_is_misspelt_is_named_with_what_was_meant() {
+        let spec = json!({"intreval": "10m", "prun": true, "ignore": [],
+            "sourceRef": {"kind": "GitRepository", "nmae": "app"}});
+        let mut problems = kustomization(spec).unwrap_err();
+        problems.sort();
+        let expected = [
+            "spec.interval: missing",
+            "spec.intreval: unknown field, did you mean interval?",
+            "spec.prun: unknown field, did you mean prune?",
+            "spec.prune: missing",
+            "spec.sourceRef.nmae: unknown field, did you mean name?",
+            "spec.sourceRef: missing field `name`",
+        ];
+        assert_eq!(problems, expected);
+    }
+
+    #[test]
+    fn a_list_where_a_map_belongs_is_a_problem() {
+        let mut spec = minimal();
+        spec["sourceRef"] = json!(["GitRepository", "app", null]);
+        spec["postBuild"] = json!([]);
+        let mut problems = kustomization(spec).unwrap_err();
+        problems.sort();
+        let told = |field: &str| format!("spec.{field}: must be a map, not a list");
+        assert_eq!(problems, [told("postBuild"), told("sourceRef")]);
     }
 
     #[test]

@@ -6,9 +6,9 @@
 //! that is set aside, or a plain object that is applied. [`root()`] writes the host's configuration
 //! as the GitRepository and Kustomization that it stands for, so that the root is no special case.
 //!
-//! Fields and kinds that we do not act upon yet are named in [`Unsupported`], never dropped.
-//! This folder stands far left because nearly every step needs a spec; it reads JSON only and
-//! knows neither Git nor a cluster.
+//! Fields and kinds that we do not act upon yet are named in [`Unsupported`], never dropped; which
+//! of them Flux does not have either is told by [`unknown_field`]. This folder stands far left
+//! because nearly every step needs a spec; it reads JSON only and knows neither Git nor a cluster.
 //!
 //! The reference for every rule is Flux 2.9: its documentation (fluxcd.io/flux/components, a page
 //! for each kind) and, where that is silent or says otherwise, the code of its controllers. Such a
@@ -18,6 +18,7 @@ mod cel;
 mod classify;
 mod duration;
 mod image;
+mod known;
 mod kustomization;
 mod pattern;
 mod root;
@@ -32,6 +33,7 @@ pub use image::{
     ImageUpdateAutomation, LabelSelector, NamespacedName, PushRefspec, SigningKey, SigningKind,
     TagFilter, TagOrder, push_destination, valid_ref,
 };
+pub use known::unknown_field;
 pub use kustomization::{
     CrossReference, Decryption, DeletionPolicy, Dependency, HealthCheck, HealthCheckExpr, Image,
     Kustomization, Patch, PostBuild, Selector, SubstituteFrom, SubstituteStrategy,
@@ -266,14 +268,41 @@ impl<'a> Reader<'a> {
     }
 
     /// Names every field of the spec that is in neither list; `blocking` ones stop the object.
+    /// Further down, those that Flux does not have: nobody reads them, and they would be lost in
+    /// silence. A list where a map belongs is a problem.
     fn refuse_others(&mut self, supported: &[&str], blocking: &[&str]) {
         let Some(spec) = self.spec.as_object() else { return };
         for (name, value) in spec {
             if supported.contains(&name.as_str()) || value.is_null() {
                 continue;
             }
-            self.unsupported_field(name, blocking.contains(&name.as_str()));
+            self.unsupported_field(&known::key(name), blocking.contains(&name.as_str()));
         }
+        let known::Strays { unknown, lists } = known::strays(&self.identity.0, self.spec);
+        for path in lists {
+            // What came of reading it entry by entry says nothing.
+            let field = format!("spec.{path}: ");
+            self.problems.retain(|problem| !problem.starts_with(&field));
+            self.problems.push(format!("{field}must be a map, not a list"));
+        }
+        for name in unknown {
+            let field = format!("spec.{name}");
+            if self.unsupported.iter().all(|named| named.field != field) {
+                self.unsupported_field(&name, false);
+            }
+        }
+    }
+
+    /// All that is wrong, and the fields that Flux does not have: one of them may be the one that is
+    /// missing, under a misspelt name.
+    fn wrong(self) -> Vec<String> {
+        let Reader { mut problems, unsupported, .. } = self;
+        let told = unsupported.iter().filter_map(|found| {
+            let why = unknown_field(&found.kind, &found.field)?;
+            Some(format!("{}: {why}", found.field))
+        });
+        problems.extend(told);
+        problems
     }
 
     fn unsupported_field(&mut self, name: &str, blocks: bool) {

@@ -134,7 +134,7 @@ impl GitRepository {
         ];
         // An unverified commit must not pass as a verified one.
         reader.refuse_others(&supported, &["verify", "include", "recurseSubmodules"]);
-        let (_, namespace, name) = reader.identity;
+        let (_, namespace, name) = reader.identity.clone();
         match (url, interval) {
             (Some(url), Some(interval)) if reader.problems.is_empty() => Ok(GitRepository {
                 namespace,
@@ -148,7 +148,7 @@ impl GitRepository {
                 suspend,
                 unsupported: reader.unsupported,
             }),
-            _ => Err(reader.problems),
+            _ => Err(reader.wrong()),
         }
     }
 }
@@ -206,6 +206,19 @@ mod tests {
         let problems = repository(json!({"url": "git@host:path", "interval": "10"})).unwrap_err();
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(problems[0].contains("ssh://git@host/path"));
+    }
+
+    #[test]
+    fn a_misspelt_field_is_told_beside_what_is_missing() {
+        let problems = repository(json!({"ulr": "https://h/r", "interval": "1m", "branch": "b"}));
+        let expected = [
+            "spec.url: missing",
+            "spec.branch: unknown here, it belongs in spec.ref",
+            "spec.ulr: unknown field, did you mean url?",
+        ];
+        let mut problems = problems.unwrap_err();
+        problems[1..].sort();
+        assert_eq!(problems, expected);
     }
 
     #[test]

@@ -110,6 +110,15 @@ pub struct Edit {
     pub findings: Vec<Finding>,
 }
 
+/// A marker that marks a scalar and names a policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marker {
+    /// Its line, from 1.
+    pub line: usize,
+    /// The policy that it names.
+    pub policy: NamespacedName,
+}
+
 /// The bytes without which a file has no marker.
 const TOKEN: &str = "\"$imagepolicy\"";
 
@@ -118,6 +127,19 @@ pub fn concerned(path: &str, text: &[u8]) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     let named = name.ends_with(".yaml") || name.ends_with(".yml") || name == "Kustomization";
     named && text.windows(TOKEN.len()).any(|window| window == TOKEN.as_bytes())
+}
+
+/// Every marker of a file that marks a scalar and names a policy, in order of the scalars. What is
+/// wrong with the others, or with the file, is said by [`edit`].
+pub fn markers(text: &[u8]) -> Vec<Marker> {
+    let Ok(text) = std::str::from_utf8(text) else { return Vec::new() };
+    let Ok(scanned) = Scanned::read(text) else { return Vec::new() };
+    let marks = attach::attach(text, &scanned).marks.into_iter();
+    let named = marks.filter_map(|mark| {
+        let (policy, _) = parse_setter(&mark.setter)?;
+        Some(Marker { line: mark.line, policy })
+    });
+    named.collect()
 }
 
 /// Sets every marked scalar of a file to what its policy chose.

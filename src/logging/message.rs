@@ -57,7 +57,7 @@ pub enum Message {
     PlaintextSecret,
     /// A base outside the source cannot be asked after.
     OldCopy,
-    /// Something in Git is not supported yet.
+    /// Something in Git is not acted upon: it is not supported yet, or misspelt.
     Unsupported,
     /// Flux, or another gitopsd, runs on the same cluster.
     SecondOwner,
@@ -273,8 +273,8 @@ const ENTRIES: [Entry; 38] = [
     (
         Message::Unsupported,
         "c4bf23c406a7edc87dc37ab52d23a902",
-        "Something in Git is not supported yet",
-        "The object or field named above is not acted upon; the rest is.\n\
+        "Something in Git is not acted upon",
+        "What is named above is not supported yet, or misspelt; the rest is acted upon.\n\
          All of them are listed by: gitopsd status",
     ),
     (

@@ -7,7 +7,7 @@
 use super::error::SourceError;
 use gix::ObjectId;
 use gix::objs::tree::EntryKind;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -39,6 +39,8 @@ pub(super) struct Index {
     nodes: BTreeMap<String, Node>,
     /// Names in each directory; the root is the empty path.
     children: BTreeMap<String, Vec<String>>,
+    /// Directories below the root that are repositories of their own.
+    nested: BTreeSet<String>,
 }
 
 impl Index {
@@ -46,7 +48,13 @@ impl Index {
     pub(super) fn read(root: &Path) -> Result<Index, SourceError> {
         let root = root.canonicalize().map_err(|error| storage(root, &error))?;
         let root_id = ObjectId::empty_tree(gix::hash::Kind::Sha1);
-        let mut index = Index { root, root_id, nodes: BTreeMap::new(), children: BTreeMap::new() };
+        let mut index = Index {
+            root,
+            root_id,
+            nodes: BTreeMap::new(),
+            children: BTreeMap::new(),
+            nested: BTreeSet::new(),
+        };
         if let Some(id) = index.walk("", 0)? {
             index.root_id = id;
         }
@@ -62,6 +70,11 @@ impl Index {
     /// What is at a path.
     pub(super) fn get(&self, path: &str) -> Option<&Node> {
         self.nodes.get(path)
+    }
+
+    /// Whether a directory below the root is a repository of its own, such as a submodule.
+    pub(super) fn is_nested(&self, dir: &str) -> bool {
+        self.nested.contains(dir)
     }
 
     /// What is in a directory.
@@ -102,6 +115,9 @@ impl Index {
             let found = found.map_err(|error| storage(&full, &error))?;
             let name = found.file_name();
             if name == ".git" {
+                if !dir.is_empty() {
+                    self.nested.insert(dir.to_owned());
+                }
                 continue;
             }
             let text = name.to_str().map(str::to_owned);

@@ -142,6 +142,15 @@ impl Tree {
         Ok(seen)
     }
 
+    /// Whether a directory is a repository of its own inside a plain directory, such as a submodule
+    /// that is checked out: Git keeps its files elsewhere.
+    pub fn is_nested(&self, dir: &str) -> bool {
+        match &self.0.files {
+            Files::Git { .. } => false,
+            Files::Plain(index) => index.is_nested(dir),
+        }
+    }
+
     /// The content of a file of at most [`MAX_FILE`].
     pub fn read(&self, path: &str) -> Result<Vec<u8>, SourceError> {
         let path = normalise(path)?;

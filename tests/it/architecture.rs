@@ -14,7 +14,7 @@ use tree::{Reached, Tree};
 const PURE: &[(&str, &str)] = &[
     ("config", "edge fragment problem root settings"),
     ("logging", "message"),
-    ("flux", "cel classify duration image kustomization pattern root semver source"),
+    ("flux", "cel classify duration image known kustomization pattern root semver source"),
     ("secrets", "age error plaintext sops store"),
     ("net", "error trust"),
     ("registry", "challenge docker error mirrors page reference"),
@@ -34,7 +34,7 @@ const PURE: &[(&str, &str)] = &[
     ("api", "document"),
     (
         "cli",
-        "build/claims build/depends build/mask build/report build/scope build/values build/yaml check/finding init/answers init/url public table words",
+        "build/claims build/depends build/images build/mask build/report build/scope build/values build/yaml check/finding init/answers init/url public table words",
     ),
 ];
 

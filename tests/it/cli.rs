@@ -5,6 +5,7 @@
 
 mod built; // secrets handed on, an entry of its own name, two that differ
 mod host; // the parts of a host that are checked
+mod images; // what image objects name, and fields that are misspelt
 
 use crate::bed::tools;
 use serde_json::{Value, json};

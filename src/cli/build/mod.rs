@@ -1,10 +1,11 @@
 //! `gitopsd build`: the whole repository, without a cluster and without a daemon.
 //!
 //! In the order of use: [`Inputs::open`] reads the directories and keys, `walk` renders everything
-//! that the entry path leads to (`sources` and `values` say from which files and variables,
-//! `scope`°, `claims`° and `depends`° what an API server, the owners of objects and a graph would
-//! say), `report`° is the outcome as agreed, `mask`° takes the secrets out and `yaml`° writes.
-//! `check PATH` uses the same walk.
+//! that the entry path leads to (`sources` and `values` say from which files and variables;
+//! `scope`°, `claims`°, `depends`° and `images`° what an API server, the owners of objects, a graph
+//! and image automation would say, `marked` which files the last would edit), `report`° is the
+//! outcome as agreed, `mask`° takes the secrets out and `yaml`° writes. `check PATH` uses the same
+//! walk.
 //!
 //! Nothing is applied, no Git remote and no cluster is asked, and plaintext exists only in memory
 //! and in a private directory on tmpfs while kustomize runs. What a cluster alone could tell
@@ -12,7 +13,9 @@
 
 mod claims;
 mod depends;
+mod images;
 mod inputs;
+mod marked;
 mod mask;
 mod report;
 mod scope;
@@ -53,7 +56,7 @@ const EXAMPLES: &str = "EXAMPLES
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Args {
-    /// Directory with the flux-config repository
+    /// Directory with the flux-config repository, files that Git does not track included
     #[arg(long, value_name = "DIR")]
     tree: PathBuf,
     /// Entry directory inside it, such as clusters/my-cluster
@@ -196,7 +199,7 @@ fn tell(report: &Report, terminal: &Terminal) {
             terminal.note(&format!("{name}: warning: {warning}"));
         }
         for missing in entry.missing() {
-            terminal.note(&format!("{name}: not supported yet: {missing}"));
+            terminal.note(&format!("{name}: {}", missing.told()));
         }
     }
     if !report.set_aside.is_empty() {

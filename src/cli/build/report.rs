@@ -8,7 +8,7 @@
 //! Files are paths inside the source; file and line are null where they are not known. A field is
 //! empty where a whole kind is meant. `engine` is null where nothing was rendered.
 
-use crate::flux::{Kustomization, Unsupported};
+use crate::flux::{Kind, Kustomization, Unsupported, unknown_field};
 use crate::pipeline::SetAsideEntry;
 use crate::render::{Origin, Problem, Redactor, RenderError, Warning};
 use crate::secrets::NO_KEY;
@@ -106,6 +106,9 @@ pub struct Missing {
     /// It is why the Kustomization does not run, so its error has said so; not part of the report.
     #[serde(skip)]
     pub blocks: bool,
+    /// Its `FILE` or `FILE:LINE`, where that is known; not part of the report.
+    #[serde(skip)]
+    pub place: Option<String>,
 }
 
 impl Entry {
@@ -131,6 +134,22 @@ impl Entry {
     pub fn mask(&mut self, secrets: &Redactor) {
         for note in self.errors.iter_mut().chain(&mut self.warnings) {
             note.message = secrets.mask(&note.message);
+        }
+        for missing in &mut self.unsupported {
+            missing.field = secrets.mask(&missing.field);
+        }
+    }
+
+    /// Gives what has no file of its own that of the Kustomization, which it is about.
+    pub fn declared_in(&mut self, place: Option<&str>) {
+        for error in self.errors.iter_mut().filter(|error| error.file.is_none()) {
+            *error = Note::in_file(place, std::mem::take(&mut error.message));
+        }
+        for missing in &mut self.unsupported {
+            // Those of others stand with the others; the entry may have another name in Git.
+            if missing.kind == Kind::Kustomization.as_str() && missing.place.is_none() {
+                missing.place = place.map(str::to_owned);
+            }
         }
     }
 
@@ -192,7 +211,23 @@ impl From<&Unsupported> for Missing {
             name: found.name.clone(),
             field: found.field.clone(),
             blocks: found.blocks,
+            place: None,
         }
+    }
+}
+
+impl Missing {
+    /// What an object of `FILE` or `FILE:LINE` asks for.
+    pub fn at(found: &Unsupported, place: Option<&str>) -> Self {
+        Missing { place: place.map(str::to_owned), ..Missing::from(found) }
+    }
+
+    /// The sentence for a person: a field that Flux has is not supported yet, any other misspelt.
+    pub fn told(&self) -> String {
+        let Some(why) = unknown_field(&self.kind, &self.field) else {
+            return format!("not supported yet: {self}");
+        };
+        Note::in_file(self.place.as_deref(), format!("{self}: {why}")).to_string()
     }
 }
 
@@ -226,6 +261,7 @@ mod tests {
             name: "h".into(),
             field: String::new(),
             blocks: false,
+            place: None,
         };
         let report = Report {
             version: 1,
@@ -263,6 +299,39 @@ mod tests {
                     "unsupported": [{"kind": "HelmRelease", "namespace": "web", "name": "h",
                         "field": ""}]}]})
         );
+    }
+
+    #[test]
+    fn a_field_that_flux_has_not_is_told_as_misspelt_with_its_file() {
+        let missing = |field: &str| {
+            let (kind, namespace, name) = ("Kustomization".into(), "web".into(), "apps".into());
+            let found = Unsupported { kind, namespace, name, field: field.into(), blocks: false };
+            Missing::at(&found, Some("a.yaml:3")).told()
+        };
+        let expected =
+            "a.yaml:3: Kustomization/web/apps spec.prun: unknown field, did you mean prune?";
+        assert_eq!(missing("spec.prun"), expected);
+        let expected = "not supported yet: Kustomization/web/apps spec.ignore";
+        assert_eq!(missing("spec.ignore"), expected);
+    }
+
+    #[test]
+    fn a_value_of_a_secret_is_masked_in_the_name_of_a_field_too() {
+        let root = crate::flux::root(
+            "",
+            crate::flux::GitReference::Branch(String::new()),
+            "a",
+            std::time::Duration::from_secs(60),
+        );
+        let mut entry = Entry::of(&root.kustomization);
+        let (kind, namespace, name) = ("Kustomization".into(), "web".into(), "apps".into());
+        let field = "spec.hunter2hunter2".to_owned();
+        entry.unsupported =
+            vec![Missing { kind, namespace, name, field, blocks: false, place: None }];
+        let mut secrets = Redactor::default();
+        secrets.add(b"hunter2hunter2");
+        entry.mask(&secrets);
+        assert_eq!(entry.unsupported[0].field, "spec.***");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Which directory stands for which GitRepository.
 
-use crate::flux::{GitReference, GitRepository, Key, Kustomization, Object, Root};
+use crate::flux::{
+    GitReference, GitRepository, ImageUpdateAutomation, Key, Kustomization, Object, Root,
+};
 use crate::pipeline::Order;
 use crate::source::{Tree, public_url};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +75,16 @@ impl Sources {
             None => ("is declared nowhere in what could be walked", String::new()),
         };
         Err(format!("source {key} {what}: add --source {name}=DIR{at}"))
+    }
+
+    /// The files that an automation edits, those that no deploy reads included. `None` where they
+    /// are not at hand: a directory stands for what the source follows, not for another branch.
+    pub fn edited(&self, automation: &ImageUpdateAutomation) -> Option<Tree> {
+        let follows = self.declared.get(&automation.source).map(|git| &git.reference);
+        if automation.checkout.as_ref().is_some_and(|checkout| Some(checkout) != follows) {
+            return None;
+        }
+        self.tree(&automation.source).ok().map(|tree| tree.unfiltered())
     }
 }
 

@@ -4,26 +4,43 @@
 //! declares (sources, Kustomizations, ConfigMaps and Secrets for `substituteFrom`) is taken in
 //! before the next. What is left when a wave finds nothing to do lacks something, and says what.
 //! One failure never stops the others. `dependsOn` orders nothing here, because nothing is
-//! applied; a cycle, or a dependency that does not exist, is told.
+//! applied; a cycle, or a dependency that does not exist, is told. So is what image objects name
+//! and nobody declares.
 
 use super::claims::claim;
+use super::images::{self, Declared, Marked};
+use super::marked::marked;
 use super::report::{Entry, Missing, Note, Outcome, Report};
 use super::scope::Scopes;
 use super::sources::{Sources, normal};
 use super::values::{Lack, Values};
-use crate::flux::{Class, ImageUpdateAutomation, Key, Kustomization, Object, Root, classify};
+use crate::flux::{Class, ImageUpdateAutomation, Key, Kind, Kustomization, Object, Root, classify};
 use crate::image::check_template;
 use crate::pipeline::{Order, SetAsideEntry, sort};
 use crate::plan::{Claims, Owner, desired, label};
 use crate::render::{Manifest, Redactor, RenderError, Rendered, Renderer, Request};
 use crate::secrets::Keyring;
 use futures::StreamExt;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Flux objects that are followed; a tree that declares more of them is declaring itself.
 const FOLLOWED: usize = 10_000;
+
+/// Kinds of Flux that are not acted upon and declare no object: anything else of the sort may bring
+/// image objects of its own.
+const BARREN: &[&str] = &[
+    "Alert",
+    "ArtifactGenerator",
+    "Bucket",
+    "ExternalArtifact",
+    "HelmChart",
+    "HelmRepository",
+    "OCIRepository",
+    "Provider",
+    "Receiver",
+];
 
 /// Renders under way at once; the renderer starts two children at a time.
 const AT_ONCE: usize = 4;
@@ -63,8 +80,14 @@ pub struct Walk {
     /// What suspended Kustomizations declare, by the place of the one that does: nobody runs it. It is
     /// followed when all else is done, so that whoever declares the same and runs has it.
     later: Vec<(usize, Object, Option<String>)>,
-    /// Kustomizations that would not run: suspended, or declared by nobody else.
+    /// Objects that would not run: suspended, or declared by nobody else.
     idle: BTreeSet<Key>,
+    /// Image objects, to be judged when all of them are known.
+    images: Vec<Declared>,
+    /// Work orders that could not be read, as `Kind/namespace/name`: they are declared even so.
+    unread: BTreeSet<String>,
+    /// A Kustomization was not followed, or an object left out.
+    skipped: bool,
 }
 
 /// A Kustomization that was dealt with.
@@ -97,6 +120,9 @@ impl Walk {
             adopted: false,
             later: Vec::new(),
             idle: BTreeSet::new(),
+            images: Vec::new(),
+            unread: BTreeSet::new(),
+            skipped: false,
         }
     }
 
@@ -200,12 +226,13 @@ impl Walk {
         for problem in orders.problems {
             let message = format!("{}: {}", problem.object, problem.message);
             entry.errors.push(Note::in_file(problem.origin.as_deref(), message));
+            self.unread.insert(in_namespace(&problem.object));
         }
-        let idle = self.idle.contains(&kustomization.key());
+        let (place, idle) = (self.met.len(), self.idle.contains(&kustomization.key()));
         for order in orders.work {
             match idle {
-                true => self.later.push((self.met.len(), order.object, order.origin)),
-                false => self.order(&mut entry, order.object, order.origin.as_deref()),
+                true => self.later.push((place, order.object, order.origin)),
+                false => self.order((place, &mut entry), order.object, order.origin.as_deref()),
             }
         }
         self.set_aside.extend(orders.set_aside);
@@ -219,9 +246,9 @@ impl Walk {
     fn adopt(&mut self, own: &Kustomization, work: &[Order]) -> bool {
         let stated = self.stated(own, work);
         // Once only: a render that never agrees with itself must end.
-        let Some(stated) = stated.filter(|_| !std::mem::replace(&mut self.adopted, true)) else {
-            return false;
-        };
+        let stated = stated.filter(|_| !std::mem::replace(&mut self.adopted, true));
+        let Some((stated, origin)) = stated else { return false };
+        self.seen.insert(stated.key(), origin);
         self.root.kustomization = stated.clone();
         self.waiting.push(stated);
         true
@@ -229,28 +256,38 @@ impl Walk {
 
     /// How the entry states itself, if not as it was rendered: under the host's name, or else by
     /// the first that points back at it. Name and source stay the host's, by which its objects are
-    /// known. In another namespace it would read other Secrets: there it is a mere name.
-    fn stated(&self, own: &Kustomization, work: &[Order]) -> Option<Kustomization> {
+    /// known. In another namespace it would read other Secrets: there it is a mere name. With its
+    /// file in Git.
+    fn stated(
+        &self,
+        own: &Kustomization,
+        work: &[Order],
+    ) -> Option<(Kustomization, Option<String>)> {
         if own.key() != self.root.kustomization.key() {
             return None;
         }
         let declared = || {
             work.iter().filter_map(|order| match &order.object {
-                Object::Kustomization(kustomization) => Some(&**kustomization),
+                Object::Kustomization(kustomization) => Some((&**kustomization, &order.origin)),
                 _ => None,
             })
         };
-        let stated = match declared().find(|k| k.key() == own.key()) {
-            Some(named) => (normal(&named.path) == normal(&own.path)).then(|| named.clone())?,
+        let (stated, origin) = match declared().find(|(k, _)| k.key() == own.key()) {
+            Some((named, origin)) if normal(&named.path) == normal(&own.path) => {
+                (named.clone(), origin)
+            }
+            Some(_) => return None,
             None => {
-                let mut stated = declared().find(|k| self.is_entry(k))?.clone();
+                let (entry, origin) = declared().find(|(k, _)| self.is_entry(k))?;
+                let mut stated = entry.clone();
                 (stated.name, stated.source) = (own.name.clone(), own.source.clone());
                 // Only how it is written.
                 stated.path.clone_from(&own.path);
-                stated
+                (stated, origin)
             }
         };
-        (stated.namespace == own.namespace && stated != *own).then_some(stated)
+        let differs = stated.namespace == own.namespace && stated != *own;
+        differs.then(|| (stated, origin.clone()))
     }
 
     /// True for a Kustomization that would render the entry again, whatever it is called.
@@ -269,18 +306,19 @@ impl Walk {
             }
             self.idle.insert(key);
             let mut entry = self.met[place].entry.clone();
-            self.order(&mut entry, object, origin.as_deref());
+            self.order((place, &mut entry), object, origin.as_deref());
             self.met[place].entry = entry;
         }
         self.seen.len() > before
     }
 
-    /// Follows one work order.
-    fn order(&mut self, entry: &mut Entry, object: Object, origin: Option<&str>) {
+    /// Follows one work order of the Kustomization at a place.
+    fn order(&mut self, (place, entry): (usize, &mut Entry), object: Object, origin: Option<&str>) {
         let key = object.key();
         match &object {
             Object::GitRepository(git) if self.sources.is_root(&key) => {
-                entry.unsupported.extend(git.unheeded().iter().map(Missing::from));
+                let unheeded = git.unheeded();
+                entry.unsupported.extend(unheeded.iter().map(|found| Missing::at(found, origin)));
                 return;
             }
             Object::Kustomization(kustomization)
@@ -293,9 +331,11 @@ impl Walk {
         if self.seen.contains_key(&key) {
             let message = format!("{key} is declared twice: keep one of the two");
             entry.errors.push(Note::in_file(origin, message));
+            self.skipped |= matches!(object, Object::Kustomization(_));
             return;
         }
         if self.seen.len() >= FOLLOWED {
+            self.skipped = true;
             let message = format!("more than {FOLLOWED} Flux objects: {key} is left out");
             entry.errors.push(Note::in_file(origin, message));
             return;
@@ -305,9 +345,14 @@ impl Walk {
             Object::Kustomization(kustomization) => self.waiting.push(*kustomization),
             // They render nothing; what they ask for beyond our reach is named.
             other => {
-                entry.unsupported.extend(other.unsupported().iter().map(Missing::from));
+                let missing = other.unsupported().iter().map(|found| Missing::at(found, origin));
+                entry.unsupported.extend(missing);
                 if let Object::ImageUpdateAutomation(automation) = &other {
                     try_template(entry, automation, origin);
+                }
+                if !matches!(other, Object::GitRepository(_)) {
+                    let origin = origin.map(str::to_owned);
+                    self.images.push(Declared { place, object: other, origin });
                 }
             }
         }
@@ -350,12 +395,10 @@ impl Walk {
             met.entry.objects = output.manifests.len();
         }
         super::depends::tell(self.met.iter_mut().map(|met| (&met.kustomization, &mut met.entry)));
+        self.tell_images();
         for met in &mut self.met {
-            // What has no file of its own is about the Kustomization: that has one.
             let declared = self.seen.get(&met.kustomization.key()).and_then(Option::as_deref);
-            for error in met.entry.errors.iter_mut().filter(|error| error.file.is_none()) {
-                *error = Note::in_file(declared, std::mem::take(&mut error.message));
-            }
+            met.entry.declared_in(declared);
             if met.entry.result == Outcome::Ok && !met.entry.errors.is_empty() {
                 met.entry.result = Outcome::Error;
             }
@@ -365,6 +408,74 @@ impl Walk {
             self.met.into_iter().map(|met| (met.entry, met.output)).unzip();
         let report = Report { version: 1, objects, set_aside: self.set_aside, kustomizations };
         Walked { report, outputs }
+    }
+
+    /// Tells what image objects name and nobody declares.
+    fn tell_images(&mut self) {
+        let marked = self.marked();
+        let exists = |key: &Key| {
+            let known = self.seen.contains_key(key) || self.sources.is_root(key);
+            known || self.unread.contains(&key.to_string())
+        };
+        let elsewhere = |place: usize, source: &Key| {
+            let own = &self.met[place].kustomization.source;
+            own != source && !(self.sources.is_root(own) && self.sources.is_root(source))
+        };
+        let known = images::Known {
+            objects: &self.images,
+            whole: self.whole(),
+            exists: &exists,
+            elsewhere: &elsewhere,
+            idle: &self.idle,
+            unread: &self.unread,
+            marked: &marked,
+        };
+        let all = images::tell(&known);
+        for images::Told { place, wrong, mut note } in all {
+            let met = &mut self.met[place];
+            // A name may be a value that a variable has brought.
+            if let Some(output) = &met.output {
+                note.message = output.substituted.mask(&output.opened.mask(&note.message));
+            }
+            let notes = if wrong { &mut met.entry.errors } else { &mut met.entry.warnings };
+            notes.push(note);
+        }
+    }
+
+    /// Whether all that the entry leads to is known: what could not be read, or is of a kind that
+    /// nobody here acts upon, may declare objects too.
+    fn whole(&self) -> bool {
+        let barren = |missing: &Missing| {
+            !missing.field.is_empty() || BARREN.contains(&missing.kind.as_str())
+        };
+        let known = |met: &Met| met.output.is_some() && met.entry.unsupported.iter().all(barren);
+        let kustomization = format!("{}/", Kind::Kustomization.as_str());
+        !self.skipped
+            && self.met.iter().all(known)
+            && !self.unread.iter().any(|object| object.starts_with(&kustomization))
+    }
+
+    /// What is marked where each automation edits, as far as its files are at hand.
+    fn marked(&self) -> BTreeMap<Key, Result<Marked, String>> {
+        let mut unmarked = HashSet::new();
+        let mut all = BTreeMap::new();
+        for declared in &self.images {
+            let Object::ImageUpdateAutomation(automation) = &declared.object else { continue };
+            let Some(tree) = self.sources.edited(automation) else { continue };
+            let files = marked(&tree, &automation.path, &mut unmarked);
+            let found = files.map(|files| Marked::of(&files)).map_err(|error| error.to_string());
+            all.insert(automation.key(), found);
+        }
+        all
+    }
+}
+
+/// `Kind/namespace/name` of an object that may lack its namespace: Flux objects are then read as of
+/// `default`.
+fn in_namespace(object: &str) -> String {
+    match object.split('/').collect::<Vec<_>>().as_slice() {
+        [kind, name] => format!("{kind}/default/{name}"),
+        _ => object.to_owned(),
     }
 }
 
@@ -380,6 +491,7 @@ fn try_template(entry: &mut Entry, automation: &ImageUpdateAutomation, origin: O
             namespace: key.namespace,
             name: key.name,
             blocks: false,
+            place: origin.map(str::to_owned),
         });
     } else {
         entry.errors.push(Note::in_file(origin, format!("{key}: {error}")));

@@ -37,7 +37,7 @@ EXIT CODES
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Directory with a repository; this host when absent
+    /// Directory with a repository, files that Git does not track included; this host when absent
     path: Option<PathBuf>,
     /// Entry directory in the repository [default: where gotk-sync.yaml points, or the only
     /// directory below clusters/]

@@ -53,7 +53,7 @@ fn told(entry: &Entry, no_keys: bool) -> Vec<Finding> {
         findings.push(Finding::warn(&name, warning.to_string(), None));
     }
     for missing in entry.missing() {
-        findings.push(Finding::warn(&name, format!("not supported yet: {missing}"), None));
+        findings.push(Finding::warn(&name, missing.told(), None));
     }
     if entry.result == Outcome::Ok {
         let found = crate::cli::words::count(entry.objects, "object");

@@ -120,14 +120,24 @@ impl Reached {
         let Some((root, others)) = entries.split_first() else {
             return Err(Halt::at("path", format!("{path} leads to nothing"), nearby(tree, path)));
         };
-        let notes = || root.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let notes = || {
+            let mut notes: Vec<String> =
+                root.errors.iter().take(TOLD).map(ToString::to_string).collect();
+            let more = root.errors.len() - notes.len();
+            notes.extend((more > 0).then(|| format!("and {more} more")));
+            notes.join("; ")
+        };
         // Variables that only the cluster has: the daemon asks it.
         let lacking = root.result == Outcome::Blocked && root.engine.is_none();
         if lacking {
             teller.warn("path", notes(), "see to it that the cluster has it")?;
         } else if root.result != Outcome::Ok && !root.sealed {
             let fix = format!("see all of it with gitopsd check . --entry {path}, in a checkout");
-            return Err(Halt::at("path", notes(), fix));
+            // What renders is followed, whatever is wrong with single objects.
+            match (root.result, &root.engine) {
+                (Outcome::Error, Some(_)) => teller.warn("path", notes(), &fix)?,
+                _ => return Err(Halt::at("path", notes(), fix)),
+            }
         }
         if root.result == Outcome::Ok && root.objects == 0 {
             let fix = "is it the right directory? it should lead to Kustomizations or manifests";

@@ -1,6 +1,6 @@
 //! Pure: ImageUpdateAutomation, which branch chosen tags are written to (Flux: same name).
 
-use super::{NameOnly, Rest, name_others, push_destination};
+use super::{NameOnly, Rest, name_others, push_destination, valid_ref};
 use crate::flux::{CrossReference, GitReference, Key, Kind, Reader, Unsupported};
 use serde::Deserialize;
 use serde_json::Value;
@@ -229,7 +229,7 @@ impl ImageUpdateAutomation {
         if reader.problems.is_empty() {
             Ok(ImageUpdateAutomation { unsupported: reader.unsupported, ..parsed })
         } else {
-            Err(reader.problems)
+            Err(reader.wrong())
         }
     }
 
@@ -253,6 +253,9 @@ impl ImageUpdateAutomation {
         let push = git.push.unwrap_or_default();
         name_others(reader, "git.push", &push.rest);
         self.push_branch = said(push.branch);
+        if let Some(branch) = &self.push_branch {
+            check_branch(reader, "git.push.branch", branch);
+        }
         if let Some(said) = said(push.refspec) {
             match push_destination(&said) {
                 Ok(destination) => self.push_refspec = Some(PushRefspec { said, destination }),
@@ -262,6 +265,11 @@ impl ImageUpdateAutomation {
         self.push_options = push.options.unwrap_or_default();
         if let Some(checkout) = git.checkout {
             name_others(reader, "git.checkout", &checkout.rest);
+            if let GitReference::Branch(branch)
+            | GitReference::Commit { branch: Some(branch), .. } = &checkout.reference
+            {
+                check_branch(reader, "git.checkout.ref.branch", branch);
+            }
             self.checkout = Some(checkout.reference);
             if self.push_branch(&GitReference::Branch(String::new())).is_none() {
                 let told = "missing: spec.git.checkout.ref is no branch that could be pushed to";
@@ -286,6 +294,17 @@ impl ImageUpdateAutomation {
             }
             self.signing_key = Some(SigningKey { kind: key.kind, secret_ref: key.secret_ref.name });
         }
+    }
+}
+
+/// A branch that git refuses is not there, and cannot be made: no server need be asked.
+fn check_branch(reader: &mut Reader<'_>, field: &str, branch: &str) {
+    if !valid_ref(&format!("refs/heads/{branch}")) {
+        reader.problems.push(format!(
+            "spec.{field}: {branch:?} is no name that git takes for a branch: no spaces or control \
+             characters, no .., no @{{, none of ~^:?*[\\, no dot at its end, no part that is empty, \
+             begins with a dot or ends with .lock, and at most 1013 bytes"
+        ));
     }
 }
 

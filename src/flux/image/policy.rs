@@ -171,7 +171,7 @@ impl ImagePolicy {
                 suspend,
                 unsupported: reader.unsupported,
             }),
-            _ => Err(reader.problems),
+            _ => Err(reader.wrong()),
         }
     }
 }

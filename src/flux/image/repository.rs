@@ -63,6 +63,11 @@ impl AccessFrom {
             |s: &NamespaceSelector| s.match_labels.iter().all(|(k, v)| labels.get(k) == Some(v));
         self.namespace_selectors.iter().any(all)
     }
+
+    /// Whether no namespace is admitted, whatever its labels.
+    pub fn admits_nobody(&self) -> bool {
+        self.namespace_selectors.is_empty()
+    }
 }
 
 const SUPPORTED: &[&str] = &[
@@ -132,7 +137,7 @@ impl ImageRepository {
         if reader.problems.is_empty() {
             Ok(ImageRepository { unsupported: reader.unsupported, ..parsed })
         } else {
-            Err(reader.problems)
+            Err(reader.wrong())
         }
     }
 }

@@ -93,6 +93,7 @@ fn access_from_admits_by_any_selector_and_all_its_labels() {
     assert!(!admits(two, &[("a", "1")]));
     assert!(admits(json!({"namespaceSelectors": [{"matchLabels": {}}]}), &[]));
     assert!(!admits(json!({"namespaceSelectors": []}), &[("a", "1")]));
+    assert!(AccessFrom::default().admits_nobody());
 }
 
 #[test]
@@ -161,6 +162,31 @@ fn an_automation_pushes_where_it_checks_out_unless_said() {
 }
 
 #[test]
+fn a_branch_that_git_refuses_is_a_problem_of_the_field_that_names_it() {
+    for branch in ["bad..branch", "a b", "x.lock", "a/.b", "a//b", "a~1", "a.", "a@{1}"] {
+        for (field, git) in [
+            ("git.push.branch", json!({"push": {"branch": branch}})),
+            ("git.checkout.ref.branch", json!({"checkout": {"ref": {"branch": branch}}})),
+        ] {
+            let mut spec = plain();
+            let commit = spec["git"]["commit"].take();
+            spec["git"] = git;
+            spec["git"]["commit"] = commit;
+            let problems = automation(spec).unwrap_err();
+            let [told] = problems.as_slice() else { panic!("{branch}: {problems:?}") };
+            let expected =
+                format!("spec.{field}: {branch:?} is no name that git takes for a branch");
+            assert!(told.starts_with(&expected), "{told}");
+        }
+    }
+    for branch in ["auto/images", "a.b", "release-1.2", "@"] {
+        let mut spec = plain();
+        spec["git"]["push"] = json!({"branch": branch});
+        assert!(automation(spec).is_ok(), "{branch}");
+    }
+}
+
+#[test]
 fn a_refspec_that_cannot_be_served_is_named_and_the_branch_does_not_wait_for_it() {
     for (refspec, cause) in [
         ("+refs/heads/main:refs/heads/copy", "never forced"),
@@ -194,7 +220,25 @@ fn all_problems_of_an_automation_are_told_at_once() {
     }
     // v1alpha1 had `checkout` and `commit` outside of `git`.
     let old = json!({"interval": "1m", "sourceRef": {"name": "b"}, "commit": {}});
-    assert_eq!(automation(old).unwrap_err(), ["spec.git: missing"]);
+    let moved = "spec.commit: unknown here, it belongs in spec.git";
+    assert_eq!(automation(old).unwrap_err(), ["spec.git: missing", moved]);
+}
+
+#[test]
+fn a_required_field_that_is_misspelt_is_named_with_what_was_meant() {
+    let read = repository(json!({"imgae": "r/a", "interval": "1m"}));
+    let image = ["spec.image: missing", "spec.imgae: unknown field, did you mean image?"];
+    assert_eq!(read.unwrap_err(), image);
+    let read = policy(json!({"imageRepositoryRef": {"nmae": "a"}, "policy": {"numerical": {}}}));
+    let meant = "spec.imageRepositoryRef.nmae: unknown field, did you mean name?";
+    assert_eq!(read.unwrap_err().last().map(String::as_str), Some(meant));
+    let mut spec = plain();
+    spec["git"]["commit"]["author"] = json!({"emial": "bot@example.com"});
+    let author = [
+        "spec.git.commit.author.email: missing",
+        "spec.git.commit.author.emial: unknown field, did you mean email?",
+    ];
+    assert_eq!(automation(spec).unwrap_err(), author);
 }
 
 #[test]

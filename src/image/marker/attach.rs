@@ -72,12 +72,18 @@ pub(super) fn attach(text: &str, scanned: &Scanned) -> Attached {
 /// should know.
 pub(super) fn inside(text: &str, scanned: &Scanned) -> Vec<Finding> {
     let mut findings = Vec::new();
+    // Where lines were last counted to: values stand in order of the file.
+    let (mut counted, mut number) = (0, 1);
     for value in &scanned.values {
         let found = value.text.match_indices(OPENING).count();
         let raw = text.get(value.range.clone()).unwrap_or_default();
         // Where quotes hide it behind backslashes, the value's own line must do.
         let at = raw.match_indices(OPENING).map(|(at, _)| value.range.start + at);
-        let lines = at.map(|at| text[..at].matches('\n').count() + 1);
+        let lines = at.map(|at| {
+            number += text.get(counted..at).map_or(0, |passed| passed.matches('\n').count());
+            counted = counted.max(at);
+            number
+        });
         let lines = lines.chain(std::iter::repeat(value.line)).take(found);
         findings.extend(lines.map(|line| {
             let told = format!(

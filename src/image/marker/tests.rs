@@ -64,6 +64,18 @@ fn the_same_scalars_are_marked_as_by_kyaml() {
     assert!(cases >= 10, "{cases} cases");
 }
 
+#[test]
+fn markers_that_name_a_policy_are_listed_with_their_lines() {
+    let text = "a: r:1 # {\"$imagepolicy\": \"n:app\"}\nb:\n- v1 # {\"$imagepolicy\": \"n:db:tag\"}\n\
+                c: 1 # {\"$imagepolicy\": \"nothing\"}\nd: 1 # a comment\n";
+    let named = |text: &[u8]| {
+        let found = markers(text).into_iter().map(|found| (found.line, found.policy.to_string()));
+        found.collect::<Vec<_>>()
+    };
+    assert_eq!(named(text.as_bytes()), [(1, "n/app".to_owned()), (3, "n/db".to_owned())]);
+    assert_eq!((named(b"a: [ # no YAML"), named(b"\xff")), (Vec::new(), Vec::new()));
+}
+
 /// One tag for every scalar that kyaml marks, one at a time and all at once.
 #[test]
 fn an_edit_of_what_kyaml_marks_changes_the_bytes_of_that_scalar_alone() {

@@ -25,7 +25,7 @@ pub(super) struct Found {
     bytes: usize,
 }
 
-/// Reads what may hold a marker below a directory of a tree, which must serve every file.
+/// Reads what may hold a marker at or below a path of a tree, which must serve every file.
 pub(super) fn marked(
     tree: &Tree,
     dir: &str,
@@ -37,10 +37,14 @@ pub(super) fn marked(
     match tree.entry(&path)? {
         Some(Entry::Dir { .. }) => {
             walk(tree, &path, 0, known, &mut found)?;
-            Ok(found)
         }
-        _ => Err(SourceError::PathNotFound { path, kind: "directory" }),
+        // Flux takes a file too (Flux: ImageUpdateAutomation, Update path).
+        Some(entry @ Entry::File { .. }) => {
+            look(tree, path, &entry, known, &mut found)?;
+        }
+        None => return Err(SourceError::PathNotFound { path, kind: "directory" }),
     }
+    Ok(found)
 }
 
 /// True when something below the directory may hold a marker.
@@ -56,7 +60,7 @@ fn walk(
     }
     let mut any = false;
     for (name, entry) in tree.list(dir)? {
-        let path = if dir.is_empty() { name.clone() } else { format!("{dir}/{name}") };
+        let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };
         match entry {
             Entry::Dir { id } if !known.contains(&id) => {
                 match walk(tree, &path, depth + 1, known, found)? {
@@ -64,29 +68,41 @@ fn walk(
                     false => found.unmarked.push(id),
                 }
             }
-            Entry::File { id, size, .. }
-                if is_yaml(&name) && size <= MAX_FILE && !known.contains(&id) =>
-            {
-                let content = tree.read(&path)?;
-                if !content.windows(MARK.len()).any(|window| window == MARK) {
-                    found.unmarked.push(id);
-                    continue;
-                }
-                any = true;
-                found.bytes += content.len();
-                if found.bytes > MOST {
-                    let what = "the files that hold image markers".to_owned();
-                    return Err(SourceError::TooLarge { what, limit: MOST as u64 });
-                }
-                found.files.push((path, content));
-            }
-            _ => {}
+            Entry::Dir { .. } => {}
+            Entry::File { .. } => any |= look(tree, path, &entry, known, found)?,
         }
     }
     Ok(any)
 }
 
-fn is_yaml(name: &str) -> bool {
+/// True when a file may hold a marker.
+fn look(
+    tree: &Tree,
+    path: String,
+    entry: &Entry,
+    known: &HashSet<String>,
+    found: &mut Found,
+) -> Result<bool, SourceError> {
+    let Entry::File { id, size, .. } = entry else { return Ok(false) };
+    if !is_yaml(&path) || *size > MAX_FILE || known.contains(id) {
+        return Ok(false);
+    }
+    let content = tree.read(&path)?;
+    if !content.windows(MARK.len()).any(|window| window == MARK) {
+        found.unmarked.push(id.clone());
+        return Ok(false);
+    }
+    found.bytes += content.len();
+    if found.bytes > MOST {
+        let what = "the files that hold image markers".to_owned();
+        return Err(SourceError::TooLarge { what, limit: MOST as u64 });
+    }
+    found.files.push((path, content));
+    Ok(true)
+}
+
+fn is_yaml(path: &str) -> bool {
+    let name = path.rsplit('/').next().unwrap_or_default();
     name.ends_with(".yaml") || name.ends_with(".yml") || name == "Kustomization"
 }
 
@@ -119,6 +135,9 @@ mod tests {
         let again = marked(&tree, "apps/", &known).expect("read");
         assert_eq!((paths(&again), again.unmarked.len()), (vec!["apps/dev/a.yaml".to_owned()], 0));
         assert_eq!(paths(&marked(&tree, "", &known).expect("read")).len(), 2);
+        let file = marked(&tree, "./apps/dev/a.yaml", &known).expect("read");
+        assert_eq!(paths(&file), ["apps/dev/a.yaml"]);
+        assert_eq!(paths(&marked(&tree, "apps/note.md", &known).expect("read")), [""; 0]);
         assert!(marked(&tree, "nowhere", &known).is_err());
         assert!(marked(&tree, "../..", &known).is_err(), "the tree is all there is");
     }
