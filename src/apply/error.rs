@@ -131,7 +131,7 @@ impl ApplyError {
                      that does"
                         .to_owned(),
                 ),
-                RefusalKind::Webhook => {
+                RefusalKind::Webhook | RefusalKind::NoDryRun => {
                     Some("see the webhook's own workload: is it running, what does it log?".into())
                 }
                 _ => None,

@@ -32,7 +32,7 @@ pub(super) fn own(kind: RefusalKind, message: String) -> Refusal {
 fn kind(error: &ClusterError) -> RefusalKind {
     let text = error.to_string();
     if text.contains("admission webhook \"") || text.contains("failed calling webhook") {
-        return RefusalKind::Webhook;
+        return if no_dry_run(&text) { RefusalKind::NoDryRun } else { RefusalKind::Webhook };
     }
     match error {
         ClusterError::Invalid { causes, .. } => {
@@ -53,6 +53,14 @@ fn kind(error: &ClusterError) -> RefusalKind {
         ClusterError::Forbidden(_) | ClusterError::Unauthorized(_) => RefusalKind::Forbidden,
         _ => RefusalKind::Transient,
     }
+}
+
+/// The server says `does not support dry run` of webhooks that have told it so; others refuse such
+/// requests themselves, in words of their own. Any other refusal holds for the real request too: the
+/// server takes no webhook (v1) that has not promised that.
+fn no_dry_run(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["dry run", "dry-run", "dryrun"].iter().any(|words| text.contains(words))
 }
 
 fn is_immutable(cause: &FieldCause) -> bool {
@@ -172,6 +180,19 @@ mod tests {
                     message: "failed calling webhook \"x\"".into(),
                 },
                 RefusalKind::Webhook,
+            ),
+            (
+                ClusterError::Server {
+                    status: 400,
+                    message: "admission webhook \"a.b\" does not support dry run".into(),
+                },
+                RefusalKind::NoDryRun,
+            ),
+            (
+                ClusterError::Forbidden(
+                    "admission webhook \"a.b\" denied the request: no Dry-Run here".into(),
+                ),
+                RefusalKind::NoDryRun,
             ),
             (ClusterError::Unreachable("refused".into()), RefusalKind::Transient),
         ] {

@@ -12,7 +12,7 @@ const EXAMPLES: &str = "EXAMPLES
 /// Let held deletions go ahead
 ///
 /// Deletions that could cost data are held until somebody names their digest, which stands for
-/// this very set of objects: another commit makes another digest.
+/// this very set of objects: other objects make another digest.
 ///
 /// Held are PersistentVolumeClaims and PersistentVolumes, CRDs with objects, Namespaces with
 /// others' objects in them; everything that a render lost when it became empty or lost more than

@@ -3,6 +3,8 @@
 use super::init::open_sealed;
 use super::{Context, EXIT_CODES, Exit};
 use crate::api::{ApiError, Client, Handed, ReloadAsk};
+use crate::config::credentials_directory;
+use crate::secrets::guarded;
 use anyhow::Context as _;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -56,7 +58,12 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         return Ok(Exit::Ok);
     }
     let mut ask = ReloadAsk::default();
+    let keys = credentials_directory(&context.config);
     for (id, file) in &args.credential {
+        if file.starts_with(&keys) {
+            // Also one that has not changed: the next start would refuse it.
+            guarded(id, file, 0o077)?;
+        }
         let sealed = file.with_file_name(format!("{id}.cred"));
         let handed = match read(file).with_context(|| format!("{id}: {}", file.display()))? {
             Some(bytes) => Handed::new(STANDARD.encode(&*bytes)),

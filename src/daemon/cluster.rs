@@ -3,7 +3,7 @@
 use super::connect::{self, Link, Reason};
 use super::owner::{Standing, follow, standing};
 use super::sweep::PAUSE;
-use super::{Daemon, Notice};
+use super::{Daemon, Notice, rules};
 use crate::graph::Event;
 use crate::logging::Message;
 use crate::pipeline::Connection;
@@ -75,6 +75,7 @@ impl Daemon {
                 self.forward(&connection);
                 if !connection.shared {
                     follow(&connection.observer);
+                    rules::follow(&connection.observer);
                 }
                 self.pipeline.connect(Some(connection));
                 // Before the root, and without anybody waiting for it.
@@ -219,6 +220,7 @@ impl Daemon {
     pub(super) fn compare_all(&mut self) {
         self.sweep_pause = PAUSE;
         self.patrol.give_up();
+        self.rules.give_up();
         self.pipeline.verify();
         self.sweep.again();
         self.verify.1 = Instant::now() + self.verify.0;

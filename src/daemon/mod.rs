@@ -28,6 +28,7 @@ mod patrol;
 mod parted;
 mod publish;
 mod reload;
+mod rules;
 mod starts;
 mod sweep;
 mod systemd;
@@ -105,9 +106,10 @@ pub fn run(config: &Config, path: &Path) -> Result<Ending, DaemonError> {
         let parts = prepare(config)?;
         let mut daemon = Daemon::new(parts, origin)?;
         let ending = daemon.turn().await;
-        daemon.end(ending.as_ref().ok()).await;
+        let ending = daemon.end(ending).await;
         // Suspends and confirmations that are still on their way to the disk.
         let _ = tokio::time::timeout(end::CLOSE, daemon.state.close()).await;
+        let ending = end::at_last(&mut daemon.terminate, &daemon.manager, ending);
         if ending.is_ok() {
             starts.end();
         }
@@ -164,6 +166,7 @@ struct Daemon {
     patrol: patrol::Patrol,
     /// When everything is compared because something gave cause.
     doubt: doubt::Doubt,
+    rules: rules::Rules,
     /// Watches that are out.
     away: BTreeMap<String, cluster::Away>,
     /// When the disk was last asked whether there is room again.
@@ -234,6 +237,7 @@ impl Daemon {
             verify: (parts.verify, started + parts.verify),
             patrol: patrol::Patrol::idle(),
             doubt: doubt::Doubt::default(),
+            rules: rules::Rules::default(),
             away: BTreeMap::new(),
             asked_room: started,
             ending: false,
@@ -318,6 +322,7 @@ impl Daemon {
             self.sweep.at(),
             self.patrol.next(),
             self.doubt.wake(),
+            self.rules.wake(),
             // Without an API server it cannot run: the connection brings it about.
             self.edge.wake().filter(|_| self.pipeline.connection().is_some()),
         ];
@@ -439,7 +444,9 @@ impl Daemon {
             }
             Done::Ran(key, report) => {
                 let observed = report.observed;
+                let held = self.held_by(&key);
                 self.handle(Event::Finished(key.clone(), report));
+                self.unconfirm(&key, held);
                 // What one that changed nothing has not looked at is as ill as it was.
                 if observed {
                     self.vigil.ran(&key, self.now());
@@ -454,7 +461,7 @@ impl Daemon {
                     gitopsd_kustomization = %key,
                     "{key} left Git: {changes} objects deleted"
                 );
-                self.hold_rest(*kustomization, held);
+                self.hold_rest(*kustomization, held, false);
             }
             Done::Ended(kustomization, Ended { failure: Some(failure), held, .. }) => {
                 let key = kustomization.key();
@@ -466,7 +473,7 @@ impl Daemon {
                     );
                 }
                 if !held.is_empty() {
-                    self.hold_rest(*kustomization, held);
+                    self.hold_rest(*kustomization, held, true);
                 }
                 // What is left over is found again in the inventory.
                 self.sweep_later();
@@ -506,6 +513,7 @@ impl Daemon {
         if owner::is_mark(&seen.id) {
             self.ask_owner();
         }
+        self.rules.see(seen, Instant::now());
         self.touched(seen);
         for owner in self.pipeline.values_seen(seen) {
             let key = owner.key();
@@ -519,7 +527,11 @@ impl Daemon {
             let key = owner.key();
             let running = |item: &Item| matches!(item.phase, Phase::Running { .. });
             if self.graph.item(&key).is_some_and(running) {
-                // Most likely its own write, whose answer it has not read yet.
+                // Most likely its own write, whose answer it has not read yet; but one that waits for
+                // health has read them all.
+                if patience == 0 && self.pipeline.observes(&owner) {
+                    self.workers.cancel(&key);
+                }
                 self.moved.insert(key);
             } else {
                 self.handle(Event::Request(key, Trigger::Drift, patience));

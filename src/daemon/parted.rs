@@ -11,7 +11,7 @@ use crate::logging::Message;
 use crate::pipeline::{Together, edge_kustomization, former};
 use crate::plan::{Entry, Held, Owner, delete_set};
 use crate::render::ObjectId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One of them.
 pub struct Parted {
@@ -20,6 +20,8 @@ pub struct Parted {
     /// Who lost it, together with what else waits under that digest.
     lost_by: Option<Key>,
     waits: Waits,
+    /// Its end has failed for the rest of what it owns, and is tried again beside what waits.
+    unfinished: bool,
 }
 
 /// What waits of one.
@@ -96,9 +98,9 @@ impl Parted {
         self.waits.held().map(|held| (under(held).clone(), vec![held.clone()])).collect()
     }
 
-    /// True when its end is known to be due: it is not looked for again.
+    /// True when its end waits for a word and has nothing else to do: it is not looked for again.
     pub fn ends(&self) -> bool {
-        self.waits.end.is_some() || !self.waits.rest.is_empty()
+        self.waits.end.is_some() || (!self.waits.rest.is_empty() && !self.unfinished)
     }
 
     /// True when something waits under a digest.
@@ -118,6 +120,7 @@ impl Daemon {
             kustomization: kustomization.clone(),
             lost_by: None,
             waits: Waits::default(),
+            unfinished: false,
         };
         self.parted.entry(kustomization.key()).or_insert_with(fresh)
     }
@@ -146,10 +149,17 @@ impl Daemon {
         }
     }
 
-    /// Takes in what the end of a Kustomization has left, in place of what one before had.
-    pub(super) fn hold_rest(&mut self, kustomization: Kustomization, held: Vec<Held>) {
+    /// Takes in what the end of a Kustomization has left for a word, in place of what one before
+    /// had; `unfinished` if it has left something else, too.
+    pub(super) fn hold_rest(
+        &mut self,
+        kustomization: Kustomization,
+        held: Vec<Held>,
+        unfinished: bool,
+    ) {
         let parted = self.parted_of(&kustomization);
         (parted.kustomization, parted.waits.rest) = (kustomization, held);
+        parted.unfinished = unfinished;
         let over = parted.waits.under_way.take();
         self.parted.retain(|_, parted| !parted.waits.is_empty());
         // Where nothing had to be judged by it, nobody has used it.
@@ -204,6 +214,23 @@ impl Daemon {
                     "{told}"
                 );
             }
+        }
+    }
+
+    /// Digests of what a Kustomization holds.
+    pub(super) fn held_by(&self, key: &Key) -> BTreeSet<String> {
+        let held = self.graph.item(key).into_iter().flat_map(|item| &item.held);
+        held.map(|held| held.digest.clone()).collect()
+    }
+
+    /// Forgets the confirmation of what a Kustomization holds no longer, and has not deleted: it is
+    /// back in Git, and to delete it another time is asked about again.
+    pub(super) fn unconfirm(&mut self, key: &Key, mut before: BTreeSet<String>) {
+        let now = self.held_by(key);
+        before.retain(|digest| !now.contains(digest));
+        let dropped = before.iter().filter(|digest| self.state.used(digest).is_some()).count();
+        if dropped > 0 {
+            self.pipeline.confirm(self.state.confirmed());
         }
     }
 

@@ -1,4 +1,5 @@
-//! The daily comparison: every object is looked at, a few at a time, whatever the watches say.
+//! The daily comparison: every object is looked at, a few at a time, whatever the watches say. So
+//! is what a changed definition or webhook concerns, see `rules`.
 //!
 //! It is never urgent, so it never asks much at once: 50 objects of one Kustomization, two
 //! requests each, then a pause until that makes [`RATE`] requests a second. 1,000 objects take a
@@ -8,8 +9,9 @@
 //! What gave cause for doubt, such as an outage, is compared at once instead: see `cluster`.
 
 use super::Daemon;
+use super::rules::Concerned;
 use super::sweep::PAUSE;
-use crate::graph::{Event, Item, Phase, Ready};
+use crate::graph::{Event, Phase, Ready};
 use crate::history::Trigger;
 use crate::pipeline::EdgeTask;
 use crate::plan::Owner;
@@ -70,16 +72,26 @@ impl Daemon {
             self.ask_owner();
             self.sweep_pause = PAUSE;
             self.sweep.again();
-            // One that takes longer than a day is not begun anew.
-            if self.patrol.left.is_empty() {
-                self.patrol.left = self.pipeline.round().into();
-                self.patrol.at = now;
-            }
+            self.go_round(&Concerned::All, now);
+        }
+        if let Some(whom) = self.rules.due(now) {
+            tracing::debug!("definitions or webhooks have changed: {whom:?} are compared");
+            self.go_round(&whom, now);
         }
         while now >= self.patrol.at && self.pipeline.connection().is_some() {
             let Some(owner) = self.patrol.left.pop_front() else { return };
             self.batch(owner, now);
         }
+    }
+
+    /// Puts objects on the list of those that are compared, a few at a time.
+    fn go_round(&mut self, whom: &Concerned, now: Instant) {
+        let owners = self.pipeline.round(|id| whom.has(id));
+        if self.patrol.left.is_empty() {
+            self.patrol.at = now;
+        }
+        let more = owners.into_iter().filter(|owner| !self.patrol.left.contains(owner));
+        self.patrol.left.extend(Vec::from_iter(more));
     }
 
     fn batch(&mut self, owner: Owner, now: Instant) {
@@ -91,17 +103,20 @@ impl Daemon {
             return;
         }
         let key = owner.key();
-        let ready = |item: &&Item| item.active() && item.condition.status == Ready::True;
-        // What is not ready is compared by each of its retries.
-        let Some(item) = self.graph.item(&key).filter(ready) else { return };
+        let Some(item) = self.graph.item(&key).filter(|item| item.active()) else { return };
         if !matches!(item.phase, Phase::Idle { .. }) {
             self.patrol.left.push_back(owner);
             self.patrol.at = now + BUSY;
             return;
         }
+        if item.condition.status != Ready::True {
+            // It will run anyway, by a retry or for what it depends on, and looks at them then.
+            self.pipeline.compare_some(&owner, usize::MAX);
+            return;
+        }
         let objects = self.pipeline.compare_some(&owner, BATCH);
         if objects > 0 {
-            self.patrol.left.push_front(owner);
+            self.patrol.left.push_back(owner);
             self.patrol.at = now + pause(objects);
             self.handle(Event::Request(key, Trigger::Verify, 0));
         }

@@ -125,14 +125,20 @@ impl Daemon {
         }
         self.blind = blind;
         // Not what was declared, or began to end, while the sweep was under way.
-        let ends = |key: &Key| self.parted.get(key).is_some_and(Parted::ends);
+        let ends = |key: &Key| {
+            self.parted.get(key).is_some_and(Parted::ends)
+                || self.workers.ends().any(|of| of == key)
+        };
         let gone = |key: &Key| self.graph.item(key).is_none() && !ends(key);
         let Verdict { free, waits } = found.departed.judge(&self.graph.root(), gone);
         for together in waits {
             self.hold_departed(together);
         }
         for kustomization in free {
-            tracing::info!("{} left Git while gitopsd was not running", kustomization.key());
+            let key = kustomization.key();
+            if !self.publisher.ails(&key) {
+                tracing::info!("{key} left Git while gitopsd was not running");
+            }
             self.part(kustomization);
         }
         if self.blind.is_empty() {

@@ -13,6 +13,7 @@ use crate::plan::{Entry, Owner};
 use crate::render::ObjectId;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 
@@ -57,6 +58,9 @@ enum Purpose {
     Other,
 }
 
+/// Longest that tasks take to be gone that were dropped.
+const DROP: Duration = Duration::from_secs(1);
+
 /// The tasks under way: at most a poll or run, an end and a look for each item, and one sweep.
 pub struct Workers {
     pipeline: Arc<Pipeline>,
@@ -65,7 +69,7 @@ pub struct Workers {
     tasks: JoinSet<Done>,
     purposes: HashMap<Id, Purpose>,
     cancels: HashMap<Key, watch::Sender<bool>>,
-    /// Ends that wait for the last run of their Kustomization.
+    /// Ends that wait for the last run of their Kustomization, or an end before them.
     waiting: HashMap<Key, (Job, bool)>,
     /// Kustomizations that are being ended.
     ending: HashSet<Key>,
@@ -86,11 +90,13 @@ impl Workers {
     }
 
     /// True while something is under way that changes anything; what only asks may be dropped at
-    /// any point.
+    /// any point, and an automation until it pushes.
     pub fn in_hand(&self) -> bool {
         self.purposes.values().any(|purpose| match purpose {
             Purpose::Run(..) | Purpose::End(_) | Purpose::Edge | Purpose::Other => true,
-            Purpose::Image(key) => key.kind == Kind::ImageUpdateAutomation,
+            Purpose::Image(key) => {
+                key.kind == Kind::ImageUpdateAutomation && self.pipeline.pushes()
+            }
             Purpose::Poll(_) | Purpose::Sweep | Purpose::Look(_) => false,
         })
     }
@@ -134,16 +140,13 @@ impl Workers {
         });
     }
 
-    /// Ends a Kustomization that left Git, after a run of it that is still under way.
+    /// Ends a Kustomization that left Git, after a run of it that is still under way, or an end that
+    /// may not know yet what has been confirmed.
     pub fn end(&mut self, job: Job, orphan: bool) {
         let key = job.kustomization.key();
-        if self.ending.contains(&key) || self.waiting.contains_key(&key) {
-            // What that end leaves is found again in the inventory.
-            return;
-        }
-        if self.cancels.contains_key(&key) {
+        if self.cancels.contains_key(&key) || self.ending.contains(&key) {
             self.cancel(&key);
-            self.waiting.insert(key, (job, orphan));
+            self.waiting.entry(key).or_insert((job, orphan));
             return;
         }
         self.ending.insert(key.clone());
@@ -243,6 +246,19 @@ impl Workers {
         }
     }
 
+    /// Begins the end that has waited for what was under way.
+    fn next_end(&mut self, key: &Key) {
+        if let Some((job, orphan)) = self.waiting.remove(key) {
+            self.end(job, orphan);
+        }
+    }
+
+    /// Drops what only asks, and waits for it to be gone: the last of them closes the database.
+    pub async fn drop_rest(&mut self) {
+        // What blocks a thread cannot be dropped, and is not waited for.
+        let _ = tokio::time::timeout(DROP, self.tasks.shutdown()).await;
+    }
+
     /// The next task that ends; pends for ever while there is none.
     pub async fn next(&mut self) -> Done {
         let Some(ended) = self.tasks.join_next_with_id().await else {
@@ -256,13 +272,11 @@ impl Workers {
         match &purpose {
             Purpose::Run(key, _) => {
                 self.cancels.remove(key);
-                // Taken out first: `end` does nothing for what waits.
-                if let Some((job, orphan)) = self.waiting.remove(key) {
-                    self.end(job, orphan);
-                }
+                self.next_end(key);
             }
             Purpose::End(kustomization) => {
                 self.ending.remove(&kustomization.key());
+                self.next_end(&kustomization.key());
             }
             Purpose::Poll(_)
             | Purpose::Sweep
@@ -286,6 +300,7 @@ fn failed(failure: Failure, revision: Revision) -> Box<Report> {
         prune_pending: false,
         held: Vec::new(),
         changes: 0,
+        judged: false,
         observed: false,
     })
 }

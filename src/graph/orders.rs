@@ -114,7 +114,8 @@ impl Graph {
     fn hold_cascade(&mut self, parent: &Key) {
         // A repository beside each of them must not make them look like a few of many.
         let child = |(key, item): &(&Key, &Item)| {
-            item.parent.as_ref() == Some(parent) && key.kind == Kind::Kustomization
+            let agreed = self.agreed.contains(&object(key));
+            item.parent.as_ref() == Some(parent) && key.kind == Kind::Kustomization && !agreed
         };
         let gone: Vec<Key> =
             self.leaving.iter().filter(child).map(|(key, _)| key.clone()).collect();

@@ -343,6 +343,9 @@ impl Graph {
         if !(matches!(report.outcome, Outcome::Cancelled) && report.objects.is_none()) {
             item.warnings = report.warnings;
             item.others = report.others;
+        }
+        // What failed before it came to that knows nothing of what waits.
+        if report.judged {
             item.held = report.held;
             item.prune_pending = report.prune_pending;
         }

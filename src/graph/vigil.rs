@@ -78,8 +78,8 @@ struct Watch {
     looking: bool,
     /// Looks in a row without an answer for an object.
     unseen: u32,
-    /// Since when something is not well, and since when all is.
-    ill: Option<Time>,
+    /// Since when each that is not well is so, and since when all are.
+    ill: BTreeMap<ObjectId, Time>,
     calm: Option<Time>,
     /// When to ask for the cause next.
     why: Option<Time>,
@@ -99,7 +99,8 @@ impl Vigil {
     pub fn ran(&mut self, key: &Key, now: Time) {
         let Some(watch) = self.watched.get_mut(key) else { return };
         // An event may have come since the run looked: what is due stays due.
-        (watch.ill, watch.calm, watch.why) = (None, None, None);
+        (watch.calm, watch.why) = (None, None);
+        watch.ill.clear();
         watch.recovered.retain(|at| now.saturating_sub(*at) < LATELY);
         if watch.recovered.is_empty() && watch.due.is_none() && !watch.looking {
             self.watched.remove(key);
@@ -166,7 +167,8 @@ impl Vigil {
         }
         // What was seen counts: one object that nobody can read must not mute all others.
         if sights.iter().all(|(_, sight)| *sight == Sight::Well) {
-            (watch.ill, watch.why) = (None, None);
+            watch.why = None;
+            watch.ill.clear();
             if ready {
                 return false;
             }
@@ -184,23 +186,35 @@ impl Vigil {
             return true;
         }
         watch.calm = None;
-        let ill = *watch.ill.get_or_insert(now);
+        // One rollout after the other is not one that takes as long as all of them.
+        let mut limit = Time::MAX;
+        for (id, sight) in &sights {
+            let patience = match sight {
+                Sight::Well => {
+                    watch.ill.remove(id);
+                    continue;
+                }
+                Sight::Unseen => continue,
+                Sight::Failed => 0,
+                Sight::Missing => PATIENCE,
+                Sight::UnderWay => timeout.clamp(PATIENCE, ROLLOUT),
+            };
+            limit = limit.min(*watch.ill.entry(id.clone()).or_insert(now) + patience);
+        }
         if !ready {
             // It was said already; the next event tells more.
             return false;
         }
-        let seen = |what| sights.iter().any(|(_, sight)| *sight == what);
-        let patience =
-            if seen(Sight::Missing) { PATIENCE } else { timeout.clamp(PATIENCE, ROLLOUT) };
-        if seen(Sight::Failed) || now >= ill + patience {
+        if now >= limit {
             return true;
         }
+        let first = watch.ill.values().min().map_or(now, |first| *first);
         let why = match watch.why {
             Some(at) if at > now => at,
-            _ => now + (now - ill).clamp(PATIENCE, SELDOM),
+            _ => now + (now - first).clamp(PATIENCE, SELDOM),
         };
         watch.why = Some(why);
-        soon(watch, why.min(ill + patience));
+        soon(watch, why.min(limit));
         false
     }
 }
@@ -279,6 +293,24 @@ mod tests {
         assert_eq!((asked, run), (vec![11_000, 21_000, 41_000], 61_000));
         vigil.ran(&key(), run);
         assert_eq!(vigil.wake(), None);
+    }
+
+    #[test]
+    fn rollouts_that_overlap_have_each_their_own_time() {
+        let mut vigil = Vigil::default();
+        let mut see = |now, sights: &[(&str, Sight)]| {
+            sights.iter().for_each(|(name, _)| vigil.touch(&key(), &id(name), now - COALESCE));
+            assert_eq!(vigil.due(now, |_| false).len(), 1, "at {now}");
+            let sights: Vec<_> = sights.iter().map(|(name, sight)| (id(name), *sight)).collect();
+            vigil.looked(&key(), &sights, (true, TIMEOUT), now)
+        };
+        use Sight::{Missing, UnderWay, Well};
+        assert!(!see(1000, &[("a", UnderWay)]));
+        assert!(!see(50_000, &[("a", UnderWay), ("b", UnderWay)]));
+        assert!(!see(55_000, &[("a", Well), ("b", UnderWay)]));
+        assert!(!see(109_000, &[("b", UnderWay)]), "59 of its 60 seconds");
+        assert!(!see(109_500, &[("b", Well), ("c", Missing)]));
+        assert!(see(119_500, &[("c", Missing)]));
     }
 
     #[test]

@@ -96,19 +96,19 @@ impl History {
         })
     }
 
-    /// Adds objects that were found in the cluster; one that is there already stays as it is. A
-    /// note goes with them in the same transaction.
+    /// Adds objects that were found in the cluster; one that is there already stays as it is. Notes
+    /// go with them in the same transaction.
     pub fn enter(
         &self,
         owner: &str,
         found: &[Entry],
-        note: Option<(&str, &str)>,
+        notes: &[(String, String)],
     ) -> Result<(), HistoryError> {
         if found.is_empty() {
             return Ok(());
         }
         self.write("enter objects that were found", Durability::Full, |db| {
-            if let Some((key, value)) = note {
+            for (key, value) in notes {
                 db.execute(
                     "INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)",
                     [key, value],

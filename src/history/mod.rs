@@ -99,6 +99,16 @@ impl History {
         })
     }
 
+    /// Every such value whose key begins so, ordered by key.
+    pub fn metas(&self, start: &str) -> Result<Vec<(String, String)>, HistoryError> {
+        self.read("read notes", |db| {
+            let mut found = db.prepare_cached(
+                "SELECT key, value FROM meta WHERE substr(key, 1, length(?1)) = ?1 ORDER BY key",
+            )?;
+            found.query_map([start], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })
+    }
+
     /// Stores such a value durably; the same value again is no write.
     pub fn set_meta(&self, key: &str, value: &str) -> Result<(), HistoryError> {
         self.set_metas(&[(key.to_owned(), value.to_owned())])
@@ -132,6 +142,17 @@ impl History {
         }
         self.write("drop a note", Durability::Normal, |db| {
             db.execute("DELETE FROM meta WHERE key = ?1", [key]).map(|_| ())
+        })
+    }
+
+    /// Drops every such value whose key begins so; when there is none it is no write.
+    pub fn drop_metas(&self, start: &str) -> Result<(), HistoryError> {
+        if self.metas(start)?.is_empty() {
+            return Ok(());
+        }
+        self.write("drop notes", Durability::Normal, |db| {
+            db.execute("DELETE FROM meta WHERE substr(key, 1, length(?1)) = ?1", [start])
+                .map(|_| ())
         })
     }
 

@@ -83,6 +83,16 @@ impl History {
         Ok((history, Opened { interrupted, rebuilt: None, fresh: found == 0 }))
     }
 
+    /// True for a new record until [`History::surveyed`]: what is in the cluster may be older than it.
+    pub fn unsurveyed(&self) -> Result<bool, HistoryError> {
+        Ok(self.meta(schema::UNSURVEYED)?.is_some())
+    }
+
+    /// Nothing in the cluster is ours and unknown to this record.
+    pub fn surveyed(&self) -> Result<(), HistoryError> {
+        self.drop_meta(schema::UNSURVEYED)
+    }
+
     fn close_interrupted(&self) -> Result<Vec<RunId>, HistoryError> {
         let open = self.read("look for open runs", |db| {
             let mut open = db.prepare("SELECT id FROM run WHERE verdict IS NULL ORDER BY id")?;

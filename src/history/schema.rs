@@ -150,6 +150,9 @@ CREATE INDEX brought_by_push ON brought (push);
 ",
 ];
 
+/// Key of the note in a new file: nobody has looked yet whether the cluster has more of ours.
+pub(super) const UNSURVEYED: &str = "unsurveyed";
+
 /// The schema number that this program writes.
 pub(super) const CURRENT: i64 = MIGRATIONS.len() as i64;
 
@@ -163,6 +166,9 @@ pub(super) fn migrate(connection: &mut Connection, found: i64) -> rusqlite::Resu
     for (step, sql) in (1_i64..).zip(MIGRATIONS).filter(|(step, _)| *step > found) {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         transaction.execute_batch(sql)?;
+        if step == 1 {
+            transaction.execute("INSERT INTO meta (key, value) VALUES (?1, '')", [UNSURVEYED])?;
+        }
         transaction.pragma_update(None, "user_version", step)?;
         transaction.commit()?;
     }

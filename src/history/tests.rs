@@ -397,6 +397,34 @@ fn notes_survive_and_files_are_private() {
 }
 
 #[test]
+fn notes_with_one_beginning_are_read_and_dropped_together() {
+    let dir = temp();
+    let (history, _) = open(dir.path());
+    for key in ["a:1", "a:2", "ab", "b%:1", "b_:1"] {
+        history.set_meta(key, "x").expect("stored");
+    }
+    let keys = |start: &str| -> Vec<String> {
+        history.metas(start).expect("read").into_iter().map(|(key, _)| key).collect()
+    };
+    assert_eq!((keys("a:"), keys("b%")), (vec!["a:1".into(), "a:2".into()], vec!["b%:1".into()]));
+    history.drop_metas("a:").expect("dropped");
+    assert_eq!((keys("a"), keys("b").len()), (vec!["ab".into()], 2));
+}
+
+#[test]
+fn a_new_file_knows_that_nobody_has_looked_for_what_an_older_one_knew() {
+    let dir = temp();
+    let (history, _) = open(dir.path());
+    assert!(history.unsurveyed().expect("read"));
+    drop(history);
+    let (history, _) = open(dir.path());
+    assert!(history.unsurveyed().expect("read"), "also after a restart");
+    history.surveyed().expect("stored");
+    drop(history);
+    assert!(!open(dir.path()).0.unsurveyed().expect("read"));
+}
+
+#[test]
 fn triggers_verbs_and_verdicts_are_one_word_and_read_back() {
     use Trigger::*;
     let all = [Boot, Interval, Revision, Dependency, Drift, Values, Retry, Prune, Resume];

@@ -1,7 +1,8 @@
 //! One metadata watch per managed kind, or of a single object, and what it tells.
 //!
 //! A watch of a kind sees what carries an owner's label; that of a single object, such as a
-//! ConfigMap that others own and values are read from, sees it whoever owns it.
+//! ConfigMap that others own and values are read from, sees it whoever owns it. Of few kinds all
+//! objects are of interest.
 //!
 //! A watch lists first, then follows. It renews itself every 290 s, which is all that an idle
 //! cluster costs. It lists again when the server says that its place is lost, and after every
@@ -53,7 +54,7 @@ pub struct Seen {
     /// What happened to it.
     pub event: Event,
     /// The object without spec and status. Of an object that vanished between two lists only
-    /// name and uid.
+    /// name and uid, and the resourceVersion of the list that lacks it.
     pub metadata: Arc<Value>,
     /// Its drift gate.
     pub gate: Gate,
@@ -106,12 +107,22 @@ type Name = (String, String);
 /// What a watch knows: uid by name; `None` before the first list and during an outage.
 pub(super) type Known = Arc<Mutex<Option<HashMap<Name, String>>>>;
 
+/// Which objects of a kind a watch follows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Reach {
+    /// Those that carry an owner's label.
+    Owned,
+    /// The one with this namespace and name, whoever owns it.
+    One(String, String),
+    /// All of them, whoever owns them.
+    All,
+}
+
 /// The watch of one kind, run as a task of its own.
 pub(super) struct Follower {
     pub(super) cluster: Cluster,
     pub(super) resource: Arc<Resource>,
-    /// Namespace and name, to follow one object whoever owns it.
-    pub(super) one: Option<(String, String)>,
+    pub(super) reach: Reach,
     pub(super) known: Known,
     pub(super) out: broadcast::Sender<Notice>,
     /// Counts the requests for a new list.
@@ -220,27 +231,23 @@ impl Follower {
     }
 
     fn followed(&self) -> String {
-        let one = self.one.as_ref().map(|(namespace, name)| ObjectId {
-            namespace: namespace.clone(),
-            name: name.clone(),
-            group: self.resource.group.clone(),
-            kind: self.resource.kind.clone(),
-        });
-        followed(&self.resource, one)
+        followed(&self.resource, &self.reach)
     }
 
     fn fields(&self) -> String {
-        let name = self.one.as_ref().map(|(_, name)| format!("metadata.name={name}"));
-        name.unwrap_or_default()
+        match &self.reach {
+            Reach::One(_, name) => format!("metadata.name={name}"),
+            Reach::Owned | Reach::All => String::new(),
+        }
     }
 
-    /// What is followed: everything with an owner's label, or one object.
     fn select<'a>(&'a self, fields: &'a str) -> Select<'a> {
-        match &self.one {
-            Some((namespace, _)) => {
+        match &self.reach {
+            Reach::One(namespace, _) => {
                 Select { namespace: Some(namespace), fields, ..Select::default() }
             }
-            None => Select { labels: Owner::NAME_LABEL, ..Select::default() },
+            Reach::Owned => Select { labels: Owner::NAME_LABEL, ..Select::default() },
+            Reach::All => Select::default(),
         }
     }
 
@@ -258,7 +265,9 @@ impl Follower {
             place.objects.insert(name, uid);
             objects.push(seen);
         }
-        objects.extend(gone.into_iter().map(|(name, uid)| self.lost(name, uid)));
+        // As of this list: what a run finds out later is newer.
+        let at = list.resource_version.as_str();
+        objects.extend(gone.into_iter().map(|(name, uid)| self.lost(name, uid, at)));
         let version = list.resource_version.parse().unwrap_or(0);
         let rewound = version < place.highest;
         place.highest = version;
@@ -312,7 +321,8 @@ impl Follower {
     fn vanish(&self, place: &mut Place) {
         self.publish_known(None);
         let gone = std::mem::take(&mut place.objects);
-        let objects = gone.into_iter().map(|(name, uid)| self.lost(name, uid)).collect();
+        let at = place.version.as_str();
+        let objects = gone.into_iter().map(|(name, uid)| self.lost(name, uid, at)).collect();
         let (resource, objects) = (self.resource.clone(), Arc::new(objects));
         self.tell(Notice::Listed { resource, objects, rewound: false });
     }
@@ -327,8 +337,8 @@ impl Follower {
         }
     }
 
-    fn lost(&self, (namespace, name): Name, uid: String) -> Seen {
-        let mut metadata = json!({"name": name, "uid": uid});
+    fn lost(&self, (namespace, name): Name, uid: String, version: &str) -> Seen {
+        let mut metadata = json!({"name": name, "uid": uid, "resourceVersion": version});
         if !namespace.is_empty() {
             metadata["namespace"] = json!(namespace);
         }
@@ -359,11 +369,21 @@ impl Place {
 }
 
 /// Each watch has a name of its own: several may follow objects of one kind.
-fn followed(resource: &Resource, one: Option<ObjectId>) -> String {
-    match one {
-        Some(id) => id.to_string(),
-        None if resource.group.is_empty() => resource.kind.clone(),
-        None => format!("{}.{}", resource.kind, resource.group),
+fn followed(resource: &Resource, reach: &Reach) -> String {
+    let kind = match resource.group.as_str() {
+        "" => resource.kind.clone(),
+        group => format!("{}.{group}", resource.kind),
+    };
+    match reach {
+        Reach::One(namespace, name) => ObjectId {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            group: resource.group.clone(),
+            kind: resource.kind.clone(),
+        }
+        .to_string(),
+        Reach::Owned => kind,
+        Reach::All => format!("every {kind}"),
     }
 }
 
@@ -398,15 +418,12 @@ mod tests {
             kind: kind.into(),
             namespaced: true,
         };
-        let id = ObjectId {
-            namespace: "apps".into(),
-            name: "values".into(),
-            group: String::new(),
-            kind: "Secret".into(),
-        };
+        let one = Reach::One("apps".into(), "values".into());
         let secrets = resource("", "Secret");
-        assert_eq!(followed(&secrets, None), "Secret");
-        assert_eq!(followed(&secrets, Some(id)), "Secret/apps/values");
-        assert_eq!(followed(&resource("example.org", "Secret"), None), "Secret.example.org");
+        assert_eq!(followed(&secrets, &Reach::Owned), "Secret");
+        assert_eq!(followed(&secrets, &one), "Secret/apps/values");
+        let other = resource("example.org", "Secret");
+        assert_eq!(followed(&other, &Reach::Owned), "Secret.example.org");
+        assert_eq!(followed(&other, &Reach::All), "every Secret.example.org");
     }
 }

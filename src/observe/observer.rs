@@ -1,16 +1,23 @@
 //! The watches of one cluster: started on demand, stopped with the [`Observer`].
 
-use super::drift::{Follower, Known, Notice, Notices};
+use super::drift::{Follower, Known, Notice, Notices, Reach};
 use crate::cluster::{Cluster, Resource};
 use crate::render::ObjectId;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// Notices kept for a slow subscriber, a few KiB each; who falls behind further is told so. A
 /// whole list is one notice.
 const KEPT: usize = 1024;
+
+/// Longest wait for the first list of a kind, and how often that is looked at: a list takes some
+/// 10 ms, and one that is refused must not hold up a run.
+const LIST: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Watches a cluster. Clones share the watches, which end with the last of them.
 #[derive(Clone)]
@@ -32,14 +39,13 @@ struct Followed {
     /// The version makes no difference to metadata.
     group: String,
     kind: String,
-    /// Namespace and name of a single object.
-    one: Option<(String, String)>,
+    reach: Reach,
 }
 
 impl Followed {
     fn one(id: &ObjectId) -> Self {
-        let one = Some((id.namespace.clone(), id.name.clone()));
-        Followed { group: id.group.clone(), kind: id.kind.clone(), one }
+        let reach = Reach::One(id.namespace.clone(), id.name.clone());
+        Followed { group: id.group.clone(), kind: id.kind.clone(), reach }
     }
 }
 
@@ -60,14 +66,38 @@ impl Observer {
     /// Watches the objects of a kind that carry an owner's label, unless that is done already.
     ///
     /// The first notice is a [`Notice::Listed`]. The watch survives outages; it ends with the last
-    /// clone of this observer, or when the server has the kind no more. Must run inside tokio.
-    pub fn watch(&self, resource: &Resource) {
-        self.follow(resource, None);
+    /// clone of this observer, or when the server has the kind no more. Must run inside tokio. True
+    /// when the watch begins now.
+    pub fn watch(&self, resource: &Resource) -> bool {
+        self.follow(resource, Reach::Owned)
+    }
+
+    /// Waits until watches that have just begun know what there is, for a second at most: from then on
+    /// they tell of every deletion. One that ends, as its kind is gone, is not waited for.
+    pub async fn listed(&self, resources: &[Resource]) {
+        let waits = |resource: &Resource| {
+            let (group, kind) = (resource.group.clone(), resource.kind.clone());
+            let key = Followed { group, kind, reach: Reach::Owned };
+            self.followers().get(&key).is_some_and(|running| {
+                // Invariant: no code panics while it holds the lock.
+                let known = running.known.lock().expect("an unpoisoned lock");
+                known.is_none() && !running.task.is_finished()
+            })
+        };
+        let deadline = Instant::now() + LIST;
+        while resources.iter().any(waits) && Instant::now() < deadline {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Watches one object, whoever owns it, unless that is done already.
     pub fn watch_one(&self, resource: &Resource, namespace: &str, name: &str) {
-        self.follow(resource, Some((namespace.to_owned(), name.to_owned())));
+        self.follow(resource, Reach::One(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// Watches every object of a kind, whoever owns it, unless that is done already.
+    pub fn watch_all(&self, resource: &Resource) {
+        self.follow(resource, Reach::All);
     }
 
     /// True while a watch of this one object is in force: what was read since has not changed
@@ -90,18 +120,18 @@ impl Observer {
         }
     }
 
-    fn follow(&self, resource: &Resource, one: Option<(String, String)>) {
+    fn follow(&self, resource: &Resource, reach: Reach) -> bool {
         let (group, kind) = (resource.group.clone(), resource.kind.clone());
-        let key = Followed { group, kind, one: one.clone() };
+        let key = Followed { group, kind, reach: reach.clone() };
         let mut followers = self.followers();
         if followers.get(&key).is_some_and(|running| !running.task.is_finished()) {
-            return;
+            return false;
         }
         let known = Known::default();
         let follower = Follower {
             cluster: self.inner.cluster.clone(),
             resource: Arc::new(resource.clone()),
-            one,
+            reach,
             known: known.clone(),
             out: self.inner.out.clone(),
             lists: self.inner.lists.subscribe(),
@@ -109,6 +139,7 @@ impl Observer {
         };
         let task = tokio::spawn(follower.run());
         followers.insert(key, Running { task, known });
+        true
     }
 
     /// Hears every notice from now on.
@@ -127,7 +158,8 @@ impl Observer {
 
     /// What the watch of an object's kind knows.
     pub(super) fn known_of(&self, id: &ObjectId) -> Option<Known> {
-        let key = Followed { group: id.group.clone(), kind: id.kind.clone(), one: None };
+        let (group, kind) = (id.group.clone(), id.kind.clone());
+        let key = Followed { group, kind, reach: Reach::Owned };
         self.followers().get(&key).map(|running| running.known.clone())
     }
 

@@ -3,7 +3,7 @@
 use super::kustomization::{Run, Wanted};
 use super::orders::deletes;
 use super::write::STOPPING;
-use super::{Ask, Ended, Failure, Job, Outcome, Pipeline, lock};
+use super::{Ask, Ended, Failure, Job, Outcome, Pipeline, Step, lock};
 use crate::plan::{Guard, Owner};
 use crate::render::ObjectId;
 use std::collections::BTreeSet;
@@ -44,7 +44,8 @@ impl Run<'_> {
             claims.refused()
         };
         lock(&self.pipeline.heirs).extend(waits);
-        lock(&self.pipeline.memory).remove(&owner);
+        lock(&self.pipeline.memory).entry(owner.clone()).or_default().end();
+        self.drop_disputes().await?;
         self.pipeline.use_values(&owner, &BTreeSet::new());
         lock(&self.pipeline.keyrings).remove(&self.job.kustomization.key());
         if orphan || !deletes(&self.job.kustomization) {
@@ -54,12 +55,12 @@ impl Run<'_> {
             self.spare_children().await?;
             return self.over().await;
         }
-        let connection = self.connected()?;
+        self.connected()?;
         if inventory.is_empty() {
             return self.over().await;
         }
-        if connection.stranger {
-            return Ok(());
+        if let Some(why) = self.unpruned(true, inventory.len()) {
+            return Err(Failure::new(Step::Prune, "PruneFailed", why));
         }
         let guard = Guard {
             before: inventory.len(),
@@ -77,7 +78,9 @@ impl Run<'_> {
 
     /// Nothing is left: should it come back, nothing is known of it.
     async fn over(&self) -> Result<(), Failure> {
+        lock(&self.pipeline.memory).remove(&self.owner);
         self.settled().await?;
+        self.note_handed(&[], true).await?;
         self.drop_policy().await
     }
 }

@@ -2,10 +2,11 @@
 
 use super::kustomization::{Run, Wanted};
 use super::write::Written;
-use super::{Ask, Connection, Failure, FluxHealth, Step, lock};
+use super::{Ask, Connection, Failure, FluxHealth, Pipeline, Step, lock};
 use crate::flux::is_flux_group;
 use crate::history::Trigger;
 use crate::observe::{Outcome as Ended, Wanted as Target};
+use crate::plan::Owner;
 use crate::render::ObjectId;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -17,8 +18,25 @@ use tokio::time::Instant;
 /// way has had its time before.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// A run that waits for health, for as long as this lives.
+struct Observing<'a>(&'a Pipeline, &'a Owner);
+
+impl<'a> Observing<'a> {
+    fn begin(pipeline: &'a Pipeline, owner: &'a Owner) -> Self {
+        lock(&pipeline.observing).insert(owner.clone());
+        Observing(pipeline, owner)
+    }
+}
+
+impl Drop for Observing<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.observing).remove(self.1);
+    }
+}
+
 impl Run<'_> {
-    /// Waits until everything that Ready depends on is healthy. True when something newer came.
+    /// Waits until everything that Ready depends on is healthy. True when something else comes first: a
+    /// newer revision, or an edit that is to be healed.
     pub(super) async fn observe(
         &mut self,
         wanted: &Wanted,
@@ -29,6 +47,7 @@ impl Run<'_> {
         lock(&self.pipeline.memory).entry(self.owner.clone()).or_default().targets =
             targets.iter().map(|t| (t.id.clone(), t.api_version.clone())).collect();
         if targets.is_empty() && flux.is_empty() {
+            self.waited(None);
             return Ok(false);
         }
         let connection = self.connected()?;
@@ -36,16 +55,46 @@ impl Run<'_> {
             Trigger::Health => self.job.kustomization.timeout.min(GRACE),
             _ => self.job.kustomization.timeout,
         };
-        let deadline = Instant::now() + timeout;
+        // Whoever edits something again and again gives nothing more time. Everything is looked at
+        // all the same, and then to the end.
+        let (begun, before) = (Instant::now(), self.waited_before(&wanted.input));
+        let left = timeout.saturating_sub(before);
+        let deadline = begun + left.max(timeout.min(GRACE));
+        let _observing = (!left.is_zero()).then(|| Observing::begin(self.pipeline, &self.owner));
+        if !left.is_zero() && self.is_edited() {
+            // Somebody has edited what was applied a moment ago: that is healed first.
+            return Ok(true);
+        }
         let mut cancel = self.job.cancel.clone();
         let both = async {
             self.healthy(&connection, targets, deadline, timeout).await?;
             self.flux_healthy(flux, ask.flux.clone(), deadline, timeout).await
         };
-        tokio::select! {
+        let ended = tokio::select! {
             biased;
             result = both => result.map(|()| false),
             _ = cancel.wait_for(|cancelled| *cancelled) => Ok(true),
+        };
+        let goes_on = matches!(ended, Ok(true)) && self.is_edited();
+        self.waited(goes_on.then(|| (wanted.input.clone(), before + begun.elapsed())));
+        ended
+    }
+
+    /// Whether a watch has seen something that the next run is to judge at once.
+    fn is_edited(&self) -> bool {
+        self.pipeline.nominated(&self.owner) == Some(0)
+    }
+
+    /// How long runs before this one have waited on the same inputs, each for a part of the time.
+    fn waited_before(&self, input: &str) -> Duration {
+        let memory = lock(&self.pipeline.memory);
+        let waited = memory.get(&self.owner).and_then(|memory| memory.waited.as_ref());
+        waited.filter(|(of, _)| of == input).map(|(_, waited)| *waited).unwrap_or_default()
+    }
+
+    fn waited(&self, waited: Option<(String, Duration)>) {
+        if let Some(memory) = lock(&self.pipeline.memory).get_mut(&self.owner) {
+            memory.waited = waited;
         }
     }
 

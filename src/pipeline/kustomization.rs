@@ -39,6 +39,8 @@ pub(super) struct Run<'a> {
     pub(super) objects: Option<usize>,
     pub(super) prune_pending: bool,
     observed: bool,
+    /// What waits of the prune is known.
+    pub(super) judged: bool,
     /// Deletions that wait for a confirmation.
     pub(super) held: Vec<Held>,
     /// Inventory id → digest of the claim, to be known again after a restart.
@@ -89,6 +91,7 @@ impl<'a> Run<'a> {
             objects: None,
             prune_pending: false,
             observed: false,
+            judged: false,
             held: Vec::new(),
             claimed: Vec::new(),
             verify: false,
@@ -110,9 +113,15 @@ impl<'a> Run<'a> {
     async fn steps(&mut self, ask: &Ask) -> Result<Outcome, Failure> {
         let permit = self.pipeline.workers.acquire().await;
         self.going_on()?;
-        self.verify = lock(&self.pipeline.memory)
-            .get_mut(&self.owner)
-            .is_some_and(|memory| std::mem::take(&mut memory.verify));
+        self.verify = {
+            let mut memory = lock(&self.pipeline.memory);
+            // It is declared again: what was told of its end is over.
+            if memory.get(&self.owner).is_some_and(|memory| memory.ended) {
+                memory.remove(&self.owner);
+            }
+            let memory = memory.get_mut(&self.owner);
+            memory.is_some_and(|memory| std::mem::take(&mut memory.verify))
+        };
         self.enter(Step::Open);
         let mut request = self.request(true).await?;
         let input = self.unless_stopped(self.pipeline.renderer.digest(&request)).await?;
@@ -133,6 +142,7 @@ impl<'a> Run<'a> {
         let written = self.write(&wanted).await?;
         // Nothing is deleted on the word of a render that was not applied whole.
         self.refused(&wanted, &written)?;
+        self.note_handed(&wanted.manifests, true).await?;
         self.prune(&wanted, ask).await?;
         drop(permit);
         if self.found_nothing(&wanted) {
@@ -191,6 +201,7 @@ impl<'a> Run<'a> {
         self.objects = Some(memory.objects.len());
         self.warnings.clone_from(&memory.warnings);
         self.held.clone_from(&memory.held);
+        self.judged = true;
         true
     }
 
@@ -222,6 +233,7 @@ impl<'a> Run<'a> {
         }
         let Sorted { plain, orders, kept } = sorted;
         self.keep_policies(&orders).await?;
+        self.note_handed(&plain, false).await?;
         let manifests = match self.finish(plain).await {
             Ok(manifests) => manifests,
             Err(failure) if failure.reason == "OwnershipConflict" => {
@@ -430,6 +442,10 @@ impl<'a> Run<'a> {
         {
             memory.ready = false;
             memory.verify |= self.verify;
+            memory.look_at([].iter());
+            if matches!(outcome, Outcome::Failed(_)) {
+                memory.waited = None;
+            }
         }
         let outcome = match self.finish_record(&outcome).await {
             Ok(()) => outcome,
@@ -444,6 +460,7 @@ impl<'a> Run<'a> {
             warnings,
             others: self.others(),
             prune_pending: self.prune_pending,
+            judged: self.judged,
             observed: self.observed,
             held: self.held,
             changes: self.changes,

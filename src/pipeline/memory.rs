@@ -1,9 +1,10 @@
 //! Pure: what one Kustomization's last run learned, so that the next costs only the change.
 
 use super::WorkOrders;
-use crate::plan::{Contest, Gate, Held};
+use crate::plan::{Contest, Fight, Gate, Held};
 use crate::render::ObjectId;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// What is known of one applied object.
 #[derive(Clone, Debug, PartialEq)]
@@ -24,6 +25,24 @@ pub struct Known {
     pub skipped: bool,
 }
 
+/// An object that is to be judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Moved {
+    /// The latest resourceVersion at which it was seen; 0 when it cannot be told.
+    version: u64,
+    /// Its gate there, `None` for a deletion; `None` as a whole when no watch has seen it.
+    gate: Option<Option<Gate>>,
+}
+
+/// The heals of one object, and the keyed digest of the manifest that they restored.
+#[derive(Clone, Debug, Default)]
+pub struct Dispute {
+    /// Keyed digest of that manifest.
+    pub digest: String,
+    /// The heals.
+    pub contest: Contest,
+}
+
 /// What is known of one Kustomization.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
@@ -33,12 +52,14 @@ pub struct Memory {
     pub orders: WorkOrders,
     /// Objects as applied.
     pub objects: BTreeMap<ObjectId, Known>,
-    /// Objects whose gate moved since, with the resourceVersion that showed it.
-    pub nominated: BTreeMap<ObjectId, u64>,
+    /// Objects whose gate moved since.
+    pub nominated: BTreeMap<ObjectId, Moved>,
     /// What Ready depends on in the cluster, with the API version to ask in.
     pub targets: BTreeMap<ObjectId, String>,
     /// Objects that were healed lately.
-    pub contests: BTreeMap<ObjectId, Contest>,
+    pub contests: BTreeMap<ObjectId, Dispute>,
+    /// The fights among them as the database has them.
+    pub stored: BTreeMap<ObjectId, (String, Fight)>,
     /// Objects that end by themselves, by inventory id: the claim that made them, and their uid.
     pub made: BTreeMap<String, (String, String)>,
     /// Those of them that have ended and are gone.
@@ -59,6 +80,12 @@ pub struct Memory {
     pub last_failure: Option<String>,
     /// The failure that the journal was told last, until a run succeeds.
     pub told: Option<String>,
+    /// It has left Git and is being ended.
+    pub ended: bool,
+    /// How long health was waited for on these inputs, by runs that left off to heal an edit.
+    pub waited: Option<(String, Duration)>,
+    /// Objects that the run in hand looks at for the first time.
+    pub pending: BTreeSet<ObjectId>,
 }
 
 impl Memory {
@@ -76,18 +103,33 @@ impl Memory {
     /// Takes in what a watch saw; `None` for a deletion, version 0 when it cannot be told. True
     /// when the object is to be judged by a dry-run. What is older than our own look is no news.
     pub fn see(&mut self, id: &ObjectId, gate: Option<Gate>, version: u64) -> bool {
-        let Some(known) = self.objects.get_mut(id) else { return false };
+        let Some(known) = self.objects.get_mut(id) else {
+            // Whoever is looking at it now will know whether it has seen this.
+            let pending = self.pending.contains(id);
+            return pending && self.moved(id, gate, version);
+        };
         if version != 0 && version <= known.version {
             return false;
         }
         if gate != Some(known.gate) {
             // What was seen while a run judges it is for another run to judge, if not explained by
-            // this one's own writes.
-            let before = self.nominated.insert(id.clone(), version);
-            return before.is_none_or(|before| before < version);
+            // this one's own writes. Its status moves nothing more.
+            return self.moved(id, gate, version);
         }
         known.version = known.version.max(version);
         false
+    }
+
+    fn moved(&mut self, id: &ObjectId, gate: Option<Gate>, version: u64) -> bool {
+        let moved = self.nominated.entry(id.clone()).or_default();
+        let news = moved.gate != Some(gate);
+        *moved = Moved { version: moved.version.max(version), gate: Some(gate) };
+        news
+    }
+
+    /// A run looks at these objects: what a watch sees of them before their look is over is kept.
+    pub fn look_at<'a>(&mut self, ids: impl Iterator<Item = &'a ObjectId>) {
+        self.pending = ids.filter(|id| !self.objects.contains_key(*id)).cloned().collect();
     }
 
     /// The resourceVersion at which an object was seen last, by a watch or by ourselves. Its status
@@ -120,7 +162,9 @@ impl Memory {
 
     /// Takes in what we applied or read ourselves; an edit that a watch saw later stays.
     pub fn know(&mut self, id: &ObjectId, known: Known) {
-        if self.nominated.get(id).is_some_and(|seen| *seen <= known.version) {
+        let explains =
+            |moved: &Moved| moved.version <= known.version || moved.gate == Some(Some(known.gate));
+        if self.nominated.get(id).is_some_and(explains) {
             self.nominated.remove(id);
         }
         self.vanished.remove(id);
@@ -130,26 +174,46 @@ impl Memory {
 
     /// Keeps an object nominated that cannot be judged to the end yet.
     pub fn nominate(&mut self, id: &ObjectId) {
-        self.nominated.entry(id.clone()).or_insert(0);
+        self.nominated.entry(id.clone()).or_default();
     }
 
     /// True when a heal of an object has to wait, and its manifest is still the one that is fought
     /// over: it is not even looked at.
     pub fn waits(&self, id: &ObjectId, digest: &str, now: u64) -> bool {
-        self.patience(id, now) > 0
-            && self.objects.get(id).is_some_and(|known| known.digest == digest)
+        let same = |dispute: &Dispute| dispute.digest == digest;
+        self.patience(id, now) > 0 && self.contests.get(id).is_some_and(same)
     }
 
     /// How many milliseconds the next heal of an object has to wait.
     pub fn patience(&self, id: &ObjectId, now: u64) -> u64 {
-        self.contests.get(id).map_or(0, |contest| contest.wait(now))
+        self.contests.get(id).map_or(0, |dispute| dispute.contest.wait(now))
+    }
+
+    /// The fights that are not over, each with the digest of the manifest.
+    pub fn fought(&self, now: u64) -> BTreeMap<ObjectId, (String, Fight)> {
+        let fights = self.contests.iter().filter_map(|(id, Dispute { digest, contest })| {
+            Some((id.clone(), (digest.clone(), contest.fight(now)?.clone())))
+        });
+        fights.collect()
     }
 
     /// The shortest wait of the contested objects that have moved again; `None` when there are
     /// none.
     pub fn contested(&self, now: u64) -> Option<u64> {
-        let fought = |id: &&ObjectId| self.contests.get(id).is_some_and(|c| c.fight(now).is_some());
+        let fought = |id: &&ObjectId| {
+            self.contests.get(id).is_some_and(|dispute| dispute.contest.fight(now).is_some())
+        };
         self.nominated.keys().filter(fought).map(|id| self.patience(id, now)).min()
+    }
+
+    /// It is being ended: nothing is known of its objects any more, but what was told of its end is.
+    pub fn end(&mut self) {
+        let before = std::mem::take(self);
+        self.ended = true;
+        if before.ended {
+            self.held = before.held;
+            (self.told, self.last_failure) = (before.told, before.last_failure);
+        }
     }
 
     /// True when a failure is news to the journal: another one than it was told last.
@@ -228,7 +292,25 @@ mod tests {
         assert!(memory.see(&id(), None, 0), "a deletion is");
         assert!(memory.see(&id(), Some(gate(2)), 7), "and so is what comes after it");
         assert!(!memory.see(&id(), Some(gate(2)), 7), "told once");
+        assert!(!memory.see(&id(), Some(gate(2)), 8), "its status moves, as nobody has judged it");
+        assert!(memory.see(&id(), Some(gate(3)), 9) && memory.see(&id(), None, 10));
         assert!(!memory.quiet("i") && !memory.unchanged(&id(), "d"));
+    }
+
+    #[test]
+    fn what_is_seen_during_the_first_look_at_an_object_is_judged_after_it() {
+        let mut memory = Memory::default();
+        assert!(!memory.see(&id(), Some(gate(1)), 3), "nobody has it yet");
+        memory.look_at([id()].iter());
+        assert!(memory.see(&id(), Some(gate(2)), 6), "edited after the look at 5");
+        memory.know(&id(), known(1, 5));
+        assert!(!memory.unchanged(&id(), "d"));
+        // Our own write, told before its answer is read.
+        let mut memory = Memory::default();
+        memory.look_at([id()].iter());
+        assert!(memory.see(&id(), Some(gate(1)), 5));
+        memory.know(&id(), known(1, 5));
+        assert!(memory.unchanged(&id(), "d"));
     }
 
     #[test]
@@ -252,7 +334,7 @@ mod tests {
         // The heal is version 8, and a status is written before its answer is read.
         assert!(memory.see(&id(), Some(gate(3)), 9));
         memory.know(&id(), known(3, 8));
-        assert!(!memory.quiet("i"), "9 is still to be judged");
+        assert!(memory.quiet("i"), "the gate at 9 is the one that the heal has left");
         assert!(memory.see(&id(), Some(gate(4)), 10), "the next edit");
         assert!(!memory.see(&id(), Some(gate(4)), 10), "the same once more");
     }
@@ -293,6 +375,17 @@ mod tests {
     }
 
     #[test]
+    fn what_was_told_of_an_end_is_known_until_it_is_over() {
+        let held = || Held { digest: "a".into(), ids: vec![id()], reason: "it holds data".into() };
+        let mut memory = memory();
+        assert!(memory.fails("x") && memory.holds(&held()));
+        memory.end();
+        assert!(memory.objects.is_empty() && memory.fails("x") && memory.holds(&held()));
+        memory.end();
+        assert!(!memory.fails("x") && !memory.holds(&held()), "the end is tried again");
+    }
+
+    #[test]
     fn deletions_that_wait_are_news_once_for_each_digest() {
         let mut memory = memory();
         let held = |digest: &str| Held {
@@ -311,11 +404,14 @@ mod tests {
     fn a_contested_object_waits_for_its_pause_or_a_new_manifest() {
         let mut memory = memory();
         let field = [("data.key".to_owned(), None)];
-        let contest = memory.contests.entry(id()).or_default();
+        let dispute = memory.contests.entry(id()).or_default();
+        dispute.digest = "d".into();
         for at in [0, 1000, 2000] {
-            assert_eq!(contest.wait(at), 0);
-            contest.heal(&field, at);
+            assert_eq!(dispute.contest.wait(at), 0);
+            assert_eq!(dispute.contest.fight(at), None);
+            dispute.contest.heal(&field, at);
         }
+        assert_eq!(memory.fought(3000).len(), 1);
         assert!(memory.waits(&id(), "d", 3000) && !memory.waits(&id(), "new", 3000));
         assert_eq!(memory.contested(3000), None, "it has not moved again");
         memory.see(&id(), Some(gate(2)), 9);

@@ -18,9 +18,11 @@
 mod build;
 mod connection;
 mod departed;
+mod disputes;
 mod edge;
 mod family;
 mod finalize;
+mod handed;
 mod health;
 mod image;
 mod inputs;
@@ -75,6 +77,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
@@ -128,6 +131,8 @@ pub struct Report {
     pub prune_pending: bool,
     /// Deletions that wait for a confirmation.
     pub held: Vec<Held>,
+    /// Whether it got far enough to know what waits.
+    pub judged: bool,
     /// Objects written or deleted.
     pub changes: usize,
     /// Whether it has looked at the health of everything.
@@ -249,8 +254,8 @@ pub struct Pipeline {
     memory: Mutex<HashMap<Owner, Memory>>,
     /// Names of objects that hold a secret value.
     names: Mutex<HashMap<Owner, names::Names>>,
-    /// Digests of deletions that are held of what left Git, and were told.
-    told: Mutex<BTreeSet<String>>,
+    /// ConfigMaps that hand a secret on.
+    handed: Mutex<handed::Handed>,
     connection: watch::Sender<Option<Arc<Connection>>>,
     workers: Semaphore,
     /// Why there is no connection, as was told last.
@@ -271,6 +276,10 @@ pub struct Pipeline {
     /// Tags, choices and what is known of files, from one image step to the next.
     images: Mutex<image::Images>,
     edge: edge::Edge,
+    /// Kustomizations whose run waits for health.
+    observing: Mutex<BTreeSet<Owner>>,
+    /// Commits that are being pushed.
+    pushing: AtomicUsize,
     stopping: watch::Sender<bool>,
     since: std::time::Instant,
 }
@@ -289,6 +298,9 @@ impl Pipeline {
             claims.remember(&owner, ids);
         }
         let workers = Semaphore::new(settings.workers);
+        let since = std::time::Instant::now();
+        let memory = Mutex::new(disputes::restore(&history, disputes::steady_ms(since))?);
+        let handed = Mutex::new(handed::Handed::restore(&history)?);
         let images = Mutex::new(image::Images::restore(history.choices()?));
         let registry = Registry::new(host.mirrors.clone());
         Ok(Pipeline {
@@ -297,9 +309,9 @@ impl Pipeline {
             history: Arc::new(history),
             host,
             claims: Mutex::new(claims),
-            memory: Mutex::default(),
+            memory,
             names: Mutex::default(),
-            told: Mutex::default(),
+            handed,
             connection: watch::channel(None).0,
             workers,
             away: Mutex::default(),
@@ -313,19 +325,26 @@ impl Pipeline {
             registry,
             images,
             edge: edge::Edge::default(),
+            observing: Mutex::default(),
+            pushing: AtomicUsize::new(0),
             stopping: watch::channel(false).0,
-            since: std::time::Instant::now(),
+            since,
         })
-    }
-
-    /// Milliseconds of a steady clock.
-    fn steady_ms(&self) -> u64 {
-        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Ends every run after the object in hand.
     pub fn stop(&self) {
         self.stopping.send_replace(true);
+    }
+
+    /// True while a run of this owner has done its writes, and waits for health.
+    pub fn observes(&self, owner: &Owner) -> bool {
+        lock(&self.observing).contains(owner)
+    }
+
+    /// True while a commit is on its way to a remote.
+    pub fn pushes(&self) -> bool {
+        self.pushing.load(Ordering::SeqCst) > 0
     }
 
     /// Takes in what a watch saw of an object. Answers the Kustomizations that have to judge it,

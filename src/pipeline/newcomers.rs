@@ -16,6 +16,11 @@ fn key(owner: &Owner) -> String {
     format!("newcomers:{owner}")
 }
 
+/// The note that these objects of an owner came after those that are to go.
+pub(super) fn came(owner: &Owner, ids: impl Iterator<Item = ObjectId>) -> (String, String) {
+    (key(owner), Vec::from_iter(ids.map(|id| id.inventory())).join("\n"))
+}
+
 impl Wanted {
     /// The objects that are applied.
     pub(super) fn rendered(&self) -> BTreeSet<ObjectId> {

@@ -2,6 +2,7 @@
 //! fight with another writer.
 
 use super::kustomization::Run;
+use super::memory::Dispute;
 use super::{Failure, lock};
 use crate::apply::Applied;
 use crate::history::{Change, Trigger, Verb};
@@ -49,10 +50,13 @@ impl Run<'_> {
                 _ => line.text.clone(),
             })
             .collect();
-        let told = self.redactor.mask(&told.join("\n"));
+        let told = match live {
+            None if healed => "it was gone, and is made again".to_owned(),
+            _ => self.redactor.mask(&told.join("\n")),
+        };
         self.changes += 1;
         if healed {
-            self.heal(step, &lines, &told);
+            self.heal((step, digest), &lines, &told);
         } else {
             self.journal(step, verb);
             if let Some(memory) = lock(&self.pipeline.memory).get_mut(&self.owner) {
@@ -106,14 +110,19 @@ impl Run<'_> {
     /// True when the object was as this manifest wants it before, or a watch brought us here.
     fn healed(&self, step: &plan::Step, digest: &str) -> bool {
         let memory = lock(&self.pipeline.memory);
-        let known = memory.get(&self.owner).and_then(|m| m.objects.get(&step.manifest.id));
-        match known {
+        let Some(memory) = memory.get(&self.owner) else { return false };
+        let id = &step.manifest.id;
+        match memory.objects.get(id) {
             Some(known) => known.digest == digest,
-            None => self.job.trigger == Trigger::Drift,
+            // A fight of an earlier process goes on.
+            None => {
+                let fought = |dispute: &Dispute| dispute.digest == digest;
+                self.job.trigger == Trigger::Drift || memory.contests.get(id).is_some_and(fought)
+            }
         }
     }
 
-    fn heal(&self, step: &plan::Step, lines: &[Line], told: &str) {
+    fn heal(&self, (step, digest): (&plan::Step, &str), lines: &[Line], told: &str) {
         let id = &step.manifest.id;
         let key = self.job.kustomization.key().to_string();
         let now = self.pipeline.steady_ms();
@@ -124,9 +133,10 @@ impl Run<'_> {
         }
         let mut memory = lock(&self.pipeline.memory);
         let memory = memory.entry(self.owner.clone()).or_default();
-        let contest = memory.contests.entry(id.clone()).or_default();
-        let news = contest.heal(&fields, now);
-        let fight = contest.fight(now).map(ToString::to_string);
+        let dispute = memory.contests.entry(id.clone()).or_default();
+        digest.clone_into(&mut dispute.digest);
+        let news = dispute.contest.heal(&fields, now);
+        let fight = dispute.contest.fight(now).map(ToString::to_string);
         let id = self.redactor.mask(&id.to_string());
         tracing::info!(
             message_id = Message::Healed.id(),
@@ -157,9 +167,9 @@ impl Run<'_> {
         let memory = memory.entry(self.owner.clone()).or_default();
         let left_out = memory.objects.values().flat_map(|known| known.notices.iter().cloned());
         self.warnings.extend(left_out);
-        memory.contests.retain(|_, contest| !contest.over(now));
-        for (id, contest) in &memory.contests {
-            if let Some(fight) = contest.fight(now) {
+        memory.contests.retain(|_, dispute| !dispute.contest.over(now));
+        for (id, dispute) in &memory.contests {
+            if let Some(fight) = dispute.contest.fight(now) {
                 self.warnings.push(format!("{id}: {fight}"));
             }
         }
@@ -182,7 +192,9 @@ fn lines(step: &plan::Step, live: Option<&Value>, answer: Option<&Value>) -> Vec
             // What a controller wrote between our look and our apply is none of ours: the look
             // foresaw all that the apply sets, and taking over only removes.
             let foreseen = |path: &str| step.differences.iter().any(|d| d.path == path);
-            found.retain(|difference| difference.after.is_none() || foreseen(&difference.path));
+            found.retain(|difference| {
+                step.blind || difference.after.is_none() || foreseen(&difference.path)
+            });
             found
         }
         None => step.differences.clone(),

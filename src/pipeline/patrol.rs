@@ -2,15 +2,20 @@
 
 use super::{Pipeline, lock};
 use crate::plan::Owner;
+use crate::render::ObjectId;
 
 impl Pipeline {
-    /// Begins a comparison of every object. Answers whose they are.
-    pub fn round(&self) -> Vec<Owner> {
-        let mut memory = lock(&self.memory);
-        memory.values_mut().for_each(|memory| {
-            memory.uncompared = memory.objects.keys().cloned().collect();
-        });
-        memory.keys().cloned().collect()
+    /// Begins a comparison of the objects that are `concerned`. Answers whose they are.
+    pub fn round(&self, concerned: impl Fn(&ObjectId) -> bool) -> Vec<Owner> {
+        let mut owners = Vec::new();
+        for (owner, memory) in lock(&self.memory).iter_mut() {
+            let some = memory.objects.keys().filter(|id| concerned(id)).cloned();
+            memory.uncompared.extend(some);
+            if !memory.uncompared.is_empty() {
+                owners.push(owner.clone());
+            }
+        }
+        owners
     }
 
     /// Lets the next run of an owner compare some more of its objects. Answers how many.

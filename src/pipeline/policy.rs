@@ -25,8 +25,8 @@ fn key(owner: &Owner) -> String {
 }
 
 /// The note that an owner's objects go with it.
-pub(super) fn goes(owner: &Owner) -> (String, &'static str) {
-    (key(owner), DELETE)
+pub(super) fn goes(owner: &Owner) -> (String, String) {
+    (key(owner), DELETE.to_owned())
 }
 
 impl Run<'_> {

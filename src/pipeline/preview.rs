@@ -105,15 +105,21 @@ impl Run<'_> {
             let probes = connection.applier.probe(&stage).await;
             for (manifest, probe) in stage.into_iter().zip(probes) {
                 let live = probe.live.clone();
+                let digest = self.digest(&manifest);
                 let mut step = self.judge(manifest, probe, self.forces()).await?;
                 coming.defer(&mut step);
                 coming.add(&step);
+                self.spare(&mut step, &digest, live.as_ref());
                 let reason = |text: String| vec![self.redactor.mask(&text)];
                 let (verb, lines) = match &step.action {
                     Action::Unchanged => {
                         preview.unchanged += 1;
                         continue;
                     }
+                    Action::Create | Action::Configure if step.blind => (
+                        if live.is_some() { "configure" } else { "create" },
+                        step.notices.last().cloned().into_iter().flat_map(reason).collect(),
+                    ),
                     Action::Create => ("create", Vec::new()),
                     Action::Configure => (
                         "configure",

@@ -10,9 +10,6 @@ use crate::plan::{Entry, Guard, Held, Judged, Owner, delete_order, may_hold};
 use crate::render::ObjectId;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Digests that are remembered as told.
-const TOLD: usize = 256;
-
 impl Run<'_> {
     /// Deletes the objects of the inventory that the render no longer names.
     pub(super) async fn prune(&mut self, wanted: &Wanted, ask: &Ask) -> Result<(), Failure> {
@@ -21,6 +18,7 @@ impl Run<'_> {
         self.keep_names(&inventory);
         let gone = wanted.left(&inventory);
         if gone.is_empty() {
+            self.judged = true;
             return self.settled().await;
         }
         if !self.job.kustomization.prune {
@@ -28,9 +26,11 @@ impl Run<'_> {
             let ids: Vec<ObjectId> = gone.into_iter().map(|entry| entry.id).collect();
             let left = self.hand_over(ids).await?;
             self.release(&left).await?;
+            self.judged = true;
             return self.settled().await;
         }
         if let Some(why) = self.unpruned(wanted.answer.may_prune, gone.len()) {
+            self.judged = true;
             // In a stranger nothing comes of another run before somebody confirms it.
             self.prune_pending = !self.stranger();
             self.warnings.push(why);
@@ -110,6 +110,7 @@ impl Run<'_> {
         let connection = self.connected()?;
         guard.occupied = self.occupied(&unclaimed).await?;
         let Judged { mut free, held, used } = guard.judge(unclaimed);
+        self.judged = true;
         if let Some(held) = held {
             self.hold(held);
         }
@@ -230,17 +231,7 @@ impl Run<'_> {
         // The digest is that of the names as they are.
         let ids = ids.iter().map(|id| self.shown_id(id)).collect();
         let held = Held { digest, ids, reason: self.shown(&reason) };
-        let mut memory = lock(&self.pipeline.memory);
-        let news = memory.get_mut(&self.owner).map(|memory| memory.holds(&held));
-        drop(memory);
-        // What ends has no memory any more.
-        let news = news.unwrap_or_else(|| {
-            let mut told = lock(&self.pipeline.told);
-            if told.len() >= TOLD {
-                told.clear();
-            }
-            told.insert(held.digest.clone())
-        });
+        let news = lock(&self.pipeline.memory).entry(self.owner.clone()).or_default().holds(&held);
         if news {
             self.tell_held(&held);
         }

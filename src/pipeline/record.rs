@@ -78,8 +78,8 @@ impl Pipeline {
 pub(super) const CLUSTER: &str = "cluster";
 
 /// What is said of a run that was stopped.
-const CUT_SHORT: &str =
-    "stopped before its end: something newer is there, a suspend, or the daemon was stopped";
+const CUT_SHORT: &str = "stopped before its end: something newer is there, an edit to be healed first, a suspend, or the \
+     daemon was stopped";
 
 impl Run<'_> {
     /// Runs one call on the database.
@@ -130,6 +130,8 @@ impl Run<'_> {
     /// from Git must find it.
     pub(super) async fn adopt(&mut self, wanted: &Wanted) -> Result<(), Failure> {
         let inventory = self.inventory().await?;
+        // Where nothing has left Git, nothing waits any more, whatever becomes of the run.
+        self.judged |= wanted.left(&inventory).is_empty();
         let known: BTreeSet<&ObjectId> = inventory.iter().map(|entry| &entry.id).collect();
         if wanted.manifests.iter().all(|manifest| known.contains(&manifest.id)) {
             return Ok(());
@@ -228,6 +230,7 @@ impl Run<'_> {
             Outcome::Cancelled => (Verdict::Cancelled, CUT_SHORT.to_owned()),
             Outcome::Adopted(_) => return Ok(()),
         };
+        self.keep_disputes().await;
         let message = self.shown(&message);
         if self.record.is_none() && !self.worth_recording(verdict, &message) {
             return Ok(());

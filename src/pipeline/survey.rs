@@ -9,6 +9,7 @@
 //! once a day. What belongs to Flux, is marked to be kept, or was let go of on purpose is no stray.
 
 use super::family::{Family, Standing};
+use super::newcomers::came;
 use super::policy::goes;
 use super::record::{inventories, row};
 use super::{Failure, Pipeline, Retry, Step, lock};
@@ -114,6 +115,11 @@ impl Pipeline {
         for (owner, entries) in survey.found.iter_mut().filter(|(o, _)| !in_force(o)) {
             entries.extend(self.inventory(owner).await?);
         }
+        // What somebody silent may declare was left out of what was found.
+        let all = survey.blind.is_empty() && standing.silent.is_empty();
+        if all && survey.found.is_empty() {
+            self.database(|history| history.surveyed()).await?;
+        }
         Ok(survey)
     }
 
@@ -125,14 +131,20 @@ impl Pipeline {
 
     /// Enters objects into an owner's inventory, as if it had applied them. Of one that has `left`
     /// it is noted that they are to go, should the end be cut short.
+    ///
+    /// Of a new record, made in place of one that was lost, nobody knows what was held before: what
+    /// the owner has beside them does not speak for them, so that the guard sees them alone.
     pub async fn enter(&self, owner: &Owner, entries: &[Entry], left: bool) -> Result<(), Failure> {
         let rows: Vec<Row> = entries.iter().map(row).collect();
-        let (name, note) = (owner.to_string(), left.then(|| goes(owner)));
-        self.database(move |history| {
-            let note = note.as_ref().map(|(key, value)| (key.as_str(), *value));
-            history.enter(&name, &rows, note)
-        })
-        .await
+        let name = owner.to_string();
+        let mut notes = Vec::new();
+        notes.extend(left.then(|| goes(owner)));
+        if !left && self.database(|history| history.unsurveyed()).await? {
+            let found: BTreeSet<&ObjectId> = entries.iter().map(|entry| &entry.id).collect();
+            let beside = self.inventory(owner).await?.into_iter().map(|entry| entry.id);
+            notes.push(came(owner, beside.filter(|id| !found.contains(id))));
+        }
+        self.database(move |history| history.enter(&name, &rows, &notes)).await
     }
 }
 

@@ -105,7 +105,7 @@ impl Values {
 
 impl Pipeline {
     /// Variables of `postBuild`: `substituteFrom` in order, then the inline ones. Values of
-    /// Secrets are added to the redactor.
+    /// Secrets are added to the redactor, and those of ConfigMaps that hand a secret on.
     pub(super) async fn variables(
         &self,
         kustomization: &Kustomization,
@@ -131,7 +131,7 @@ impl Pipeline {
                 )));
             }
             let id = object(kustomization, &from.kind, &from.name);
-            let Some(data) = self.values(&connection, id, &owner).await? else {
+            let Some(data) = self.values(&connection, id.clone(), &owner).await? else {
                 if from.optional {
                     continue;
                 }
@@ -139,7 +139,7 @@ impl Pipeline {
                     .hint(Some("create it, or set optional: true".into())));
             };
             for (key, value) in data.iter() {
-                if from.kind == "Secret" {
+                if from.kind == "Secret" || lock(&self.handed).has(&id, key) {
                     redactor.add(value.expose());
                 }
                 let text = String::from_utf8_lossy(value.expose()).into_owned();

@@ -7,7 +7,7 @@ use super::{Connection, Failure, Retry, Step, lock};
 use crate::apply::ApplyError;
 use crate::cluster::ClusterError;
 use crate::history::Trigger;
-use crate::plan::{self, Action, Gate, Refusal, RefusalKind, decide, stages};
+use crate::plan::{self, Action, Gate, Probe, Refusal, RefusalKind, decide, stages};
 use crate::render::{Manifest, ObjectId};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -53,6 +53,9 @@ impl Run<'_> {
         }
         self.forget_dropped(wanted);
         self.notices();
+        if let Some(memory) = lock(&self.pipeline.memory).get_mut(&self.owner) {
+            memory.look_at([].iter());
+        }
         Ok(written)
     }
 
@@ -107,17 +110,28 @@ impl Run<'_> {
         self.enter(Step::Plan);
         let ids: Vec<(ObjectId, String)> =
             stage.iter().map(|m| (m.id.clone(), m.api_version.clone())).collect();
+        // Before the first look: whatever somebody does after it is told then.
+        lock(&self.pipeline.memory)
+            .entry(self.owner.clone())
+            .or_default()
+            .look_at(ids.iter().map(|(id, _)| id));
+        self.watch(connection, &ids).await?;
         let (quiet, looked_at): (Vec<Manifest>, Vec<Manifest>) =
             stage.into_iter().partition(|manifest| self.is_quiet(manifest));
         drop(quiet);
         let probes = self.unless_stopping(connection.applier.probe(&looked_at)).await?;
         let force = self.forces();
         let mut wrote_definitions = false;
-        for (manifest, probe) in looked_at.into_iter().zip(probes) {
+        let mut probed: Vec<(Manifest, Probe)> = looked_at.into_iter().zip(probes).collect();
+        // What cannot be asked about comes last: should it fail, everything else is in place. But for
+        // webhooks, which must not refuse what has still to be applied.
+        probed.sort_by_key(|(manifest, probe)| (plan::late(&manifest.id), probe.blind()));
+        for (manifest, probe) in probed {
             let live_gate = probe.live.as_ref().map(Gate::of);
             let live = probe.live.clone();
             let digest = self.digest(&manifest);
-            let step = self.judge(manifest, probe, force).await?;
+            let mut step = self.judge(manifest, probe, force).await?;
+            self.spare(&mut step, &digest, live.as_ref());
             match &step.action {
                 Action::Unchanged => {
                     if let (Some(gate), Some(live)) = (live_gate, live) {
@@ -166,7 +180,11 @@ impl Run<'_> {
                             if let ApplyError::StillThere { .. } = error {
                                 self.note_deletion(&step.manifest).await?;
                             }
-                            let failure = self.apply_failure(&step.manifest, &error);
+                            let mut failure = self.apply_failure(&step.manifest, &error);
+                            if step.blind && !error.outage() {
+                                // Each try is a write, and asks the webhook for real.
+                                failure.retry = Retry::Interval;
+                            }
                             if error.outage() {
                                 return Err(failure);
                             }
@@ -180,7 +198,6 @@ impl Run<'_> {
         if wrote_definitions {
             connection.cluster.forget();
         }
-        self.watch(connection, &ids).await?;
         let early = ids.iter().filter(|(id, _)| plan::early(id));
         let answers: Vec<Value> =
             early.filter_map(|(id, _)| written.answers.get(id).cloned()).collect();
@@ -196,7 +213,7 @@ impl Run<'_> {
     pub(super) async fn judge(
         &self,
         manifest: Manifest,
-        probe: plan::Probe,
+        probe: Probe,
         force: bool,
     ) -> Result<plan::Step, Failure> {
         let mut step = decide(manifest, probe, force);
@@ -222,14 +239,31 @@ impl Run<'_> {
     /// contested, and its pause is not over.
     fn is_quiet(&self, manifest: &Manifest) -> bool {
         let digest = self.digest(manifest);
-        let memory = lock(&self.pipeline.memory);
-        let Some(memory) = memory.get(&self.owner) else { return false };
+        let mut memory = lock(&self.pipeline.memory);
+        let Some(memory) = memory.get_mut(&self.owner) else { return false };
         if !self.verify && memory.waits(&manifest.id, &digest, self.pipeline.steady_ms()) {
+            if !memory.objects.contains_key(&manifest.id) {
+                // Since the start nobody has looked at it: that is done when its pause is over.
+                memory.nominate(&manifest.id);
+            }
             return true;
         }
         let all = self.verify
             || matches!(self.job.trigger, Trigger::Boot | Trigger::Retry | Trigger::Resume);
         !all && memory.unchanged(&manifest.id, &digest)
+    }
+
+    /// What cannot be asked about is left alone as long as it is what this manifest made of it, and
+    /// nobody has touched it since.
+    pub(super) fn spare(&self, step: &mut plan::Step, digest: &str, live: Option<&Value>) {
+        let Some(live) = live.filter(|_| step.blind && step.action == Action::Configure) else {
+            return;
+        };
+        let memory = lock(&self.pipeline.memory);
+        let known = memory.get(&self.owner).and_then(|m| m.objects.get(&step.manifest.id));
+        if known.is_some_and(|known| known.digest == digest && known.gate == Gate::of(live)) {
+            step.action = Action::Unchanged;
+        }
     }
 
     fn know(&self, step: &plan::Step, digest: &str, live: &Value, gate: Gate) {
@@ -305,15 +339,18 @@ impl Run<'_> {
     ) -> Result<(), Failure> {
         let kinds: BTreeSet<(&str, &str)> =
             ids.iter().map(|(id, version)| (version.as_str(), id.kind.as_str())).collect();
+        let mut begun = Vec::new();
         for (api_version, kind) in kinds {
             let resource = connection.cluster.resource(api_version, kind).await;
             let resource =
                 resource.map_err(|error| self.at_revision(cluster_failure(Step::Apply, &error)))?;
-            if let Some(resource) = resource {
-                connection.observer.watch(&resource);
+            if let Some(resource) = resource
+                && connection.observer.watch(&resource)
+            {
+                begun.push(resource);
             }
         }
-        Ok(())
+        self.unless_stopping(connection.observer.listed(&begun)).await
     }
 
     /// An object on its way out is created again as soon as it is gone.
@@ -383,7 +420,7 @@ pub(super) fn explain(id: &ObjectId, refusal: &Refusal) -> (String, Option<Strin
             message.clone(),
             Some("declare the Namespace, in this Kustomization or one it dependsOn".to_owned()),
         ),
-        RefusalKind::Webhook => (
+        RefusalKind::Webhook | RefusalKind::NoDryRun => (
             format!("an admission webhook says no: {message}"),
             Some("see that the webhook's own Deployment is ready".to_owned()),
         ),

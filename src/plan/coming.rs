@@ -68,6 +68,7 @@ mod tests {
             differences: Vec::new(),
             uid: None,
             take_over: false,
+            blind: false,
             notices: Vec::new(),
         }
     }

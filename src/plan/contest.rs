@@ -37,10 +37,15 @@ pub struct Fight {
     /// Milliseconds between two heals.
     pub pause: u64,
     /// When the last heal was.
-    last: u64,
+    pub last: u64,
 }
 
 impl Contest {
+    /// One that is a fight already.
+    pub fn of(fight: Fight) -> Self {
+        Contest { fight: Some(fight), ..Contest::default() }
+    }
+
     /// Notes a heal of these fields, each with its other writer. True when it became a fight now.
     pub fn heal(&mut self, fields: &[(String, Option<String>)], now: u64) -> bool {
         if self.over(now) {

@@ -1,8 +1,8 @@
 //! Pure: one manifest and what the server said of it → one step.
 
 use super::desired::Owner;
-use super::diff::differences;
 use super::inventory::{opted_out, owned};
+use super::trim::place;
 use super::writer::{entries, held, is_taken, text};
 use super::{Action, Probe, RefusalKind, Step, Trimmed};
 use crate::render::{Manifest, ObjectId};
@@ -59,12 +59,14 @@ pub fn decide(manifest: Manifest, probe: Probe, force: bool) -> Step {
     let uid = live.and_then(|l| l.pointer("/metadata/uid")).and_then(Value::as_str);
     let uid = uid.map(str::to_owned);
     let take_over = live.is_some_and(|live| needs_take_over(manifest.body(), live));
+    let blind = probe.blind();
     let (manifest, notices) = match probe.trimmed {
         Some(Trimmed { manifest, notices }) => (manifest, notices),
         None => (manifest, Vec::new()),
     };
     let action = Action::Unchanged;
-    let mut step = Step { manifest, action, differences: Vec::new(), uid, take_over, notices };
+    let differences = Vec::new();
+    let mut step = Step { manifest, action, differences, uid, take_over, blind, notices };
     if let Some(reason) = skip(&step.manifest, live) {
         step.action = Action::Skip(reason);
         return step;
@@ -75,12 +77,20 @@ pub fn decide(manifest: Manifest, probe: Probe, force: bool) -> Step {
             match live {
                 None => step.action = Action::Create,
                 Some(live) => {
-                    step.differences = differences(live, &wanted, masked);
+                    step.differences = super::differences(live, &wanted, masked);
                     if !step.differences.is_empty() || take_over || slipped(live, &wanted) {
                         step.action = Action::Configure;
                     }
                 }
             }
+        }
+        Err(refusal) if blind => {
+            step.action = if live.is_some() { Action::Configure } else { Action::Create };
+            step.notices.push(format!(
+                "{}: applied last and without a dry-run, as an admission webhook takes none: {}",
+                place(&step.manifest),
+                refusal.message
+            ));
         }
         Err(refusal) => {
             let forced = force || marked(step.manifest.body(), live, "force", "enabled");
@@ -226,6 +236,31 @@ mod tests {
             action(manifest("Deployment"), some, Err(invalid.clone())),
             Action::Refuse(invalid)
         );
+    }
+
+    #[test]
+    fn what_a_webhook_judges_only_for_real_is_applied_and_told_of() {
+        let refused = || {
+            let message = "admission webhook \"a.b\" does not support dry run".to_owned();
+            Err(Refusal { kind: RefusalKind::NoDryRun, status: 400, message })
+        };
+        let step = |live| {
+            let probe = Probe { live, dry_run: refused(), trimmed: None };
+            assert!(probe.blind());
+            decide(manifest("Deployment"), probe, false)
+        };
+        let (made, there) = (step(None), step(Some(live(json!({"a": 2})))));
+        assert_eq!((made.action, there.action), (Action::Create, Action::Configure));
+        assert!(made.blind && there.blind && there.differences.is_empty());
+        assert_eq!(there.uid.as_deref(), Some("u1"), "and no other object of that name");
+        assert_eq!(
+            there.notices,
+            ["Deployment/n/x: applied last and without a dry-run, as an admission webhook takes \
+              none: admission webhook \"a.b\" does not support dry run"]
+        );
+        let mut gone = live(json!({}));
+        gone["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        assert_eq!(step(Some(gone)).action, Action::Skip(GOING));
     }
 
     #[test]

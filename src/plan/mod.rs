@@ -26,7 +26,7 @@ mod writer;
 
 pub use claims::{Claim, Claims, Conflict};
 pub use coming::Coming;
-pub use contest::Contest;
+pub use contest::{Contest, Fight};
 pub use decide::{GOING, VANISHED, by_hand, decide, finite, merges, unfinished, vanished};
 pub use desired::{MANAGER, Owner, desired, label};
 pub use diff::{Difference, LAST_APPLIED, differences};
@@ -35,7 +35,7 @@ pub use guard::{
     Guard, Held, Judged, cascade, children_lost, delete_set, may_hold, most, there_before,
 };
 pub use inventory::{Entry, of_flux, opted_out, owned, stale};
-pub use order::{delete_order, early, stages};
+pub use order::{delete_order, early, late, stages};
 pub use trim::{Trimmed, scaled, scales, trim};
 pub use writer::{is_ours, is_taken, others, regained, taken, writer};
 
@@ -75,12 +75,21 @@ pub enum RefusalKind {
     UnknownKind,
     /// Its namespace does not exist.
     MissingNamespace,
-    /// An admission webhook said no, or cannot take a dry-run.
+    /// An admission webhook said no, or does not answer.
     Webhook,
+    /// An admission webhook takes no dry-run: what it says of an apply is not known before.
+    NoDryRun,
     /// We lack the right.
     Forbidden,
     /// The server is unreachable, overloaded or failing: a retry may help.
     Transient,
+}
+
+impl Probe {
+    /// True when nobody can say beforehand what an apply would do.
+    pub fn blind(&self) -> bool {
+        self.dry_run.as_ref().is_err_and(|refusal| refusal.kind == RefusalKind::NoDryRun)
+    }
 }
 
 impl Refusal {
@@ -122,6 +131,8 @@ pub struct Step {
     pub uid: Option<String>,
     /// Field managers of the live object whose fields are taken over before the apply.
     pub take_over: bool,
-    /// What is left out of the manifest, and why.
+    /// It is applied without a dry-run: what changes is known afterwards.
+    pub blind: bool,
+    /// What is left out of the manifest, and why; how it is applied, if not as others are.
     pub notices: Vec<String>,
 }

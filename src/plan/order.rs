@@ -58,6 +58,11 @@ pub fn early(id: &ObjectId) -> bool {
     stage(id) < 2
 }
 
+/// True for what comes after everything else of its stage.
+pub fn late(id: &ObjectId) -> bool {
+    LAST.contains(&id.kind.as_str())
+}
+
 /// Splits manifests into the stages that are applied one after the other, each in its order.
 ///
 /// Empty stages are left out. A stage's objects must be current before the next one is probed.

@@ -20,7 +20,7 @@ use super::tree::Tree;
 use super::wire::Wire;
 use super::within::{Limit, within};
 use crate::flux::GitReference;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
@@ -104,7 +104,7 @@ pub(super) struct State {
     /// second where nothing more is asked for on account of the first.
     pub asked: BTreeMap<(String, String), String>,
     /// The tip whose history was not through in time.
-    pub slow: Option<String>,
+    pub slow: BTreeSet<String>,
     /// An exchange that outlived its poll.
     late: Option<JoinHandle<()>>,
     /// The last poll failed, and may have left locks: on a disk that turned read-only nobody can
@@ -186,7 +186,7 @@ impl Source {
             record,
             tips: Vec::new(),
             asked: BTreeMap::new(),
-            slow: None,
+            slow: BTreeSet::new(),
             late: None,
             unclean: false,
         };

@@ -113,7 +113,10 @@ impl Source {
             }
             Err(error) => {
                 let slow = matches!(error, SourceError::Timeout { .. });
-                let again = slow && state.slow.replace(whole.0.clone()).as_ref() == Some(&whole.0);
+                if state.slow.len() >= MAX_ASKED {
+                    state.slow.clear();
+                }
+                let again = slow && !state.slow.insert(whole.0.clone());
                 if error.retry() && !again {
                     return Err(error);
                 }

@@ -5,6 +5,7 @@ use crate::api::{Document, SuspendView};
 use crate::cli::table::{Cell, Style, Table};
 use crate::cli::terminal::{Terminal, local, now_ms};
 use crate::cli::words;
+use crate::flux::unknown_field;
 use crate::graph::{ItemView, Ready};
 
 /// Characters of a message in the table; what is wrong is told in full below.
@@ -35,7 +36,8 @@ pub fn text(document: &Document, terminal: &Terminal) -> String {
         ("warnings", Style::Warn, warnings(document)),
         ("edge", Style::Warn, edge(document)),
         ("suspended on this host", Style::Warn, suspends(document, now_ms())),
-        ("not supported yet, and left out", Style::Warn, unsupported(document)),
+        ("not supported yet, and left out", Style::Warn, left_out(document, false)),
+        ("unknown, and left out", Style::Warn, left_out(document, true)),
     ] {
         if !lines.is_empty() {
             text.push_str(&format!("\n{}\n", terminal.paint(style, &format!("{title}:"))));
@@ -52,18 +54,24 @@ pub fn text(document: &Document, terminal: &Terminal) -> String {
     text
 }
 
+/// Kinds that are named one by one when they cannot be watched: of more, it is the server.
+const BLIND: usize = 3;
+
 fn cluster(document: &Document, terminal: &Terminal) -> String {
     let cluster = &document.cluster;
-    let told: Vec<String> = cluster
-        .blind
-        .iter()
-        .map(|(followed, why)| {
-            format!("{followed} cannot be watched, its drift shows late: {why}\n")
-        })
-        .collect();
+    let one = |(followed, why): (&String, &String)| {
+        format!("{followed} cannot be watched, its drift shows late: {why}\n")
+    };
+    let told = match cluster.blind.iter().next() {
+        Some(first) if cluster.blind.len() > BLIND => {
+            let more = cluster.blind.len() - 1;
+            format!("{}and {more} more kinds (--json lists them)\n", one(first))
+        }
+        _ => cluster.blind.iter().map(one).collect(),
+    };
     let blind = match told.is_empty() {
-        true => String::new(),
-        false => terminal.paint(Style::Warn, &told.concat()),
+        true => told,
+        false => terminal.paint(Style::Warn, &told),
     };
     if cluster.connected && cluster.message.is_empty() {
         return blind;
@@ -141,9 +149,9 @@ fn suspends(document: &Document, now: i64) -> Vec<String> {
         let until = match suspend.until_ms {
             Some(ms) => format!("until {}", local(ms)),
             None if now.saturating_sub(suspend.since_ms) > OVERDUE_MS => {
-                format!("for {}, overdue: gitopsd resume", words::span(now - suspend.since_ms))
+                format!("{} ago, overdue: gitopsd resume;", words::span(now - suspend.since_ms))
             }
-            None => format!("for {}", words::span(now.saturating_sub(suspend.since_ms))),
+            None => format!("{} ago", words::span(now.saturating_sub(suspend.since_ms))),
         };
         let reason =
             if suspend.reason.is_empty() { String::new() } else { format!(": {}", suspend.reason) };
@@ -152,10 +160,17 @@ fn suspends(document: &Document, now: i64) -> Vec<String> {
     document.suspended.iter().map(told).collect()
 }
 
-fn unsupported(document: &Document) -> Vec<String> {
-    let told = document.summary.unsupported.iter().map(|found| {
+/// What is not acted upon: fields that Flux does not have either, or all else.
+fn left_out(document: &Document, unknown: bool) -> Vec<String> {
+    let told = document.summary.unsupported.iter().filter_map(|found| {
+        let why = unknown_field(&found.kind, &found.field);
+        if why.is_some() != unknown {
+            return None;
+        }
         let object = format!("{}/{}/{}", found.kind, found.namespace, found.name);
-        if found.field.is_empty() { object } else { format!("{object} {}", found.field) }
+        let field =
+            if found.field.is_empty() { object } else { format!("{object} {}", found.field) };
+        Some(why.map_or(field.clone(), |why| format!("{field}: {why}")))
     });
     told.collect()
 }
@@ -164,6 +179,7 @@ fn unsupported(document: &Document) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::api::{ClusterView, DaemonView, HeldView};
+    use crate::graph::UnsupportedView;
 
     pub(super) fn item(name: &str, ready: Ready) -> ItemView {
         ItemView {
@@ -220,6 +236,21 @@ warnings:
     }
 
     #[test]
+    fn a_field_that_flux_has_is_not_supported_yet_and_a_misspelt_one_unknown() {
+        let mut document = Document::starting(DaemonView::default(), ClusterView::default());
+        let field = |field: &str| UnsupportedView {
+            kind: "Kustomization".into(),
+            namespace: "web".into(),
+            name: "apps".into(),
+            field: field.into(),
+        };
+        document.summary.unsupported = vec![field("spec.ignore"), field("spec.prun")];
+        assert_eq!(left_out(&document, false), ["Kustomization/web/apps spec.ignore"]);
+        let misspelt = "Kustomization/web/apps spec.prun: unknown field, did you mean prune?";
+        assert_eq!(left_out(&document, true), [misspelt]);
+    }
+
+    #[test]
     fn a_suspend_without_an_end_is_overdue_after_a_day() {
         let mut document = Document::starting(DaemonView::default(), ClusterView::default());
         document.suspended = vec![SuspendView {
@@ -230,7 +261,7 @@ warnings:
             since_ms: 0,
         }];
         let told = |now| suspends(&document, now).join("");
-        assert_eq!(told(60_000), "Kustomization/flux-system/apps for 1m by root (uid 0): hotfix");
-        assert!(told(2 * OVERDUE_MS).contains("for 2d, overdue: gitopsd resume"));
+        assert_eq!(told(60_000), "Kustomization/flux-system/apps 1m ago by root (uid 0): hotfix");
+        assert!(told(2 * OVERDUE_MS).contains("2d ago, overdue: gitopsd resume; by root"));
     }
 }

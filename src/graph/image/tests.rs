@@ -79,6 +79,7 @@ fn recalling(choices: Vec<(String, Choice)>, work: Vec<Order>) -> Graph {
         warnings: Vec::new(),
         others: BTreeMap::new(),
         prune_pending: false,
+        judged: true,
         observed: true,
         held: Vec::new(),
         changes: 0,

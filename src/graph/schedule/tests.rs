@@ -50,6 +50,7 @@ fn report(outcome: Outcome, id: &str) -> Box<Report> {
         warnings: Vec::new(),
         others: Default::default(),
         prune_pending: false,
+        judged: true,
         observed: true,
         held: Vec::new(),
         changes: 0,

@@ -14,6 +14,7 @@ use super::{Automated, Pushed};
 use crate::flux::{GitRepository, ImageUpdateAutomation};
 use crate::history::{Choice, Push as Row, PushId};
 use crate::pipeline::poll::blocking;
+use crate::pipeline::write::STOPPING;
 use crate::pipeline::{Failure, Pipeline, Retry, Revision, Step, inputs, lock, record};
 use crate::source::{
     Change, Commit, Person, Push, PushError, Remote, SigningKey, Source, SourceError, Tip, Tree,
@@ -21,6 +22,7 @@ use crate::source::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 /// Times that a commit is made anew because the branch has moved meanwhile.
@@ -104,6 +106,31 @@ impl Pipeline {
     }
 }
 
+/// A commit on its way, from before it is stored until it is known what became of it: whoever stops
+/// the daemon waits for that, and for nothing else that an automation does.
+struct Pushing<'a>(&'a Pipeline);
+
+impl<'a> Pushing<'a> {
+    /// Refuses once the daemon is stopping.
+    fn begin(pipeline: &'a Pipeline) -> Result<Self, Failure> {
+        pipeline.pushing.fetch_add(1, Ordering::SeqCst);
+        let pushing = Pushing(pipeline);
+        match *pipeline.stopping.borrow() {
+            true => {
+                let cause = "the daemon is stopping; the next start goes on";
+                Err(Failure::new(Step::Push, STOPPING, cause).retry(Retry::Soon))
+            }
+            false => Ok(pushing),
+        }
+    }
+}
+
+impl Drop for Pushing<'_> {
+    fn drop(&mut self) {
+        self.0.pushing.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Pass<'_> {
     async fn run(&mut self) -> Result<Automated, Failure> {
         if let Some(done) = self.look().await? {
@@ -172,6 +199,7 @@ impl Pass<'_> {
         let Some(commit) = self.commit(&base.tip, &edited, &message, key)? else {
             return Ok(Some(self.nothing(edited)));
         };
+        let _pushing = Pushing::begin(self.pipeline)?;
         let id = self.store(&commit, &edited).await?;
         let (source, remote, made) = (source.clone(), remote.clone(), commit.clone());
         let (branch, at) = (self.target.branch.clone(), base.at.clone());

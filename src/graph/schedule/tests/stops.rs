@@ -1,6 +1,7 @@
 //! What stops a run, and what the entry says of its own source.
 
 use super::*;
+use crate::plan::Held;
 
 #[test]
 fn a_suspend_stops_what_waits_and_forgets_nothing_that_was_known() {
@@ -35,6 +36,42 @@ fn a_suspend_before_the_first_end_says_so_until_it_runs_again() {
     graph.handle(Event::Suspend(key("a"), None), 6);
     assert_eq!(started(&mut graph, 6), ["run a by resume"]);
     assert_eq!(told(&graph), "reconciling");
+}
+
+#[test]
+fn a_run_that_fails_before_its_prune_forgets_nothing_that_waits_for_a_word() {
+    let mut graph = declared(vec![order("a", json!({}))]);
+    started(&mut graph, 3);
+    let mut holds = report(Outcome::Ready("Applied".into()), "r1");
+    let held = Held { digest: "d".into(), ids: Vec::new(), reason: "it holds data".into() };
+    (holds.held, holds.prune_pending) = (vec![held], true);
+    graph.handle(Event::Finished(key("a"), holds), 4);
+    let mut broken = failed(Retry::Interval, "r1");
+    broken.judged = false;
+    graph.handle(Event::Finished(key("a"), broken), 5);
+    let item = graph.item(&key("a")).unwrap();
+    assert_eq!((item.held.len(), item.prune_pending), (1, true));
+    graph.handle(Event::Finished(key("a"), ready("r1")), 6);
+    let item = graph.item(&key("a")).unwrap();
+    assert_eq!((item.held.len(), item.prune_pending), (0, false));
+}
+
+#[test]
+fn an_end_that_was_confirmed_is_not_held_again_while_it_waits_for_other_renders() {
+    let work = || vec![order("a", json!({})), order("b", json!({})), order("c", json!({}))];
+    let mut graph = declared(work());
+    started(&mut graph, 3);
+    graph.handle(Event::Polled(source_key(), Ok(Some(revision("r2")))), 5);
+    let left = || orders("r2", vec![order("c", json!({}))]);
+    graph.handle(Event::Rendered(key("flux-system"), left()), 6);
+    let digest = graph.cascades().next().map(|(_, held)| held.digest.clone()).unwrap();
+    // c has not rendered r2: nothing ends yet.
+    let effects = graph.handle(Event::Agree(digest), 7);
+    assert!(effects.is_empty(), "{effects:?}");
+    let effects = graph.handle(Event::Rendered(key("flux-system"), left()), 8);
+    assert!(effects.is_empty() && graph.cascades().next().is_none(), "it was confirmed");
+    let effects = graph.handle(Event::Rendered(key("c"), orders("r2", Vec::new())), 9);
+    assert_eq!(effects.len(), 2, "both end: {effects:?}");
 }
 
 #[test]
