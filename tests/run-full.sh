@@ -7,7 +7,6 @@ cd "$(dirname "$0")/.."
 GITOPSD_TEST_CUTS=all tests/run.sh
 tests/cloudflare/run.sh
 tests/demo/run.sh
-tests/system/run.sh
 tests/rebuild.sh
 tests/arm64.sh
 tests/bench/run.sh

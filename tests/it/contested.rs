@@ -72,6 +72,142 @@ fn an_opposing_writer_is_named_and_backed_off_from_until_git_changes() {
     assert!(!warnings(&world).contains("contested"), "{}", warnings(&world));
 }
 
+#[test]
+fn a_fight_outlives_the_daemon() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files =
+        [("a.yaml", mk_config_map(&ns, "a", "1")), ("b.yaml", mk_config_map(&ns, "b", "1"))];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    let edit = |world: &World| {
+        let patch = r#"{"data":{"key":"theirs"}}"#;
+        let edit = ["-n", &ns, "patch", "configmap", "a", "--field-manager=opponent", "-p", patch];
+        world.cluster().kubectl_ok(&edit);
+    };
+    for number in 1..=3 {
+        edit(&world);
+        world.eventually(&format!("heal {number}"), |world| key(world, "a") == "1");
+        // The run has to end, or two edits are one.
+        world.settled();
+    }
+    world.eventually("the fight is told", |world| warnings(world).contains("contested"));
+    edit(&world);
+    for stop in [true, false] {
+        if stop {
+            assert_eq!(world.stop(), Some(0));
+        } else {
+            world.kill();
+        }
+        let mark = world.cluster().mark();
+        world.start();
+        world.settled();
+        world.eventually("what is contested is told", |world| {
+            warnings(world).contains("contested: opponent writes data.key again after each heal")
+        });
+        std::thread::sleep(Duration::from_secs(3));
+        assert_eq!(written(&world, mark), Vec::<String>::new(), "nothing is healed: {stop}");
+        assert_eq!(key(&world, "a"), "theirs");
+    }
+    // What nobody fights over is healed as ever, and a new manifest ends the fight for good.
+    world.cluster().kubectl_ok(&["-n", &ns, "delete", "configmap", "b"]);
+    world.eventually("another object is back", |world| key(world, "b") == "1");
+    assert_eq!(key(&world, "a"), "theirs");
+    repo.replace("apps/apps/a.yaml", "\"1\"", "\"2\"");
+    repo.commit("two");
+    repo.push("main");
+    assert!(world.reconcile(), "{}", world.log());
+    assert_eq!(key(&world, "a"), "2");
+    world.kill();
+    world.start();
+    world.settled();
+    assert!(!warnings(&world).contains("contested"), "{}", warnings(&world));
+}
+
+/// Takes no dry-run of one object, and forbids another whatever is asked.
+fn only_for_real(object: &Value, dry: bool) -> Value {
+    match object["metadata"]["name"].as_str() {
+        Some("a") if dry => json!("this webhook has side effects and takes no dry run"),
+        Some("never") => json!("not on my watch"),
+        _ => json!([]),
+    }
+}
+
+#[test]
+fn what_a_webhook_judges_only_for_real_is_applied_last_and_healed() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let webhook = Webhook::start(only_for_real);
+    world.cluster().apply(&webhook.registration(&ns, "configmaps"));
+    let map = |name: &str| (format!("{name}.yaml"), mk_config_map(&ns, name, "1"));
+    let files = ["a", "b", "never"].map(map);
+    let files: Vec<(&str, String)> = files.iter().map(|(n, t)| (n.as_str(), t.clone())).collect();
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.eventually("what is not forbidden is there", |world| {
+        key(world, "a") == "1" && key(world, "b") == "1"
+    });
+    world.eventually("what is forbidden is told", |world| {
+        world.message("apps").contains("denied the request: not on my watch")
+    });
+    assert!(world.get("configmap", "never").is_none());
+    // It is tried again each second; what stands as it was applied is left alone.
+    let mark = world.cluster().mark();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(written(&world, mark), Vec::<String>::new());
+    repo.remove("apps/apps/never.yaml");
+    repo.commit("without it");
+    repo.push("main");
+    assert!(world.reconcile(), "{}", world.log());
+
+    let runs = world.json(&["history", "apps"]);
+    let first = runs.as_array().unwrap().last().unwrap()["run"].as_str().unwrap().to_owned();
+    let shown = world.json(&["history", "show", &first]);
+    let objects = shown["objects"].as_array().unwrap();
+    let order: Vec<&str> =
+        objects.iter().map(|change| change["object"].as_str().unwrap()).collect();
+    assert_eq!(order, [format!("ConfigMap/{ns}/b"), format!("ConfigMap/{ns}/a")], "{shown:#}");
+    let told = warnings(&world);
+    assert!(told.contains("(apps/apps/a.yaml:1): applied last and without a dry-run"), "{told}");
+    assert!(told.contains("takes no dry run"), "{told}");
+
+    // Nobody can say what an apply would change; what nobody has touched is not asked about.
+    let diff = |world: &World| world.json(&["diff", "apps"])[0]["steps"].clone();
+    assert_eq!(diff(&world), json!([]));
+    let mark = world.cluster().mark();
+    assert!(world.reconcile());
+    assert_eq!(written(&world, mark), Vec::<String>::new());
+
+    let patch = r#"{"data":{"key":"theirs"}}"#;
+    world.cluster().kubectl_ok(&["-n", &ns, "patch", "configmap", "a", "-p", patch]);
+    world.eventually("it is healed", |world| key(world, "a") == "1");
+    let healed = |world: &World| {
+        world.log().contains("healed: ~ data.key: \"theirs\" -> \"1\" (by kubectl-patch)")
+    };
+    world.eventually("and told with the field and its writer", healed);
+
+    world.ok(&["suspend", "apps"]);
+    repo.replace("apps/apps/a.yaml", "\"1\"", "\"2\"");
+    repo.commit("two");
+    repo.push("main");
+    world.run(&["reconcile", "GitRepository/flux-system/flux-system"]);
+    world.eventually("the plan names it", |world| {
+        let steps = diff(world);
+        steps[0]["verb"] == "configure" && steps[0].to_string().contains("takes no dry run")
+    });
+    world.ok(&["resume", "apps"]);
+    world.eventually("it is applied", |world| key(world, "a") == "2");
+    world.settled();
+    // A start can ask no more than any run: it applies, and finds that nothing changes.
+    world.kill();
+    let before = world.get("configmap", "a").unwrap()["metadata"]["resourceVersion"].clone();
+    world.start();
+    world.settled();
+    assert_eq!(world.get("configmap", "a").unwrap()["metadata"]["resourceVersion"], before);
+    world.cluster().kubectl_ok(&["delete", "mutatingwebhookconfiguration", &ns]);
+}
+
 /// Adds a label and a sidecar and sets the replicas, also in a dry-run.
 fn rewrite(object: &Value, _dry: bool) -> Value {
     let mut patch = vec![json!({"op": "add", "path": "/metadata/labels/mesh", "value": "on"})];

@@ -197,6 +197,30 @@ fn every_kind_of_edit_is_healed_and_recorded_with_the_field_and_its_writer() {
 }
 
 #[test]
+fn an_edit_while_a_run_waits_for_health_is_healed_before_that_is_over() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let late = format!("{{apiVersion: v1, kind: ConfigMap, name: late, namespace: {ns}}}");
+    let spec = format!("  timeout: 10m\n  healthChecks: [{late}]\n");
+    let files = [("a.yaml", mk_config_map(&ns, "a", "1"))];
+    world.apps(&[App { name: "apps", spec: &spec, files: &files }]);
+    world.start();
+    let value = |world: &World| world.get("configmap", "a").unwrap_or_default()["data"].clone();
+    let waits = |world: &World| world.item("Kustomization/flux-system/apps")["running"] == true;
+    let git = json!({"key": "1"});
+    world.eventually("it is applied", |world| waits(world) && value(world) == git);
+    for key in ["one", "two"] {
+        let patch = json!({"data": {key: "theirs"}}).to_string();
+        world.cluster().kubectl_ok(&["-n", &ns, "patch", "configmap", "a", "-p", &patch]);
+        let took = world.eventually("it is healed", |world| value(world) == git);
+        assert!(took < SECONDS, "{took:?}");
+        world.eventually("and waited for health again", waits);
+    }
+    world.cluster().apply(&mk_config_map(&ns, "late", "1"));
+    world.settled();
+}
+
+#[test]
 fn a_field_and_a_label_of_somebody_else_stay_and_cost_no_write() {
     let mut world = World::new();
     let ns = world.namespace.clone();

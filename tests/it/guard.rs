@@ -1,5 +1,6 @@
 //! Which deletions wait for a word, and what that word covers.
 
+use crate::bed::Webhook;
 use crate::owned::{digest, held, push, there};
 use crate::world::{App, World, mk_config_map, mk_namespace};
 use serde_json::{Value, json};
@@ -300,6 +301,74 @@ fn a_claim_of_a_kustomization_that_left_git_waits_for_its_own_confirmation() {
     world.start();
     world.eventually("and after a restart", |world| held(world, "going") != Value::Null);
     assert!(!leaving(&world, "data"));
+    world.ok(&["confirm", &digest(&world, "going")]);
+    world.eventually("confirmed, it goes", |world| leaving(world, "data"));
+    world.eventually("nothing waits", |world| held(world, "going") == Value::Null);
+}
+
+#[test]
+fn a_confirmation_that_was_not_used_is_void_once_its_objects_are_back_in_git() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let claim = mk_claim(&ns, "data");
+    let files = [("a.yaml", mk_config_map(&ns, "a", "1")), ("claim.yaml", claim.clone())];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    world.start();
+    world.settled();
+    repo.remove("apps/apps/claim.yaml");
+    push(&world, &repo, "no data");
+    world.eventually("it is held", |world| held(world, "apps") != Value::Null);
+    let first = digest(&world, "apps");
+    // It is back in Git, and a word for its deletion comes before anybody has looked.
+    world.ok(&["suspend", "apps"]);
+    repo.write("apps/apps/claim.yaml", &claim);
+    push(&world, &repo, "data after all");
+    world.ok(&["confirm", &first]);
+    world.ok(&["resume", "apps"]);
+    world.eventually("nothing is held", |world| held(world, "apps") == Value::Null);
+    world.settled();
+    assert!(!leaving(&world, "data"));
+    world.eventually("the word is forgotten", |world| {
+        let state = std::fs::read_to_string(world.path("state/state.json")).unwrap();
+        !state.contains(&first)
+    });
+    repo.remove("apps/apps/claim.yaml");
+    push(&world, &repo, "no data, again");
+    world.eventually("it is held again", |world| held(world, "apps") != Value::Null);
+    assert_eq!(digest(&world, "apps"), first, "the same objects");
+    assert!(!leaving(&world, "data"));
+}
+
+/// Forbids to delete anything.
+fn keep(_object: &Value, _dry: bool) -> Value {
+    json!("not now")
+}
+
+#[test]
+fn what_could_not_be_deleted_beside_a_held_claim_is_tried_again_without_a_word() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files = [("a.yaml", mk_config_map(&ns, "a", "1")), ("d.yaml", mk_claim(&ns, "data"))];
+    let stays = [("b.yaml", mk_config_map(&ns, "b", "1"))];
+    let repo = world.apps(&[
+        App { name: "going", spec: "", files: &files },
+        App { name: "staying", spec: "", files: &stays },
+    ]);
+    world.start();
+    world.settled();
+    let webhook = Webhook::start(keep).registration(&ns, "configmaps");
+    world.cluster().apply(&webhook.replace("[CREATE, UPDATE]", "[DELETE]"));
+    repo.remove("clusters/my-cluster/going.yaml");
+    push(&world, &repo, "one leaves");
+    world.eventually("its claim is held", |world| held(world, "going") != Value::Null);
+    world.eventually("why the rest stays is told", |world| world.log().contains("not now"));
+    assert!(there(&world, "a"));
+    world.cluster().kubectl_ok(&["delete", "mutatingwebhookconfiguration", &ns]);
+    world.eventually("the rest goes", |world| !there(world, "a"));
+    world.eventually("the claim is held still", |world| held(world, "going") != Value::Null);
+    assert!(!leaving(&world, "data"));
+    let told = world.log().matches("held: deleting PersistentVolumeClaim").count();
+    assert_eq!(told, 1, "{}", world.log());
     world.ok(&["confirm", &digest(&world, "going")]);
     world.eventually("confirmed, it goes", |world| leaving(world, "data"));
     world.eventually("nothing waits", |world| held(world, "going") == Value::Null);

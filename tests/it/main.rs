@@ -32,6 +32,7 @@ mod restart; // killed at every effect, and what a disk may do
 mod renamed; // a directory with forty Kustomizations is renamed upstream
 mod render; // rendering with the reference kustomize in its sandbox
 mod rewrites; // what the API server, controllers and autoscalers change is no drift
+mod rules; // other webhooks and definitions under untouched objects
 mod sealed; // SOPS files, keys, and where plaintext never is
 mod source; // Git remotes of every kind
 mod story; // the main job as its user lives it

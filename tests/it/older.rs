@@ -130,6 +130,39 @@ fn with_the_database_gone_what_left_git_meanwhile_is_found_again_and_pruned() {
 }
 
 #[test]
+fn what_was_held_is_held_again_when_the_record_of_it_is_lost() {
+    let mut world = World::alone();
+    let repo = three(&world);
+    let old = ["o1", "o2", "o3", "o4", "o5"];
+    let file = |name: &str| format!("apps/apps/{name}.yaml");
+    old.iter().for_each(|name| repo.write(&file(name), &map(&world, name, "1")));
+    push(&repo, "eight in all");
+    world.start();
+    world.settled();
+    old.iter().for_each(|name| repo.remove(&file(name)));
+    let new: Vec<String> = (0..10).map(|number| format!("n{number}")).collect();
+    new.iter().for_each(|name| repo.write(&file(name), &map(&world, name, "1")));
+    push(&repo, "most of the eight leave, ten come");
+    world.reconcile();
+    let held = |world: &World| world.status()["held"].as_array().cloned().unwrap_or_default();
+    world.eventually("five are held", |world| held(world).len() == 1);
+    let before = held(&world)[0].clone();
+    assert_eq!(before["objects"].as_array().unwrap().len(), old.len(), "{before:#}");
+    assert_eq!(world.stop(), Some(0));
+
+    // Five of eighteen: to a record that knows no more, a change like any other.
+    std::fs::remove_file(world.path("state/history.db")).unwrap();
+    world.start();
+    world.eventually("they are held again", |world| held(world).len() == 1);
+    assert_eq!(held(&world)[0]["digest"], before["digest"], "{}", world.log());
+    world.settled();
+    assert!(old.iter().all(|name| there(&world, name)), "{}", world.log());
+    world.ok(&["confirm", before["digest"].as_str().unwrap()]);
+    world.eventually("confirmed, they go", |world| !old.iter().any(|name| there(world, name)));
+    assert!(there(&world, "n9") && there(&world, "keep"));
+}
+
+#[test]
 fn what_only_inherited_the_owner_labels_is_never_taken_for_ours() {
     let mut world = World::alone();
     let ns = world.namespace.clone();

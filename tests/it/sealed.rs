@@ -411,6 +411,60 @@ fn the_plaintext_is_in_the_cluster_and_nowhere_else() {
     }
 }
 
+/// One Kustomization writes a substituted secret into a ConfigMap, another substitutes from that.
+#[test]
+fn a_secret_that_is_handed_on_in_a_config_map_is_masked_for_whoever_reads_it() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let (variables, settings) = (format!("secret-{ns}"), format!("settings-{ns}"));
+    let from = |kind: &str, name: &str| {
+        format!("  postBuild: {{substituteFrom: [{{kind: {kind}, name: {name}}}]}}\n")
+    };
+    let hands = mk_config_map("flux-system", &settings, "1");
+    let hands = hands.replace("key: \"1\"", "ADDRESS: \"user:${password}@db\"");
+    let used = mk_config_map(&ns, "used", "1").replace("\"1\"", "\"${ADDRESS}\"");
+    world.cluster().apply(&mk_namespace("flux-system"));
+    world.cluster().apply(&secret("flux-system", &variables, VALUE));
+    let reads = from("ConfigMap", &settings);
+    world.apps(&[
+        App { name: "hands", spec: &from("Secret", &variables), files: &[("h.yaml", hands)] },
+        App { name: "reads", spec: &reads, files: &[("u.yaml", used)] },
+    ]);
+    world.start();
+    world.settled();
+    let is = |world: &World, value: &str| {
+        world.get("configmap", "used").unwrap_or_default()["data"]["key"] == value
+    };
+    assert!(is(&world, &format!("user:{VALUE}@db")));
+    // A change, a heal and a plan show values; another start knows as much.
+    let second = format!("{VALUE}-2");
+    world.cluster().apply(&secret("flux-system", &variables, &second));
+    let now = format!("user:{second}@db");
+    world.eventually("the new value has come through", |world| is(world, &now));
+    world.settled();
+    for start in [false, true] {
+        if start {
+            world.kill();
+        }
+        let patch = r#"{"data":{"key":"theirs"}}"#;
+        world.cluster().kubectl_ok(&["-n", &ns, "patch", "configmap", "used", "-p", patch]);
+        if start {
+            // Whoever reads may run before whoever hands on.
+            world.start();
+        }
+        world.eventually("it is healed", |world| is(world, &now));
+        world.settled();
+    }
+    world.settled();
+    let mut told = String::new();
+    for run in world.json(&["history", "-n", "200"]).as_array().unwrap() {
+        told += &world.ok(&["history", "show", run["run"].as_str().unwrap(), "--json"]);
+    }
+    assert!(told.contains("data.key: ***"), "the change is told, but not its values: {told}");
+    told += &format!("{}{}{}", world.ok(&["status", "--json"]), world.ok(&["diff"]), world.log());
+    scan("what is told", told.as_bytes());
+}
+
 /// A parent writes a substituted secret into the variables of its child, and into names: what the
 /// child's run tells hides it too.
 #[test]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The package in a real systemd: a Debian 12 in systemd-nspawn, with the control plane of the test
-# bed standing in for k3s (guest/k3s-standin) and Git over ssh. Part of `make test-full`; each case is a
+# bed standing in for k3s (guest/k3s-standin) and Git over ssh. Part of `make test`; each case is a
 # sentence, in the order of a box's life. `tests/system/run.sh NAME…` runs those alone that match,
 # after a fresh install; GITOPSD_DEB names a package that is built already, GITOPSD_TEST_KEEP=1 keeps
 # the machine's directory.

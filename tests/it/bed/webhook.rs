@@ -20,8 +20,8 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Starts one; `change` makes the operations of a JSON patch of an object, `dry` tells whether
-    /// the request is a dry-run.
+    /// Starts one; `change` makes the operations of a JSON patch of an object, or is the sentence
+    /// with which it is refused. `dry` tells whether the request is a dry-run.
     pub fn start(change: fn(object: &Value, dry: bool) -> Value) -> Webhook {
         let (config, ca) = certificate();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free loopback port");
@@ -63,11 +63,18 @@ fn serve(
     let Some(call) = Call::read(&mut tls)? else { return Ok(()) };
     let review: Value = serde_json::from_slice(&call.body)?;
     let request = &review["request"];
-    let patch = change(&request["object"], request["dryRun"] == true).to_string();
-    let patch = base64::engine::general_purpose::STANDARD.encode(patch);
+    let response = match change(&request["object"], request["dryRun"] == true) {
+        Value::String(why) => {
+            json!({"uid": request["uid"], "allowed": false, "status": {"message": why}})
+        }
+        patch => {
+            let patch = base64::engine::general_purpose::STANDARD.encode(patch.to_string());
+            json!({"uid": request["uid"], "allowed": true, "patchType": "JSONPatch",
+                "patch": patch})
+        }
+    };
     let answer = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "response": {"uid": request["uid"], "allowed": true, "patchType": "JSONPatch",
-            "patch": patch}});
+        "response": response});
     let mut reply = Reply::empty(200).with("Content-Type", "application/json");
     reply.body = answer.to_string().into_bytes();
     reply.write(&mut tls)?;

@@ -220,6 +220,7 @@ keys_that_others_can_read_are_refused_with_the_chmod_to_run() {
     main=$(inside systemctl show -P MainPID gitopsd)
     script <<'I'
 chmod 0644 /etc/gitopsd/credentials/git-identity
+not systemctl reload gitopsd 2>/dev/null # nothing in it has changed
 # A reload keeps to what was in force, a start is refused for good, and check says the same.
 printf 'limits:\n  workers: 3\n' >/etc/gitopsd/config.d/90-test.yaml
 not systemctl reload gitopsd 2>/dev/null

@@ -4,6 +4,7 @@ CASES+=(
     a_full_disk_stops_no_healing_of_what_is_recorded_and_is_told
     a_read_only_state_directory_is_named_and_mended_by_a_restart
     a_full_run_directory_is_told_and_drift_is_healed_after_it
+    a_machine_whose_run_is_full_starts_the_unit_and_says_what_is_wrong
     a_journal_that_is_gone_stops_nothing
     a_damaged_database_is_put_aside_and_the_inventory_rebuilt
     a_clock_that_jumps_moves_no_object
@@ -99,6 +100,31 @@ systemctl stop gitopsd
 umount /run/gitopsd
 I
     restart
+}
+
+a_machine_whose_run_is_full_starts_the_unit_and_says_what_is_wrong() {
+    local size
+    size=$(inside df --output=size -k /run | tail -n 1 | tr -d ' ')
+    # Not the unit's own directory alone: there is no room before the program runs.
+    script <<'I'
+systemctl stop gitopsd
+mount -o remount,size=$(($(df --output=used -k /run | tail -n 1) + 64))k /run
+head -c 4M /dev/zero >/run/filler 2>/dev/null || true
+not dd if=/dev/zero of=/run/more bs=64k count=1 status=none 2>/dev/null
+systemctl start gitopsd
+I
+    printf '# %s\n' "$(date +%N)" >>"$work/repos/flux-config/clusters/my-cluster/infrastructure.yaml"
+    push 'while all of /run is full'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 60 'the cause is told' holds 'make room in the runtime directory' inside gitopsd status
+    [ "$(inside systemctl show -P NRestarts gitopsd)" = 0 ]
+    script "$size" <<'I'
+rm -f /run/filler /run/more
+mount -o remount,size="$1"k /run
+I
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 60 'all is ready with room again' ready
+    healed 'with room in /run again'
 }
 
 a_clock_that_jumps_moves_no_object() {
