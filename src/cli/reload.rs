@@ -62,7 +62,10 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     for (id, file) in &args.credential {
         if file.starts_with(&keys) {
             // Also one that has not changed: the next start would refuse it.
-            guarded(id, file, 0o077)?;
+            guarded(id, file, 0o077).map_err(|error| match error.hint() {
+                Some(hint) => anyhow::anyhow!("{error}; {hint}"),
+                None => error.into(),
+            })?;
         }
         let sealed = file.with_file_name(format!("{id}.cred"));
         let handed = match read(file).with_context(|| format!("{id}: {}", file.display()))? {
