@@ -51,8 +51,8 @@ pub use edge::{
 };
 pub use family::Standing;
 pub use image::{
-    Automated, Automation, Candidate, Chosen, ImageAsk, ImageView, Pushed, RunningView, Scanned,
-    Unwell,
+    Automated, Automation, Candidate, Chosen, ImageAsk, ImageView, MarkedFiles, Pushed,
+    RunningView, Scanned, Unwell, marked_files,
 };
 pub use inputs::HostSecrets;
 pub use orders::{

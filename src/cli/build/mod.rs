@@ -3,9 +3,8 @@
 //! In the order of use: [`Inputs::open`] reads the directories and keys, `walk` renders everything
 //! that the entry path leads to (`sources` and `values` say from which files and variables;
 //! `scope`°, `claims`°, `depends`° and `images`° what an API server, the owners of objects, a graph
-//! and image automation would say, `marked` which files the last would edit), `report`° is the
-//! outcome as agreed, `mask`° takes the secrets out and `yaml`° writes. `check PATH` uses the same
-//! walk.
+//! and image automation would say), `report`° is the outcome as agreed, `mask`° takes the secrets out
+//! and `yaml`° writes. `check PATH` uses the same walk.
 //!
 //! Nothing is applied, no Git remote and no cluster is asked, and plaintext exists only in memory
 //! and in a private directory on tmpfs while kustomize runs. What a cluster alone could tell
@@ -15,7 +14,6 @@ mod claims;
 mod depends;
 mod images;
 mod inputs;
-mod marked;
 mod mask;
 mod report;
 mod scope;

@@ -9,14 +9,13 @@
 
 use super::claims::claim;
 use super::images::{self, Declared, Marked};
-use super::marked::marked;
 use super::report::{Entry, Missing, Note, Outcome, Report};
 use super::scope::Scopes;
 use super::sources::{Sources, normal};
 use super::values::{Lack, Values};
 use crate::flux::{Class, ImageUpdateAutomation, Key, Kind, Kustomization, Object, Root, classify};
 use crate::image::check_template;
-use crate::pipeline::{Order, SetAsideEntry, sort};
+use crate::pipeline::{Order, SetAsideEntry, marked_files, sort};
 use crate::plan::{Claims, Owner, desired, label};
 use crate::render::{Manifest, Redactor, RenderError, Rendered, Renderer, Request};
 use crate::secrets::Keyring;
@@ -462,9 +461,11 @@ impl Walk {
         for declared in &self.images {
             let Object::ImageUpdateAutomation(automation) = &declared.object else { continue };
             let Some(tree) = self.sources.edited(automation) else { continue };
-            let files = marked(&tree, &automation.path, &mut unmarked);
-            let found = files.map(|files| Marked::of(&files)).map_err(|error| error.to_string());
-            all.insert(automation.key(), found);
+            let found = marked_files(&tree, &automation.path, &unmarked).map(|found| {
+                unmarked.extend(found.unmarked);
+                Marked::of(&found.files)
+            });
+            all.insert(automation.key(), found.map_err(|error| error.to_string()));
         }
         all
     }

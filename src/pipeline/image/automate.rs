@@ -7,7 +7,7 @@
 //! killed in between leaves a row that at worst names a commit nobody has.
 
 use super::edit::{Edited, edit, message, unsupported};
-use super::files::marked;
+use super::files::marked_files;
 use super::hold::{Held, held};
 use super::target::{Base, Target, start};
 use super::{Automated, Pushed};
@@ -245,7 +245,7 @@ impl Pass<'_> {
     async fn edit(&mut self, tree: Tree) -> Result<Edited, Failure> {
         let known = lock(&self.pipeline.images).unmarked.clone();
         let path = self.job.automation.path.clone();
-        let found = blocking(&self.job.source, move || marked(&tree, &path, &known));
+        let found = blocking(&self.job.source, move || marked_files(&tree, &path, &known));
         let found = found.await.map_err(|failure| Failure { step: Step::Edit, ..failure })?;
         {
             let mut images = lock(&self.pipeline.images);

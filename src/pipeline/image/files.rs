@@ -17,7 +17,7 @@ const MOST: usize = 32 << 20;
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub struct MarkedFiles {
     /// Path and content of each file that may hold a marker, in order of their paths.
     pub files: Vec<(String, Vec<u8>)>,
     /// Ids of files and directories that hold none.
@@ -25,13 +25,14 @@ pub(super) struct Found {
     bytes: usize,
 }
 
-/// Reads what may hold a marker at or below a path of a tree, which must serve every file.
-pub(super) fn marked(
+/// Reads what may hold a marker at or below a path of a tree, which must serve every file. What is
+/// `known` to hold none is not read again.
+pub fn marked_files(
     tree: &Tree,
     dir: &str,
     known: &HashSet<String>,
-) -> Result<Found, SourceError> {
-    let mut found = Found::default();
+) -> Result<MarkedFiles, SourceError> {
+    let mut found = MarkedFiles::default();
     let path = dir.split('/').filter(|part| !part.is_empty() && *part != ".");
     let path = path.collect::<Vec<_>>().join("/");
     match tree.entry(&path)? {
@@ -53,7 +54,7 @@ fn walk(
     dir: &str,
     depth: usize,
     known: &HashSet<String>,
-    found: &mut Found,
+    found: &mut MarkedFiles,
 ) -> Result<bool, SourceError> {
     if depth > DEPTH {
         return Ok(false);
@@ -62,7 +63,8 @@ fn walk(
     for (name, entry) in tree.list(dir)? {
         let path = if dir.is_empty() { name } else { format!("{dir}/{name}") };
         match entry {
-            Entry::Dir { id } if !known.contains(&id) => {
+            // A repository inside a plain directory is none of its files.
+            Entry::Dir { id } if !known.contains(&id) && !tree.is_nested(&path) => {
                 match walk(tree, &path, depth + 1, known, found)? {
                     true => any = true,
                     false => found.unmarked.push(id),
@@ -81,7 +83,7 @@ fn look(
     path: String,
     entry: &Entry,
     known: &HashSet<String>,
-    found: &mut Found,
+    found: &mut MarkedFiles,
 ) -> Result<bool, SourceError> {
     let Entry::File { id, size, .. } = entry else { return Ok(false) };
     if !is_yaml(&path) || *size > MAX_FILE || known.contains(id) {
@@ -124,21 +126,24 @@ mod tests {
         write("apps/prod/a.yml", "a: 2\n");
         write("apps/note.md", marker);
         write("other/b.yaml", marker);
+        write("vendor/z/.git", "gitdir: ../../.git/modules/z\n");
+        write("vendor/z/z.yaml", marker);
         let tree = Tree::from_dir(dir.path()).expect("a tree");
         let mut known = HashSet::new();
-        let found = marked(&tree, "./apps", &known).expect("read");
-        let paths =
-            |found: &Found| found.files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+        let found = marked_files(&tree, "./apps", &known).expect("read");
+        let paths = |found: &MarkedFiles| {
+            found.files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>()
+        };
         assert_eq!(paths(&found), ["apps/dev/a.yaml"]);
         assert_eq!(found.unmarked.len(), 3, "plain.yaml, a.yml and prod");
         known.extend(found.unmarked);
-        let again = marked(&tree, "apps/", &known).expect("read");
+        let again = marked_files(&tree, "apps/", &known).expect("read");
         assert_eq!((paths(&again), again.unmarked.len()), (vec!["apps/dev/a.yaml".to_owned()], 0));
-        assert_eq!(paths(&marked(&tree, "", &known).expect("read")).len(), 2);
-        let file = marked(&tree, "./apps/dev/a.yaml", &known).expect("read");
+        assert_eq!(paths(&marked_files(&tree, "", &known).expect("read")).len(), 2);
+        let file = marked_files(&tree, "./apps/dev/a.yaml", &known).expect("read");
         assert_eq!(paths(&file), ["apps/dev/a.yaml"]);
-        assert_eq!(paths(&marked(&tree, "apps/note.md", &known).expect("read")), [""; 0]);
-        assert!(marked(&tree, "nowhere", &known).is_err());
-        assert!(marked(&tree, "../..", &known).is_err(), "the tree is all there is");
+        assert_eq!(paths(&marked_files(&tree, "apps/note.md", &known).expect("read")), [""; 0]);
+        assert!(marked_files(&tree, "nowhere", &known).is_err());
+        assert!(marked_files(&tree, "../..", &known).is_err(), "the tree is all there is");
     }
 }

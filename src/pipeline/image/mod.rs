@@ -27,6 +27,7 @@ mod show;
 mod target;
 
 pub use automate::Automation;
+pub use files::{MarkedFiles, marked_files};
 pub use show::{Candidate, ImageAsk, ImageView, RunningView, Unwell};
 
 use super::{Failure, Pipeline, Revision};
