@@ -33,6 +33,14 @@ pub enum ApplyError {
         /// Who has not let go.
         finalizers: Vec<String>,
     },
+    /// It was deleted to be created again, and is not.
+    #[error("{id} was deleted to be created again, which failed: {}", why.cause())]
+    NotRemade {
+        /// The object.
+        id: ObjectId,
+        /// What the creation failed for.
+        why: Box<ApplyError>,
+    },
     /// A definition, namespace or class cannot be used yet.
     #[error("{id} is not current: {why}")]
     NotCurrent {
@@ -73,6 +81,7 @@ impl ApplyError {
         match self {
             ApplyError::Refused { refusal, .. } => refusal.kind == RefusalKind::Transient,
             ApplyError::Cluster { source, .. } => refusal(source).kind == RefusalKind::Transient,
+            ApplyError::NotRemade { why, .. } => why.outage(),
             _ => false,
         }
     }
@@ -91,6 +100,7 @@ impl ApplyError {
             ApplyError::Refused { id, .. }
             | ApplyError::Moved { id, .. }
             | ApplyError::StillThere { id, .. }
+            | ApplyError::NotRemade { id, .. }
             | ApplyError::NotCurrent { id, .. }
             | ApplyError::NotAWrite(id)
             | ApplyError::Cluster { id, .. } => id,
@@ -103,6 +113,7 @@ impl ApplyError {
             ApplyError::Refused { refusal, .. } => refusal.retry(),
             ApplyError::Moved { .. }
             | ApplyError::StillThere { .. }
+            | ApplyError::NotRemade { .. }
             | ApplyError::NotCurrent { .. } => true,
             ApplyError::NotAWrite(_) => false,
             ApplyError::Cluster { source, .. } => source.retry(),
@@ -140,6 +151,7 @@ impl ApplyError {
                 Some("the controller that set the finalizer must remove it: is it running?".into())
             }
             ApplyError::Cluster { source, .. } => source.hint(),
+            ApplyError::NotRemade { why, .. } => why.hint(),
             _ => None,
         }
     }

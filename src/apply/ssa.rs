@@ -64,7 +64,8 @@ impl Applier {
             }
             Action::Recreate(_) => {
                 self.remove(&resource, step).await?;
-                self.write(&resource, step, None).await
+                let not_remade = |why| ApplyError::NotRemade { id: id.clone(), why: Box::new(why) };
+                self.write(&resource, step, None).await.map_err(not_remade)
             }
             _ => self.write(&resource, step, None).await,
         }

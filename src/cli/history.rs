@@ -3,10 +3,11 @@
 use super::table::{Cell, Style, Table};
 use super::terminal::{Terminal, local};
 use super::{Context, EXIT_CODES, Exit, words};
-use crate::api::{RunDetail, RunView};
+use crate::api::{ApiError, RunDetail, RunView};
 
 const EXAMPLES: &str = "EXAMPLES
   gitopsd history                  the last 20 runs that changed something or failed
+  gitopsd history -n 5             the last 5
   gitopsd history apps -n 100
   gitopsd history show 412         one run: every change, and where the time went";
 
@@ -58,7 +59,8 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         }
         return Ok(Exit::Ok);
     }
-    let runs = client.history(args.name.as_deref(), args.number).await?;
+    let runs = client.history(args.name.as_deref(), args.number).await;
+    let runs = runs.map_err(|error| meant(error, args.name.as_deref()))?;
     if terminal.is_json() {
         terminal.json(&runs)?;
     } else if runs.is_empty() {
@@ -67,6 +69,21 @@ pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
         terminal.out(&list(&runs, terminal))?;
     }
     Ok(Exit::Ok)
+}
+
+/// A number where a name belongs, and nothing has that name: what may have been meant.
+fn meant(error: ApiError, name: Option<&str>) -> ApiError {
+    match (error, name) {
+        (ApiError::Refused { status: 404, .. }, Some(said)) if said.parse::<u32>().is_ok() => {
+            let message = format!("nothing is called {said}");
+            let hint = Some(format!(
+                "for the last {said} runs: gitopsd history -n {said}; for run {said}: gitopsd \
+                 history show {said}"
+            ));
+            ApiError::Refused { status: 404, message, hint }
+        }
+        (error, _) => error,
+    }
 }
 
 fn list(runs: &[RunView], terminal: &Terminal) -> String {
@@ -155,6 +172,22 @@ fn detail(found: &RunDetail, terminal: &Terminal) -> String {
 mod tests {
     use super::*;
     use crate::api::ChangeView;
+
+    #[test]
+    fn a_number_that_is_nobodys_name_is_told_with_what_it_may_mean() {
+        let refused = |status: u16| ApiError::Refused {
+            status,
+            message: "no run of that name is recorded".into(),
+            hint: None,
+        };
+        let told = meant(refused(404), Some("5"));
+        assert_eq!(told.to_string(), "nothing is called 5");
+        let hint = "for the last 5 runs: gitopsd history -n 5; for run 5: gitopsd history show 5";
+        assert_eq!(told.hint().as_deref(), Some(hint));
+        for (status, name) in [(404, Some("apps")), (404, None), (403, Some("5"))] {
+            assert_eq!(meant(refused(status), name), refused(status), "{status} {name:?}");
+        }
+    }
 
     #[test]
     fn a_run_is_shown_with_its_changes_and_timings() {

@@ -6,7 +6,7 @@
 //! where a test holds it against the keys that the reader knows.
 
 use super::{Cli, Exit};
-use clap::{Command, CommandFactory};
+use clap::{Arg, Command, CommandFactory};
 use clap_mangen::Man;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -60,6 +60,7 @@ fn page(command: Command, more: &str, pointers: &[String]) -> io::Result<Vec<u8>
     // The program's verbs have pages of their own, theirs have not.
     let below = verbs && command.get_name() != "gitopsd";
     let parts = below.then(|| parts(&command)).transpose()?;
+    let synopsis = synopsis(&command);
     let title = command.get_display_name().unwrap_or("gitopsd").to_uppercase();
     // No date: the same source makes the same page.
     let man = Man::new(command.after_help(""))
@@ -71,7 +72,7 @@ fn page(command: Command, more: &str, pointers: &[String]) -> io::Result<Vec<u8>
     let mut text = Vec::new();
     man.render_title(&mut text)?;
     man.render_name_section(&mut text)?;
-    man.render_synopsis_section(&mut text)?;
+    writeln!(text, ".SH SYNOPSIS\n{synopsis}")?;
     man.render_description_section(&mut text)?;
     man.render_options_section(&mut text)?;
     match &parts {
@@ -91,6 +92,46 @@ fn page(command: Command, more: &str, pointers: &[String]) -> io::Result<Vec<u8>
     Ok(text)
 }
 
+/// The line of a command: options with what they take, which clap_mangen leaves out, then what has
+/// no name. What need not be said stands in brackets.
+fn synopsis(command: &Command) -> String {
+    let name = command.get_bin_name().unwrap_or(command.get_name());
+    let mut line = vec![format!("\\fB{}\\fR", dashes(name))];
+    let shown = |arg: &&Arg| !arg.is_hide_set();
+    let mut options: Vec<&Arg> = command.get_arguments().filter(shown).collect();
+    options.retain(|arg| !arg.is_positional());
+    options.sort_by_key(|arg| arg.get_display_order());
+    for arg in options {
+        let short = arg.get_short().map(|short| format!("-{short}"));
+        let long = arg.get_long().map(|long| format!("--{long}"));
+        let names = short.into_iter().chain(long).map(|name| format!("\\fB{}\\fR", dashes(&name)));
+        let names = names.collect::<Vec<_>>().join("|");
+        line.push(bracketed(arg.is_required_set(), format!("{names}{}", takes(arg))));
+    }
+    for arg in command.get_positionals().filter(shown) {
+        let several = arg.get_num_args().is_some_and(|number| number.max_values() > 1);
+        let word = bracketed(arg.is_required_set(), takes(arg).trim_start().to_owned());
+        line.push(if several { format!("{word}...") } else { word });
+    }
+    if command.has_subcommands() {
+        line.push(bracketed(command.is_subcommand_required_set(), "\\fICOMMAND\\fR".to_owned()));
+    }
+    line.join(" ")
+}
+
+fn bracketed(required: bool, text: String) -> String {
+    if required { text } else { format!("[{text}]") }
+}
+
+/// What an argument takes, behind a space; nothing where it takes nothing.
+fn takes(arg: &Arg) -> String {
+    if !arg.get_action().takes_values() {
+        return String::new();
+    }
+    let names = arg.get_value_names().unwrap_or_default();
+    format!(" \\fI{}\\fR", dashes(&names.join(" ")))
+}
+
 /// What a verb is followed by: the whole line, what it does, its own options.
 fn parts(verb: &Command) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
@@ -102,7 +143,7 @@ fn parts(verb: &Command) -> io::Result<Vec<u8>> {
         writeln!(text, ".TP\n\\fB{}\\fR", dashes(usage))?;
         let about = part.get_about().map(ToString::to_string).unwrap_or_default();
         writeln!(text, "{}", dashes(&about))?;
-        let own = |arg: &&clap::Arg| {
+        let own = |arg: &&Arg| {
             !arg.is_global_set()
                 && !arg.is_hide_set()
                 && !arg.is_positional()
@@ -113,7 +154,8 @@ fn parts(verb: &Command) -> io::Result<Vec<u8>> {
             let long = arg.get_long().map(|long| format!("--{long}")).unwrap_or_default();
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
             let option = dashes(&format!("{short}{long}"));
-            writeln!(text, ".RS\n.TP\n\\fB{option}\\fR\n{}\n.RE", dashes(&help))?;
+            let takes = takes(arg);
+            writeln!(text, ".RS\n.TP\n\\fB{option}\\fR{takes}\n{}\n.RE", dashes(&help))?;
         }
     }
     Ok(text)
@@ -201,6 +243,36 @@ mod tests {
         let text = String::from_utf8_lossy(&edge.1);
         for part in ["\\fBgitopsd edge down [OPTIONS]\\fR", "\\fB\\-y, \\-\\-yes\\fR"] {
             assert!(text.contains(part), "no {part} in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_synopsis_shows_what_each_option_takes() {
+        let pages = pages().expect("memory can be written to");
+        let synopsis = |name: &str| {
+            let (_, text) = pages.iter().find(|(page, _)| page == name).expect("a page");
+            let text = String::from_utf8_lossy(text).replace("\\-", "-");
+            let text = ["\\fB", "\\fI", "\\fR"].iter().fold(text, |t, font| t.replace(font, ""));
+            let (_, after) = text.split_once(".SH SYNOPSIS\n").expect("a synopsis");
+            after.lines().next().unwrap_or_default().to_owned()
+        };
+        let shared = "[--config PATH] [--socket PATH] [--json] [--color WHEN] [-h|--help]";
+        for (name, line) in [
+            ("gitopsd.8", format!("gitopsd {shared} [-V|--version] COMMAND")),
+            ("gitopsd-status.8", format!("gitopsd status [-w|--watch] {shared} [NAME]")),
+            (
+                "gitopsd-history.8",
+                format!("gitopsd history [-n|--number N] {shared} [NAME] [COMMAND]"),
+            ),
+            (
+                "gitopsd-suspend.8",
+                format!(
+                    "gitopsd suspend [-n|--namespace NAMESPACE] [--for TIME] [--reason TEXT] \
+                     {shared} NAME..."
+                ),
+            ),
+        ] {
+            assert_eq!(synopsis(name), line);
         }
     }
 

@@ -7,7 +7,8 @@
 //!
 //! Results go to stdout, everything else to stderr; a reader that goes away is no error. Colours
 //! are used on a terminal only, and never with `NO_COLOR`. Files: `terminal` writes, `table`° and
-//! `words`° lay out, `public`° reads the public halves of keys, the rest is named after its verb.
+//! `words`° lay out, `object` takes the name of one, `public`° reads the public halves of keys, the
+//! rest is named after its verb.
 //!
 //! Nothing is decided here: what a verb shows was decided by the daemon, and `build` walks the
 //! graph by the same functions that the daemon runs on. Errors are `anyhow`'s, because only a
@@ -25,6 +26,7 @@ mod init;
 mod key;
 mod keygen;
 mod man;
+mod object;
 mod public;
 mod reconcile;
 mod reload;
@@ -87,6 +89,11 @@ const EXAMPLES: &str = "EXAMPLES
 EXIT CODES
   0 done, all is well   1 not ready, or problems found   2 wrong usage
   69 the daemon cannot be reached   78 the configuration is wrong";
+
+/// What is told where nothing answers on a host that nobody has configured, and what to do; systemd
+/// says the latter too.
+const UNANSWERED: &str = "nothing answers, and there is no configuration yet";
+const NOT_CONFIGURED: &str = "not configured: run gitopsd init";
 
 /// What all verbs share stands below their own options; none has a hundred.
 const LAST: usize = 100;
@@ -202,31 +209,38 @@ impl Cli {
 
 /// Prints an error with what to do about it.
 fn report(context: &Context, error: &anyhow::Error) -> Exit {
-    let terminal = &context.terminal;
     let gone = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
     if error.downcast_ref::<std::io::Error>().is_some_and(gone) {
         return Exit::Ok;
     }
-    terminal.error(&format!("{error:#}"));
-    let Some(api) = error.downcast_ref::<ApiError>() else { return Exit::Problems };
+    let (found, fix, exit) = judged(context, error);
+    context.terminal.error(&found);
+    fix.iter().for_each(|fix| context.terminal.note(fix));
+    exit
+}
+
+/// What is told of an error, what to do about it, and the exit code.
+fn judged(context: &Context, error: &anyhow::Error) -> (String, Option<String>, Exit) {
+    let found = format!("{error:#}");
+    let Some(api) = error.downcast_ref::<ApiError>() else { return (found, None, Exit::Problems) };
     // A daemon that is not there most likely has a reason that its configuration tells.
     if api.unreachable() && context.socket.is_none() {
         match crate::config::load(&context.config) {
             Err(problems) if problems.not_configured() => {
-                terminal.note("not configured: run gitopsd init");
-                return Exit::Unreachable;
+                // The service has no socket while it waits to be configured, nor where it is
+                // stopped or has failed: which of them it is nobody asks here.
+                let silent = matches!(api, ApiError::NotRunning { .. });
+                let found = if silent { UNANSWERED.to_owned() } else { found };
+                return (found, Some(NOT_CONFIGURED.to_owned()), Exit::Unreachable);
             }
             Err(problems) if !problems.unreadable() => {
-                terminal.note(&problems.to_string());
-                return Exit::Config;
+                return (found, Some(problems.to_string()), Exit::Config);
             }
             _ => {}
         }
     }
-    if let Some(hint) = api.hint() {
-        terminal.note(&hint);
-    }
-    if api.unreachable() { Exit::Unreachable } else { Exit::Problems }
+    let exit = if api.unreachable() { Exit::Unreachable } else { Exit::Problems };
+    (found, api.hint(), exit)
 }
 
 /// Runs a verb's questions; they wait for the daemon and for nothing else.
@@ -242,6 +256,30 @@ fn block_on(verb: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn without_a_configuration_a_service_that_does_not_answer_is_said_neither_up_nor_down() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let config = dir.path().join("config.yaml");
+        let told = |text: Option<&str>| {
+            text.iter().for_each(|text| std::fs::write(&config, text).expect("ours to write"));
+            let terminal = Terminal::new(Some(false), false);
+            let context = Context { config: config.clone(), socket: None, terminal };
+            let silent = ApiError::NotRunning { socket: "/run/gitopsd/api.sock".into() };
+            judged(&context, &silent.into())
+        };
+        let silent = "nothing answers, and there is no configuration yet".to_owned();
+        let bare = (silent, Some("not configured: run gitopsd init".to_owned()), Exit::Unreachable);
+        assert_eq!(told(None), bare);
+        assert_eq!(told(Some("limits: {workers: 2}\n")), bare);
+        let down = "gitopsd is not running (nothing answers on /run/gitopsd/api.sock)".to_owned();
+        let see = Some("see systemctl status gitopsd".to_owned());
+        let right = told(Some("root: {url: 'https://h/r', path: a}\n"));
+        assert_eq!(right, (down.clone(), see, Exit::Unreachable));
+        let (found, fix, exit) = told(Some("root: {url: nowhere, path: a}\n"));
+        assert_eq!((found, exit), (down, Exit::Config));
+        assert!(fix.is_some_and(|fix| fix.contains("root.url: no scheme")));
+    }
 
     #[test]
     fn the_arguments_are_sound_and_every_verb_brings_examples_and_exit_codes() {

@@ -1,5 +1,6 @@
 //! `gitopsd reconcile`: run now, and follow until it has settled.
 
+use super::object::{self, Within};
 use super::status::{in_full, key};
 use super::table::Style;
 use super::terminal::Terminal;
@@ -16,6 +17,7 @@ const EXAMPLES: &str = "EXAMPLES
   gitopsd reconcile apps --timeout 15m     one of them, with patience
   gitopsd reconcile apps --no-wait         only ask for it
   gitopsd reconcile image blaster-dev      scan, choose, commit, deploy
+  gitopsd reconcile kustomization apps     as flux has it
 
 EXIT CODES
   0 settled and ready   1 not ready, not within the timeout, suspended (if named),
@@ -33,9 +35,13 @@ const IMAGE: i64 = 1500;
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME; everything when absent. `image NAME` is an
-    /// ImagePolicy or ImageRepository, from its registry to what runs it
-    #[arg(value_name = "NAME", num_args = 0..=2)]
+    /// ImagePolicy or ImageRepository, from its registry to what runs it. Or as flux has it:
+    /// kustomization NAME, source git NAME, image repository NAME, image policy NAME, image update
+    /// NAME
+    #[arg(value_name = "NAME", num_args = 0..=3)]
     names: Vec<String>,
+    #[command(flatten)]
+    within: Within,
     /// Ask the Git remotes first
     #[arg(long)]
     with_source: bool,
@@ -49,25 +55,20 @@ pub struct Args {
 
 /// What the names ask for.
 fn asks(args: &Args) -> Result<ReconcileAsk, String> {
-    let with_source = args.with_source;
-    match args.names.as_slice() {
-        [] => Ok(ReconcileAsk { with_source, ..ReconcileAsk::default() }),
-        [name] => Ok(ReconcileAsk { name: Some(name.clone()), with_source, image: false }),
-        [image, name] if image == "image" => {
-            Ok(ReconcileAsk { name: Some(name.clone()), with_source, image: true })
-        }
-        several => Err(format!("one name is enough, not {}", several.join(" and "))),
-    }
+    // `image` alone is no kind: what is meant is all that hangs from the image.
+    let (image, said) = match args.names.as_slice() {
+        [image, name] if image == "image" => (true, std::slice::from_ref(name)),
+        said => (false, said),
+    };
+    let name = args.within.name(said)?;
+    Ok(ReconcileAsk { name, with_source: args.with_source, image })
 }
 
 /// Asks and follows.
 pub async fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
-    let ask = match asks(args) {
+    let ask = match object::sense(context, asks(args)) {
         Ok(ask) => ask,
-        Err(wrong) => {
-            context.terminal.error(&wrong);
-            return Ok(Exit::Usage);
-        }
+        Err(exit) => return Ok(exit),
     };
     let client = context.client();
     let before = client.status(None).await?.serial;
@@ -385,6 +386,28 @@ mod tests {
             told: BTreeMap::new(),
         };
         follower.settled(&document, 1_000)
+    }
+
+    #[test]
+    fn image_and_a_name_ask_for_all_that_hangs_from_it_and_flux_has_words_for_one_object() {
+        let asked = |said: &str| {
+            let names = said.split_whitespace().map(str::to_owned).collect();
+            let (namespace, with_source, no_wait) = (Some("web".to_owned()), false, false);
+            let within = Within { namespace: namespace.filter(|_| !said.is_empty()) };
+            let ask = asks(&Args { names, within, with_source, no_wait, timeout: BEGIN })?;
+            Ok::<_, String>((ask.name, ask.image))
+        };
+        for (said, name, image) in [
+            ("app", "web/app", false),
+            ("image app", "web/app", true),
+            ("image policy app", "ImagePolicy/web/app", false),
+            ("kustomization app", "Kustomization/web/app", false),
+            ("ks/app", "Kustomization/web/app", false),
+        ] {
+            assert_eq!(asked(said), Ok((Some(name.to_owned()), image)), "{said}");
+        }
+        assert_eq!(asked(""), Ok((None, false)));
+        assert!(asked("a b").is_err());
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! `gitopsd resume`: releases what `suspend` stopped.
 
+use super::object::Named;
 use super::status::key;
 use super::{Context, EXIT_CODES, Exit};
 use crate::api::{Document, ResumeAsk};
 
 const EXAMPLES: &str = "EXAMPLES
   gitopsd resume apps
-  gitopsd resume GitRepository/flux-system/blaster";
+  gitopsd resume GitRepository/flux-system/blaster
+  gitopsd resume source git blaster -n flux-system      the same, as flux has it";
 
 /// Release what suspend stopped; it runs at once
 ///
@@ -14,15 +16,19 @@ const EXAMPLES: &str = "EXAMPLES
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Args {
-    /// NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME
-    name: String,
+    #[command(flatten)]
+    object: Named,
 }
 
 /// Asks.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
+    let name = match args.object.name(context) {
+        Ok(name) => name,
+        Err(exit) => return Ok(exit),
+    };
     let client = context.client();
     let before = client.status(None).await?;
-    let accepted = client.resume(&ResumeAsk { name: args.name }).await?;
+    let accepted = client.resume(&ResumeAsk { name }).await?;
     if context.terminal.is_json() {
         context.terminal.json(&accepted)?;
     } else {

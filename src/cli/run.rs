@@ -108,7 +108,8 @@ fn check(context: &Context, config: &Config) -> Exit {
     match daemon::secrets(config) {
         Ok(_) => Exit::Ok,
         Err(error) => {
-            context.terminal.error(&error.to_string());
+            // Bare, as the problems of a configuration: a reload tells it behind our name.
+            context.terminal.note(&error.to_string());
             error.hint().iter().for_each(|hint| context.terminal.note(hint));
             Exit::Config
         }

@@ -1,5 +1,6 @@
 //! `gitopsd suspend`: stops one item on this host, without a commit.
 
+use super::object::Named;
 use super::{Context, EXIT_CODES, Exit, terminal, words};
 use crate::api::{SuspendAsk, SuspendView};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 const EXAMPLES: &str = "EXAMPLES
   gitopsd suspend apps --for 2h --reason 'trying a hotfix by hand'
   gitopsd suspend GitRepository/flux-system/blaster
+  gitopsd suspend source git blaster -n flux-system      the same, as flux has it
   gitopsd resume apps";
 
 /// Stop a Kustomization or a source on this host
@@ -17,8 +19,8 @@ const EXAMPLES: &str = "EXAMPLES
 #[derive(Debug, clap::Args)]
 #[command(after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Args {
-    /// NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME
-    name: String,
+    #[command(flatten)]
+    object: Named,
     /// How long, such as 30m, 2h or 3d
     #[arg(long = "for", value_name = "TIME", value_parser = words::duration)]
     time: Option<Duration>,
@@ -29,13 +31,17 @@ pub struct Args {
 
 /// Asks.
 pub async fn run(context: &Context, args: Args) -> anyhow::Result<Exit> {
+    let name = match args.object.name(context) {
+        Ok(name) => name,
+        Err(exit) => return Ok(exit),
+    };
     let until_ms = args.time.map(|time| {
         let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
         terminal::now_ms().saturating_add(ms)
     });
     let client = context.client();
     let before = client.status(None).await?.suspended;
-    let ask = SuspendAsk { name: args.name, until_ms, reason: args.reason };
+    let ask = SuspendAsk { name, until_ms, reason: args.reason };
     let accepted = client.suspend(&ask).await?;
     if context.terminal.is_json() {
         context.terminal.json(&accepted)?;

@@ -1,7 +1,7 @@
 //! Pure: durations, ages and names as people write and read them.
 
 use crate::api::ReplacedView;
-use crate::flux::parse_duration;
+use crate::flux::{Kind, parse_duration};
 use std::time::Duration;
 
 /// Reads `2h`, `1h30m`, `90s`, and `3d` for days.
@@ -97,19 +97,53 @@ pub fn indent(text: &str, margin: &str) -> String {
 pub fn is_called(key: &str, said: &str) -> bool {
     let key: Vec<&str> = key.split('/').collect();
     let said: Vec<&str> = said.split('/').collect();
-    let kind = match said[0] {
-        "ks" => "Kustomization",
-        "gitrepo" => "GitRepository",
-        "imgrepo" => "ImageRepository",
-        "imgpol" => "ImagePolicy",
-        "iua" | "imgupd" | "imgauto" => "ImageUpdateAutomation",
-        _ => "",
-    };
-    if said.len() == 3 && !kind.is_empty() {
-        return key.ends_with(&said[1..]) && key[0] == kind;
+    let of_kind = key[0] == Kind::named(said[0]).map(Kind::as_str).unwrap_or(said[0]);
+    match said.as_slice() {
+        [_, _, _] => of_kind && key.ends_with(&said[1..]),
+        [_, name] if of_kind && key.last() == Some(name) => true,
+        said => key.ends_with(said),
     }
-    key.ends_with(&said)
-        || (said.len() == 2 && key.first() == said.first() && key.last() == said.last())
+}
+
+/// What `flux` has before a name, for whoever had something else there.
+const KINDS: &str = "kustomization, source git, image repository, image policy or image update";
+
+/// What a person named, in the form that the daemon reads: one word of ours, or as `flux` has it
+/// typed, the kind in words of its own before the name and the namespace behind `-n`. A namespace
+/// that is said so belongs between `KIND` and `NAME` of `KIND/NAME` too. `None` where nothing was
+/// named.
+pub fn named(said: &[String], namespace: Option<&str>) -> Result<Option<String>, String> {
+    let said: Vec<&str> = said.iter().map(String::as_str).collect();
+    let Some((&name, before)) = said.split_last() else {
+        return match namespace {
+            Some(_) => Err("a namespace goes with a name".to_owned()),
+            None => Ok(None),
+        };
+    };
+    let kind = match before {
+        [word] => Kind::named(word),
+        ["source", "git"] => Some(Kind::GitRepository),
+        ["image", "repository"] => Some(Kind::ImageRepository),
+        ["image", "policy"] => Some(Kind::ImagePolicy),
+        ["image", "update"] => Some(Kind::ImageUpdateAutomation),
+        _ => None,
+    };
+    if kind.is_none() && !before.is_empty() {
+        let before = before.join(" ");
+        return Err(format!(
+            "{before:?} is no kind that gitopsd runs: say {KINDS}, or one NAME alone"
+        ));
+    }
+    let apart = name.split_once('/').and_then(|(first, rest)| Some((Kind::named(first)?, rest)));
+    let (kind, name) = match apart {
+        Some((own, rest)) if kind.is_none() && namespace.is_some() => (Some(own), rest),
+        _ => (kind, name),
+    };
+    if namespace.is_some() && name.contains('/') {
+        return Err(format!("one namespace is enough: say it in {name:?}, or with -n"));
+    }
+    let parts = [kind.map(Kind::as_str), namespace, Some(name)];
+    Ok(Some(parts.into_iter().flatten().collect::<Vec<_>>().join("/")))
 }
 
 #[cfg(test)]
@@ -178,8 +212,58 @@ mod tests {
         for said in ["apps", "flux-system/apps", key, "ks/flux-system/apps", "Kustomization/apps"] {
             assert!(is_called(key, said), "{said}");
         }
+        for said in ["ks/apps", "kustomization/flux-system/apps"] {
+            assert!(is_called(key, said), "{said}");
+        }
         for said in ["app", "other/apps", "GitRepository/flux-system/apps", ""] {
             assert!(!is_called(key, said), "{said}");
+        }
+    }
+
+    fn split(said: &str) -> Vec<String> {
+        said.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_kind_may_stand_before_the_name_and_the_namespace_behind_it_as_flux_has_them() {
+        for (said, namespace, name) in [
+            ("apps", None, "apps"),
+            ("apps", Some("web"), "web/apps"),
+            ("GitRepository/flux-system/a", None, "GitRepository/flux-system/a"),
+            ("Kustomization/apps", None, "Kustomization/apps"),
+            ("Kustomization/apps", Some("web"), "Kustomization/web/apps"),
+            ("KS/apps", Some("web"), "Kustomization/web/apps"),
+            ("kustomization apps", None, "Kustomization/apps"),
+            ("Kustomization web/apps", None, "Kustomization/web/apps"),
+            ("ks apps", Some("web"), "Kustomization/web/apps"),
+            ("source git a", None, "GitRepository/a"),
+            ("image repository a", Some("web"), "ImageRepository/web/a"),
+            ("image policy a", None, "ImagePolicy/a"),
+            ("image update a", None, "ImageUpdateAutomation/a"),
+        ] {
+            assert_eq!(named(&split(said), namespace), Ok(Some(name.to_owned())), "{said}");
+        }
+        assert_eq!(named(&[], None), Ok(None));
+    }
+
+    #[test]
+    fn a_kind_that_is_not_run_is_told_with_those_that_are_and_a_namespace_is_said_once() {
+        for (said, namespace, told) in [
+            ("helmrelease redis", None, "\"helmrelease\" is no kind that gitopsd runs: say kusto"),
+            ("source helm podinfo", None, "\"source helm\" is no kind"),
+            ("image app", None, "\"image\" is no kind"),
+            ("a b", None, "or one NAME alone"),
+            (
+                "web/apps",
+                Some("web"),
+                "one namespace is enough: say it in \"web/apps\", or with -n",
+            ),
+            ("ks/web/apps", Some("web"), "one namespace is enough: say it in \"web/apps\""),
+            ("ks web/apps", Some("web"), "one namespace is enough: say it in \"web/apps\""),
+            ("", Some("web"), "a namespace goes with a name"),
+        ] {
+            let wrong = named(&split(said), namespace).expect_err(said);
+            assert!(wrong.contains(told), "{said}: {wrong}");
         }
     }
 }

@@ -134,7 +134,7 @@ impl Reader<'_> {
         let url = self.edge_url();
         let zones = self.many("edge.cloudflare.zones", |said| match is_id(said) || is_host(said) {
             true => Ok(said.to_ascii_lowercase()),
-            false => Err("the name or id of a zone, such as muppit.au"),
+            false => Err("the name or id of a zone, such as example.com"),
         });
         if self.unsaid("edge.cloudflare.zones") {
             self.no_zones(&place);
@@ -145,7 +145,7 @@ impl Reader<'_> {
             let host = said.to_ascii_lowercase();
             match is_host(host.strip_prefix("*.").unwrap_or(&host)) {
                 true => Ok(host),
-                false => Err("a host name, such as blaster.muppit.au"),
+                false => Err("a host name, such as blaster.example.com"),
             }
         });
         self.outside(&zones);
@@ -155,7 +155,7 @@ impl Reader<'_> {
             .all(|key| self.unsaid(&format!("edge.{key}")))
         {
             let fix =
-                "write below edge hosts: [www.muppit.au], or discover with a label or a pattern";
+                "write below edge hosts: [www.example.com], or discover with a label or a pattern";
             let (key, fix) = ("edge.hosts".to_owned(), fix.to_owned());
             self.problems.push(Problem::Missing { place, key, fix });
         }
@@ -196,7 +196,7 @@ impl Reader<'_> {
             Some((_, rest)) if rest.contains('.') => rest.to_owned(),
             _ => host,
         });
-        let zone = zone.as_deref().unwrap_or("muppit.au");
+        let zone = zone.as_deref().unwrap_or("example.com");
         let (place, fix) = match self.find("edge.cloudflare") {
             Some(node) => {
                 (node.place.clone(), format!("write below edge.cloudflare zones: [{zone}]"))
@@ -277,7 +277,7 @@ impl Reader<'_> {
             let fine = !key.is_empty() && !value.is_empty() && !said.contains([' ', ',', '!']);
             fine.then(|| Some((key.to_owned(), value.to_owned())))
         });
-        let takes = "a host in which * stands for anything, such as *.muppit.au";
+        let takes = "a host in which * stands for anything, such as *.example.com";
         let pattern = self.one("edge.discover.pattern", None, takes, |said| {
             let plain = said.replace('*', "x");
             is_host(&plain).then(|| Some(said.to_ascii_lowercase()))
@@ -425,15 +425,15 @@ mod tests {
     #[test]
     fn three_keys_are_enough_and_the_rest_has_defaults() {
         let read = read(
-            "  cloudflare: {zones: [muppit.au]}\n  tunnel: home\n  hosts: [Blaster.muppit.au]\n",
+            "  cloudflare: {zones: [example.com]}\n  tunnel: home\n  hosts: [Blaster.example.com]\n",
         );
         let expected = EdgeSettings {
             url: URL.into(),
             account: None,
-            zones: vec!["muppit.au".into()],
+            zones: vec!["example.com".into()],
             tunnel: "home".into(),
             adopt: false,
-            hosts: vec!["blaster.muppit.au".into()],
+            hosts: vec!["blaster.example.com".into()],
             discover: None,
             ingress: IngressSettings {
                 controller: IngressBy::Auto,
@@ -459,7 +459,7 @@ mod tests {
         let read = read(
             "  cloudflare:\n    tokenFile: /t\n    account: Home\n    zones: [0123456789abcdef0123456789abcdef]\n    \
              url: http://127.0.0.1:9/v4/\n  tunnel: {name: lab, adopt: true}\n  \
-             hosts: ['*.muppit.au']\n  discover: {label: public=yes, pattern: '*.muppit.au'}\n  \
+             hosts: ['*.example.com']\n  discover: {label: public=yes, pattern: '*.example.com'}\n  \
              ingress: {controller: repository, class: nginx, service: 'a/b:8080', scheme: https, verify: false}\n  \
              connector: {by: repository, replicas: 1, image: 'x/c:1@sha256:00'}\n  routes: off\n  dns: off\n  interval: 5m\n",
         );
@@ -469,10 +469,10 @@ mod tests {
             zones: vec!["0123456789abcdef0123456789abcdef".into()],
             tunnel: "lab".into(),
             adopt: true,
-            hosts: vec!["*.muppit.au".into()],
+            hosts: vec!["*.example.com".into()],
             discover: Some(Discover {
                 label: Some(("public".into(), "yes".into())),
-                pattern: Some("*.muppit.au".into()),
+                pattern: Some("*.example.com".into()),
             }),
             ingress: IngressSettings {
                 controller: IngressBy::Repository,
@@ -504,12 +504,12 @@ mod tests {
             [
                 "c.yaml:3: edge.hosts: not a list, write [nowhere]",
                 "c.yaml:2: edge.cloudflare.zones: missing, write below edge cloudflare: \
-                 {zones: [muppit.au]}",
+                 {zones: [example.com]}",
                 "c.yaml:2: edge.tunnel.name: missing, write below edge tunnel: home",
             ]
         );
-        let text = "  cloudflare:\n    zones: [muppit.au]\n    url: http://api.example\n  tunnel: a b\n  \
-                    hosts:\n  - www.muppit.au\n  - www.muppit.au\n  - blaster.reids.net.au\n  - -x\n  \
+        let text = "  cloudflare:\n    zones: [example.com]\n    url: http://api.example\n  tunnel: a b\n  \
+                    hosts:\n  - www.example.com\n  - www.example.com\n  - blaster.reids.net.au\n  - -x\n  \
                     ingress: haproxy\n  connector: {by: repository, image: 'c:latest'}\n  dns: yes\n";
         assert_eq!(
             read(text).unwrap_err(),
@@ -517,10 +517,10 @@ mod tests {
                 "c.yaml:5: edge.cloudflare.url: \"http://api.example\" is not taken, write https://…, \
                  or http:// on 127.0.0.1 alone",
                 "c.yaml:6: edge.tunnel: \"a b\" is not taken, write at most 80 letters, digits, - and _",
-                "c.yaml:9: edge.hosts: \"www.muppit.au\" is said twice, remove one",
-                "c.yaml:11: edge.hosts: \"-x\" is not taken, write a host name, such as blaster.muppit.au",
+                "c.yaml:9: edge.hosts: \"www.example.com\" is said twice, remove one",
+                "c.yaml:11: edge.hosts: \"-x\" is not taken, write a host name, such as blaster.example.com",
                 "c.yaml:10: edge.hosts: \"blaster.reids.net.au\" lies in none of the zones \
-                 (muppit.au), add its zone to edge.cloudflare.zones, or remove it",
+                 (example.com), add its zone to edge.cloudflare.zones, or remove it",
                 "c.yaml:12: edge.ingress: \"haproxy\" is not taken, write auto, traefik or repository",
                 "c.yaml:13: edge.connector.by: the repository's connector has a tunnel already, name \
                  that one, and write tunnel.adopt: true",
@@ -554,7 +554,7 @@ mod tests {
             [
                 "c.yaml:5: edge.cloudflare.hosts: unknown key, it belongs at edge.hosts; mind the \
                  indentation",
-                "c.yaml:2: edge.hosts: missing, write below edge hosts: [www.muppit.au], or discover \
+                "c.yaml:2: edge.hosts: missing, write below edge hosts: [www.example.com], or discover \
                  with a label or a pattern",
             ]
         );

@@ -17,7 +17,7 @@
 //! more than a line feed (see [`CREDENTIALS`]); there it may also lie sealed, which whoever opens it
 //! has to know. What counts in the end is a path in the [`Config`], and nobody looks elsewhere.
 //! [`propose`] tells what the configuration would be with a file that is not written
-//! yet, for `init`.
+//! yet, for `init`, which judges an answer by itself with [`check_url`] and [`entry_path`].
 //!
 //! This folder builds nothing and reads no secret: credential and key files are named here and
 //! opened by whoever needs them. A secret itself has no key in the file.
@@ -36,6 +36,7 @@ pub use edge::{
 pub use fragment::distance;
 pub use load::{Proposal, credentials_directory, load, propose};
 pub use problem::{Place, Problem, Problems};
+pub use root::{RootError, check_url, entry_path};
 pub use settings::{
     CREDENTIALS, ClusterSettings, Config, DecryptionSettings, Directories, HistorySettings,
     MacPolicy, RenderSettings, RootCredentials, RootRef, RootSettings, WorkSettings,

@@ -19,8 +19,8 @@ impl Reader<'_> {
         match url {
             None => missing(self, "url", "write url: https://… or ssh://…"),
             Some((url, place)) => {
-                if let Err((what, fix)) = check_url(url) {
-                    self.invalid("root.url", place, what, fix);
+                if let Err(error) = check_url(url) {
+                    self.invalid("root.url", place, error.to_string(), error.hint());
                 }
             }
         }
@@ -28,14 +28,8 @@ impl Reader<'_> {
         let path = said.map(|(path, _)| entry_path(path));
         match (&path, said) {
             (None, _) => missing(self, "path", "write path: clusters/my-cluster"),
-            (Some(None), Some((said, place))) => {
-                let what = format!("{said:?} is not a directory below the repository's top");
-                self.invalid(
-                    "root.path",
-                    place,
-                    what,
-                    "write it without a leading / and without ..",
-                );
+            (Some(Err(error)), Some((_, place))) => {
+                self.invalid("root.path", place, error.to_string(), error.hint());
             }
             _ => {}
         }
@@ -45,7 +39,8 @@ impl Reader<'_> {
         let interval = self.duration(interval, Duration::from_secs(1), 24 * 60 * minute);
         let (url, _) = url?;
         let credentials = self.credentials(url);
-        Some(RootSettings { url: url.to_owned(), reference, path: path??, interval, credentials })
+        let path = path?.ok()?;
+        Some(RootSettings { url: url.to_owned(), reference, path, interval, credentials })
     }
 
     /// One of the five; only a branch may stand beside a commit.
@@ -144,40 +139,75 @@ impl Reader<'_> {
     }
 }
 
-/// What is wrong with a URL and the remedy; a password in it is never repeated.
-fn check_url(url: &str) -> Result<(), (String, &'static str)> {
+/// Why something cannot be the entry's URL or directory; a password in a URL is never repeated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RootError {
+    /// `HOST:PATH`, which Flux does not take either.
+    #[error("the short form HOST:PATH is not taken")]
+    ShortForm,
+    /// It does not say how to get there.
+    #[error("no scheme")]
+    NoScheme,
+    /// Another one than https, http or ssh.
+    #[error("scheme {0:?} is not taken")]
+    Scheme(String),
+    /// A password in it, or for https a user.
+    #[error("credentials inside the URL")]
+    Credentials,
+    /// Nothing that could be a server's name.
+    #[error("no host, or a blank in it")]
+    Host,
+    /// It leaves the repository.
+    #[error("{0:?} is not a directory below the repository's top")]
+    Outside(String),
+}
+
+impl RootError {
+    /// What to write instead.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            RootError::ShortForm => "write ssh://git@HOST/PATH, as Flux wants it",
+            RootError::NoScheme | RootError::Scheme(_) => "write https://… or ssh://…",
+            RootError::Credentials => "move it to root.credentials: username and passwordFile",
+            RootError::Host => "write https://HOST/PATH",
+            RootError::Outside(_) => "write it without a leading / and without ..",
+        }
+    }
+}
+
+/// Whether this can be the URL of the entry's repository.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_url(url: &str) -> Result<(), RootError> {
     let Some((scheme, rest)) = url.split_once("://") else {
         return Err(match url.split_once(':') {
-            Some((host, _)) if !host.contains('/') => (
-                "the short form HOST:PATH is not taken".to_owned(),
-                "write ssh://git@HOST/PATH, as Flux wants it",
-            ),
-            _ => ("no scheme".to_owned(), "write https://… or ssh://…"),
+            Some((host, _)) if !host.contains('/') => RootError::ShortForm,
+            _ => RootError::NoScheme,
         });
     };
     if !["https", "http", "ssh"].contains(&scheme) {
-        return Err((format!("scheme {scheme:?} is not taken"), "write https://… or ssh://…"));
+        return Err(RootError::Scheme(scheme.to_owned()));
     }
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
     if user.contains(':') || (scheme != "ssh" && !user.is_empty()) {
-        let fix = "move it to root.credentials: username and passwordFile";
-        return Err(("credentials inside the URL".to_owned(), fix));
+        return Err(RootError::Credentials);
     }
     if host.is_empty() || url.contains(char::is_whitespace) {
-        return Err(("no host, or a blank in it".to_owned(), "write https://HOST/PATH"));
+        return Err(RootError::Host);
     }
     Ok(())
 }
 
-/// `./clusters/x/` is `clusters/x`; `None` for what leaves the repository.
-pub(super) fn entry_path(said: &str) -> Option<String> {
-    if said.starts_with('/') {
-        return None;
-    }
+/// The entry's directory as it is kept: `./clusters/x/` is `clusters/x`, and the top is `.`.
+///
+/// # Errors
+/// It leaves the repository.
+pub fn entry_path(said: &str) -> Result<String, RootError> {
     let parts: Vec<_> = said.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
-    if parts.contains(&"..") {
-        return None;
+    if said.starts_with('/') || parts.contains(&"..") {
+        return Err(RootError::Outside(said.to_owned()));
     }
-    Some(if parts.is_empty() { ".".to_owned() } else { parts.join("/") })
+    Ok(if parts.is_empty() { ".".to_owned() } else { parts.join("/") })
 }

@@ -51,6 +51,7 @@ impl Daemon {
             Command::Resume { name, by, reply } => {
                 let decided = self.one(&name).map(|key| {
                     let stored = self.state.resume(&key);
+                    self.pipeline.asks_again(&key);
                     tracing::info!(
                         message_id = Message::Resumed.id(),
                         gitopsd_kustomization = %key,
@@ -103,6 +104,7 @@ impl Daemon {
             keys.extend(sources);
         }
         for key in &keys {
+            self.pipeline.asks_again(key);
             let trigger = Trigger::Request { by: by.to_owned() };
             self.handle(Event::Request(key.clone(), trigger, 0));
         }
@@ -198,7 +200,7 @@ impl Daemon {
         }
         if self.edge.held().any(|(_, held)| held.iter().any(|held| held.digest == digest)) {
             tracing::info!("deletions {digest} of the edge confirmed by {by}");
-            let stored = self.state.confirm(digest);
+            let stored = self.state.confirm(digest, None);
             self.pipeline.confirm(self.state.confirmed());
             self.edge.again();
             return Ok((vec![Owner::edge().key()], Some(stored)));
@@ -216,7 +218,7 @@ impl Daemon {
         tracing::info!("deletions {digest} confirmed by {by}");
         // Whole ends are let go of here; what a prune is judged by outlives a kill.
         let ends = holders.is_empty() && self.parted.values().any(|p| p.waits_to_end(digest));
-        let stored = (!ends).then(|| self.state.confirm(digest));
+        let stored = (!ends).then(|| self.state.confirm(digest, holders.first()));
         self.pipeline.confirm(self.state.confirmed());
         for key in &holders {
             self.handle(Event::Request(key.clone(), Trigger::Retry, 0));
@@ -263,7 +265,11 @@ impl Daemon {
                     let hint = format!("see them with: gitopsd diff {}", key.name);
                     return Err(Refused::new(404, &message, Some(hint)));
                 }
-                let hint = "gitopsd status lists every name".to_owned();
+                let hint = match self.graph.silent().next() {
+                    // Whoever has not rendered since the start may declare it.
+                    Some(key) => format!("{key} has not rendered since the start: ask again soon"),
+                    None => "gitopsd status lists every name".to_owned(),
+                };
                 Err(Refused::new(404, &format!("nothing is called {said:?}"), Some(hint)))
             }
             several => {

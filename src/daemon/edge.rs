@@ -332,6 +332,7 @@ impl Daemon {
                 Some(failure) => tracing::error!(
                     message_id = Message::RunFailed.id(),
                     gitopsd_kustomization = Owner::edge().to_string(),
+                    gitopsd_run = report.run,
                     "edge: {failure}"
                 ),
                 // Of the rest it knows nothing.

@@ -90,18 +90,25 @@ impl HostState {
         self.save()
     }
 
-    /// Takes a confirmation.
-    pub(super) fn confirm(&mut self, digest: &str) -> Stored {
+    /// Takes a confirmation of what a Kustomization holds, if it is one that does.
+    pub(super) fn confirm(&mut self, digest: &str, holder: Option<&Key>) -> Stored {
         self.state.confirm(digest);
+        if let Some(holder) = holder {
+            self.state.holders.insert(digest.to_owned(), holder.to_string());
+        }
         self.save()
+    }
+
+    /// Digests that were confirmed when a Kustomization held them, also before a restart.
+    pub(super) fn confirmed_of(&self, holder: &Key) -> impl Iterator<Item = &String> {
+        let holder = holder.to_string();
+        self.state.holders.iter().filter(move |(_, of)| **of == holder).map(|(digest, _)| digest)
     }
 
     /// Drops a confirmation that is used: the same deletions are asked about again. `None` when
     /// there is no such confirmation.
     pub(super) fn used(&mut self, digest: &str) -> Option<Stored> {
-        let at = self.state.confirmed.iter().position(|known| known == digest)?;
-        self.state.confirmed.remove(at);
-        Some(self.save())
+        self.state.used(digest).then(|| self.save())
     }
 
     /// Notes who has taken the edge down, or that it is up.
@@ -191,7 +198,8 @@ async fn write(history: Arc<History>, mut saves: mpsc::Receiver<Save>) {
         // After a panic the senders are dropped: whoever waits hears that nothing was stored.
         let Ok(saved) = saved else { continue };
         if let Err(error) = &saved {
-            tracing::error!("suspends and confirmations could not be stored: {error}");
+            let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+            tracing::error!("suspends and confirmations could not be stored: {error}{hint}");
             unsaved = Some(state);
         }
         let saved = saved.map_err(Arc::new);

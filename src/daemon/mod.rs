@@ -44,7 +44,7 @@ pub use wait::wait;
 use crate::api::{Command, ReloadAsk};
 use crate::config::Config;
 use crate::flux::Key;
-use crate::graph::{Effect, Event, Graph, Item, Phase, Time, Vigil};
+use crate::graph::{Effect, Event, Graph, Item, Phase, Time, Vigil, brief};
 use crate::history::Trigger;
 use crate::logging::Message;
 use crate::observe::{Notice, Seen};
@@ -56,7 +56,7 @@ use hear::Hearing;
 use host::HostState;
 use parted::Parted;
 use publish::{Beside, Publisher};
-use reload::{Basis, Origin};
+use reload::{Basis, Origin, Refusal, Reload};
 use starts::Starts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -135,8 +135,9 @@ struct Daemon {
     /// What the watches see.
     sightings: (mpsc::Sender<Sighting>, mpsc::Receiver<Sighting>),
     commands: mpsc::Receiver<Command>,
-    /// Credentials to start anew with, tried and found good.
-    restarts: (mpsc::Sender<PathBuf>, mpsc::Receiver<PathBuf>),
+    reloads: (mpsc::Sender<Reload>, mpsc::Receiver<Reload>),
+    /// The last reload was refused, and what is on disk is not in force.
+    refused: Option<Refusal>,
     origin: Origin,
     target: connect::Target,
     connecting: bool,
@@ -212,7 +213,8 @@ impl Daemon {
             links: mpsc::channel(4),
             sightings: mpsc::channel(SIGHTINGS),
             commands: called,
-            restarts: mpsc::channel(1),
+            reloads: mpsc::channel(1),
+            refused: None,
             origin,
             target: parts.target,
             connecting: false,
@@ -288,9 +290,18 @@ impl Daemon {
                 Some(command) = self.commands.recv() => self.call(command),
                 () = tokio::time::sleep_until(wake.into()) => {}
                 _ = watchdog.tick() => self.manager.alive(),
-                Some(credentials) = self.restarts.1.recv() => {
-                    return Ok(Ending::Restart(credentials));
-                }
+                Some(reload) = self.reloads.1.recv() => match reload {
+                    Reload::Restart(credentials) => return Ok(Ending::Restart(credentials)),
+                    Reload::Refused(refusal) => {
+                        self.refused = Some(match self.refused.take() {
+                            Some(before) => before.renewed(refusal),
+                            None => refusal,
+                        });
+                    }
+                    Reload::Same { handed } => {
+                        self.refused.take_if(|refusal| refusal.is_over(handed));
+                    }
+                },
                 damage = history.damaged() => return Err(damage.into()),
                 _ = self.terminate.0.recv() => return Ok(Ending::Stopped),
                 _ = self.terminate.1.recv() => return Ok(Ending::Stopped),
@@ -444,9 +455,11 @@ impl Daemon {
             }
             Done::Ran(key, report) => {
                 let observed = report.observed;
-                let held = self.held_by(&key);
+                let (judged, held) = (report.judged, self.held_by(&key));
                 self.handle(Event::Finished(key.clone(), report));
-                self.unconfirm(&key, held);
+                if judged {
+                    self.unconfirm(&key, held);
+                }
                 // What one that changed nothing has not looked at is as ill as it was.
                 if observed {
                     self.vigil.ran(&key, self.now());
@@ -557,6 +570,9 @@ impl Daemon {
     }
 
     fn publish(&mut self) {
+        let refused = self.refused.as_ref();
+        let refused = refused.map(|r| format!("the last reload was refused: {}", brief(&r.why)));
+        let trouble = self.pipeline.history().trouble().map(str::to_owned);
         // What is declared again holds its deletions itself.
         self.parted.retain(|key, _| self.graph.item(key).is_none());
         let beside = Beside {
@@ -569,7 +585,7 @@ impl Daemon {
                 .collect(),
             ending: self.workers.ends().cloned().collect(),
             suspended: self.state.suspended(),
-            trouble: self.pipeline.history().trouble(),
+            trouble: trouble.into_iter().chain(refused).collect(),
             edge: self.edge.view(),
         };
         let line = self.publisher.publish(&self.graph, beside);

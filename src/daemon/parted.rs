@@ -223,9 +223,10 @@ impl Daemon {
         held.map(|held| held.digest.clone()).collect()
     }
 
-    /// Forgets the confirmation of what a Kustomization holds no longer, and has not deleted: it is
-    /// back in Git, and to delete it another time is asked about again.
+    /// Forgets, once a prune was judged, the confirmation of what a Kustomization holds no longer and
+    /// has not deleted: it is back in Git, and to delete it another time is asked about again.
     pub(super) fn unconfirm(&mut self, key: &Key, mut before: BTreeSet<String>) {
+        before.extend(self.state.confirmed_of(key).cloned());
         let now = self.held_by(key);
         before.retain(|digest| !now.contains(digest));
         let dropped = before.iter().filter(|digest| self.state.used(digest).is_some()).count();

@@ -21,8 +21,8 @@ pub struct Beside {
     pub ending: Vec<Key>,
     /// What the host has stopped.
     pub suspended: Vec<SuspendView>,
-    /// What is wrong with the place of the record.
-    pub trouble: Option<&'static str>,
+    /// What is wrong with the host: the place of the record, or a configuration not in force.
+    pub trouble: Vec<String>,
     /// The edge, if there is one.
     pub edge: Option<EdgeView>,
 }
@@ -170,7 +170,7 @@ impl Publisher {
         if !self.cluster.connected {
             line = format!("{line}; API server: {}", self.cluster.message);
         }
-        if let Some(trouble) = beside.trouble {
+        for trouble in beside.trouble {
             line = format!("{line}; {trouble}");
         }
         if let Some(edge) = &beside.edge {

@@ -78,14 +78,16 @@ pub fn sweep(runtime: &Path) {
 }
 
 impl Daemon {
-    /// Looks at what was handed over, beside the loop; a restart comes back as an event.
+    /// Looks at what was handed over, beside the loop; what came of it comes back as an event.
     pub(super) fn reload(
         &self,
         ask: ReloadAsk,
         by: String,
         reply: oneshot::Sender<Result<Accepted, Refused>>,
     ) {
-        let (origin, restarts) = (self.origin.clone(), self.restarts.0.clone());
+        let (origin, reloads) = (self.origin.clone(), self.reloads.0.clone());
+        let handed = !ask.credentials.is_empty();
+        let mut others = handed;
         tokio::spawn(async move {
             // One at a time: each prepares the same directory, and the one that is decided for must
             // be there when the process starts anew.
@@ -95,7 +97,7 @@ impl Daemon {
                 let _ = reply.send(Err(Refused::new(503, "gitopsd is starting anew", Some(hint))));
                 return;
             }
-            let answer = consider(&origin, ask).await;
+            let answer = consider(&origin, ask, &mut others).await;
             *decided = matches!(answer, Ok(Some(_)));
             match &answer {
                 Ok(Some(_)) => tracing::info!(
@@ -109,20 +111,56 @@ impl Daemon {
                     refused.message
                 ),
             }
-            let (said, restart) = match answer {
+            let (said, reload) = match answer {
                 Ok(Some(directory)) => {
-                    (Ok(Accepted { keys: vec!["restart".into()] }), Some(directory))
+                    let keys = vec!["restart".into()];
+                    (Ok(Accepted { keys }), Reload::Restart(directory))
                 }
-                Ok(None) => (Ok(Accepted::default()), None),
-                Err(refused) => (Err(refused), None),
+                Ok(None) => (Ok(Accepted::default()), Reload::Same { handed }),
+                Err(refused) => {
+                    let why = refused.message.lines().next().unwrap_or_default().to_owned();
+                    (Err(refused), Reload::Refused(Refusal { why, credentials: others }))
+                }
             };
             // A caller that has gone away needs no answer.
             let _ = reply.send(said);
-            if let Some(directory) = restart {
-                // The loop is gone only when the daemon ends anyway.
-                let _ = restarts.send(directory).await;
-            }
+            // The loop is gone only when the daemon ends anyway.
+            let _ = reloads.send(reload).await;
         });
+    }
+}
+
+/// What came of one.
+pub(super) enum Reload {
+    /// Starts anew with these credentials, tried and found good.
+    Restart(PathBuf),
+    /// What is on disk is not in force.
+    Refused(Refusal),
+    /// What is on disk is in force.
+    Same {
+        /// That of the credentials, too: they were handed over.
+        handed: bool,
+    },
+}
+
+/// What is known of it until what is on disk is in force.
+pub(super) struct Refusal {
+    /// The first reason.
+    pub(super) why: String,
+    /// Other credentials than those in force are on disk, so that nobody knows before they are
+    /// handed over again.
+    credentials: bool,
+}
+
+impl Refusal {
+    /// Takes in another one.
+    pub(super) fn renewed(self, by: Refusal) -> Refusal {
+        Refusal { why: by.why, credentials: self.credentials || by.credentials }
+    }
+
+    /// Whether it is over once a reload finds everything in force.
+    pub(super) fn is_over(&self, handed: bool) -> bool {
+        handed || !self.credentials
     }
 }
 
@@ -139,11 +177,17 @@ pub struct Origin {
     pub decided: Arc<Mutex<bool>>,
 }
 
-/// The directory to start anew with; `None` when nothing has changed.
-async fn consider(origin: &Origin, ask: ReloadAsk) -> Result<Option<PathBuf>, Refused> {
+/// The directory to start anew with; `None` when nothing has changed. Says whether there are `others`
+/// among the credentials than those in force.
+async fn consider(
+    origin: &Origin,
+    ask: ReloadAsk,
+    others: &mut bool,
+) -> Result<Option<PathBuf>, Refused> {
     let lost = |cause: String| Refused::new(500, &cause, None);
     let handed = decoded(ask)?;
     let (prepared, same) = {
+        *others = news(&handed);
         let origin = origin.clone();
         let work = move || prepare(&origin, handed);
         tokio::task::spawn_blocking(work).await.map_err(|e| lost(e.to_string()))?
@@ -177,6 +221,16 @@ fn decoded(ask: ReloadAsk) -> Result<Credentials, Refused> {
         handed.insert(id, Zeroizing::new(bytes));
     }
     Ok(handed)
+}
+
+/// Whether what is handed over is something else than what is in force.
+fn news(handed: &Credentials) -> bool {
+    let present = present();
+    let blank = |bytes: &[u8]| bytes.trim_ascii().is_empty();
+    handed.iter().any(|(id, bytes)| match present.get(id) {
+        Some(known) => known != bytes,
+        None => !blank(bytes),
+    })
 }
 
 /// Writes the directory, and says whether all is as it was.

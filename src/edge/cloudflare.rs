@@ -10,6 +10,7 @@
 use super::error::CloudflareError;
 use super::wire::{Configuration, Connection, Envelope, Need, PageInfo, Record, Tunnel, Zone};
 use crate::net::{Client, NetError, Trust, read_limited};
+use crate::render::Redactor;
 use crate::secrets::Plaintext;
 use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, StatusCode};
@@ -41,6 +42,8 @@ pub struct Cloudflare {
     http: Client,
     base: String,
     token: Plaintext,
+    /// Masks the token where the provider quotes it.
+    quoted: Redactor,
     recent: Mutex<VecDeque<Instant>>,
     /// The pause that the provider wanted last, and when it is over.
     pause: Mutex<Option<(Duration, Instant)>>,
@@ -91,13 +94,10 @@ impl Cloudflare {
         // No proxy reaches this machine's own loopback for us.
         let trust = Trust { proxy_from_env: !base.starts_with("http://"), ..Trust::default() };
         let http = Client::without_redirects(&trust, TIMEOUT)?;
+        let mut quoted = Redactor::default();
+        quoted.add(token.expose());
         let (base, recent, pause) = (base.to_owned(), Mutex::default(), Mutex::default());
-        Ok(Cloudflare { http, base, token, recent, pause, account: Mutex::default() })
-    }
-
-    /// The token, for whoever keeps it out of what is shown.
-    pub fn token(&self) -> &Plaintext {
-        &self.token
+        Ok(Cloudflare { http, base, token, quoted, recent, pause, account: Mutex::default() })
     }
 
     /// Says in which account the token is used. Only an id says it; a zone that is found does too.
@@ -405,6 +405,7 @@ impl Cloudflare {
         let pause = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
         let pause = pause.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
         let body = read_limited(answer, ANSWER).await?;
+        let body = self.quoted.mask(&String::from_utf8_lossy(&body)).into_bytes();
         let judged = judge(need, what, status, pause, &body);
         if let Err(CloudflareError::Limited { wanted, .. }) = &judged {
             self.rest(*wanted, Instant::now());

@@ -72,6 +72,19 @@ impl Kind {
             Kind::ImageUpdateAutomation => "ImageUpdateAutomation",
         }
     }
+
+    /// The kind that a person means: by its name, or by a short form that Flux's own definitions
+    /// give it, in capitals or not.
+    pub fn named(said: &str) -> Option<Kind> {
+        Some(match said.to_ascii_lowercase().as_str() {
+            "gitrepository" | "gitrepo" => Kind::GitRepository,
+            "kustomization" | "ks" => Kind::Kustomization,
+            "imagerepository" | "imgrepo" => Kind::ImageRepository,
+            "imagepolicy" | "imgpol" => Kind::ImagePolicy,
+            "imageupdateautomation" | "iua" | "imgupd" | "imgauto" => Kind::ImageUpdateAutomation,
+            _ => return None,
+        })
+    }
 }
 
 /// Names one Flux object: kind, namespace and name, printed `Kustomization/flux-system/apps`.
@@ -309,5 +322,30 @@ impl<'a> Reader<'a> {
         let (kind, namespace, object) = self.identity.clone();
         let field = format!("spec.{name}");
         self.unsupported.push(Unsupported { kind, namespace, name: object, field, blocks });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_known_by_its_name_and_its_short_forms_in_capitals_or_not() {
+        for (kind, short) in [
+            (Kind::GitRepository, &["gitrepo"][..]),
+            (Kind::Kustomization, &["ks"]),
+            (Kind::ImageRepository, &["imgrepo"]),
+            (Kind::ImagePolicy, &["imgpol"]),
+            (Kind::ImageUpdateAutomation, &["iua", "imgupd", "imgauto"]),
+        ] {
+            for said in [&[kind.as_str()][..], short].concat() {
+                for said in [said.to_owned(), said.to_lowercase(), said.to_uppercase()] {
+                    assert_eq!(Kind::named(&said), Some(kind), "{said}");
+                }
+            }
+        }
+        for said in ["", "hr", "helmrelease", "kustomizations", "k s"] {
+            assert_eq!(Kind::named(said), None, "{said}");
+        }
     }
 }

@@ -20,7 +20,7 @@ mod vigil;
 
 pub use item::{Condition, Item, Phase, Ready, Time};
 pub use schedule::{Effect, Event};
-pub use summary::{ItemView, Summary, UnsupportedView};
+pub use summary::{ItemView, Summary, UnsupportedView, brief};
 pub use vigil::{Look, Sight, Vigil};
 
 use crate::flux::{GitRepository, Key, Kind, Kustomization, Object, Root, Unsupported};
@@ -270,16 +270,7 @@ impl Graph {
     /// Key of an item by what a person typed: `name`, `namespace/name` or `Kind/namespace/name`.
     pub fn find(&self, said: &str) -> Vec<Key> {
         let parts: Vec<&str> = said.split('/').collect();
-        let kind_is = |key: &Key, said: &str| {
-            let short: &[&str] = match key.kind {
-                Kind::GitRepository => &["gitrepo"],
-                Kind::Kustomization => &["ks"],
-                Kind::ImageRepository => &["imgrepo"],
-                Kind::ImagePolicy => &["imgpol"],
-                Kind::ImageUpdateAutomation => &["iua", "imgupd", "imgauto"],
-            };
-            key.kind.as_str().eq_ignore_ascii_case(said) || short.contains(&said)
-        };
+        let kind_is = |key: &Key, said: &str| Kind::named(said) == Some(key.kind);
         let matches = |key: &&Key| match parts.as_slice() {
             [name] => key.name == *name,
             [first, name] => key.name == *name && (key.namespace == *first || kind_is(key, first)),

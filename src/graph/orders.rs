@@ -207,6 +207,8 @@ impl Graph {
         let Order { object, manifest, origin } = order;
         if let Some(mut moved) = self.leaving.remove(&key) {
             moved.parent = Some(parent.clone());
+            // Meanwhile it was told of nothing: of no new revision, and of nobody it waits for.
+            moved.request(now, Trigger::Revision);
             self.items.insert(key.clone(), moved);
         }
         let Some(item) = self.items.get_mut(&key) else {

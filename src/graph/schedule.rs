@@ -347,8 +347,9 @@ impl Graph {
         // What failed before it came to that knows nothing of what waits.
         if report.judged {
             item.held = report.held;
-            item.prune_pending = report.prune_pending;
+            item.prune_pending = false;
         }
+        item.prune_pending |= report.prune_pending;
         if let Some(objects) = report.objects {
             item.objects = objects;
         }

@@ -166,27 +166,46 @@ impl Summary {
     pub fn line(&self) -> String {
         let kustomizations: Vec<&ItemView> =
             self.items.iter().filter(|item| item.kind == "Kustomization").collect();
-        let ready = kustomizations.iter().filter(|item| item.ready == Ready::True).count();
+        if let [root] = kustomizations.as_slice()
+            && root.ready == Ready::Unknown
+            && root.running
+            && root.revision.is_none()
+        {
+            // What it declares is not known yet, so there is nothing to count.
+            return format!("starting with {}", root.location);
+        }
+        let stopped = kustomizations.iter().filter(|item| item.suspended.is_some()).count();
+        let ready = |item: &&&ItemView| item.ready == Ready::True && item.suspended.is_none();
+        let ready = kustomizations.iter().filter(ready).count();
         let objects: usize = kustomizations.iter().map(|item| item.objects).sum();
-        let mut line =
-            format!("{ready}/{} Kustomizations ready, {objects} objects", kustomizations.len());
+        let suspended = if stopped > 0 { format!(", {stopped} suspended") } else { String::new() };
+        let mut line = format!(
+            "{ready}/{} Kustomizations ready{suspended}, {objects} objects",
+            kustomizations.len()
+        );
         let root = kustomizations.iter().find(|item| item.parent.is_none());
         if let Some(root) = root.and_then(|item| item.revision.as_ref()) {
             line = format!("{}; {line}", short(root));
         }
         if let Some(wrong) = self.root_cause() {
-            let mut message = wrong.message.replace('\n', " ");
-            if message.len() > 140 {
-                let cut = (0..140).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
-                message.truncate(cut);
-                message.push('…');
-            }
+            let message = brief(&wrong.message);
             line = format!("{line}; {}/{}: {message}", wrong.namespace, wrong.name);
         } else if let Some(problem) = self.problems.first() {
             line = format!("{line}; {}: {}", problem.object, problem.message);
         }
         line
     }
+}
+
+/// A message as it fits into the STATUS line: one line of some 140 bytes.
+pub fn brief(message: &str) -> String {
+    let mut message = message.replace('\n', " ");
+    if message.len() > 140 {
+        let cut = (0..140).rev().find(|at| message.is_char_boundary(*at)).unwrap_or(0);
+        message.truncate(cut);
+        message.push('…');
+    }
+    message
 }
 
 /// `main@sha1:0123456…` → `main@0123456`.

@@ -130,7 +130,8 @@ impl HistoryError {
             {
                 "look at the disk: journalctl -k -p warning"
             }
-            Self::NotOpen(_) | Self::Io { .. } | Self::Database { .. } => return None,
+            Self::Io { .. } => "look at the disk: journalctl -k -p warning",
+            Self::NotOpen(_) | Self::Database { .. } => return None,
         };
         Some(hint.to_owned())
     }

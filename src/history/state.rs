@@ -29,6 +29,9 @@ pub struct State {
     pub suspends: BTreeMap<String, Suspend>,
     /// Digests of the delete sets that may go ahead, oldest first.
     pub confirmed: Vec<String>,
+    /// The Kustomization that held such a set when it was confirmed.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub holders: BTreeMap<String, String>,
     /// Who has taken the edge down, until it is brought up again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub edge_down: Option<String>,
@@ -62,6 +65,15 @@ impl State {
             let surplus = self.confirmed.len().saturating_sub(MAX_CONFIRMED);
             self.confirmed.drain(..surplus);
         }
+        self.holders.retain(|digest, _| self.confirmed.contains(digest));
+    }
+
+    /// Drops a confirmation. True when there was one.
+    pub fn used(&mut self, digest: &str) -> bool {
+        let before = self.confirmed.len();
+        self.confirmed.retain(|known| known != digest);
+        self.holders.remove(digest);
+        self.confirmed.len() < before
     }
 
     /// Reads the file; a missing one is an empty state.
@@ -149,6 +161,7 @@ mod tests {
         let state = State {
             suspends: [("Kustomization/a/b".into(), suspend), ("c".into(), quiet)].into(),
             confirmed: vec!["x".into()],
+            holders: [("x".into(), "Kustomization/a/b".into())].into(),
             edge_down: Some("leo".into()),
             edge_up: true,
         };
@@ -162,7 +175,10 @@ mod tests {
     fn only_the_newest_confirmations_are_kept() {
         let dir = tempfile::tempdir().expect("temp dir");
         let mut state = State::default();
+        state.confirm("0");
+        state.holders.insert("0".into(), "Kustomization/a/b".into());
         (0..70).for_each(|n| state.confirm(&n.to_string()));
+        assert!(state.holders.is_empty(), "it goes with its confirmation");
         state.confirm("69");
         state.save(dir.path()).expect("saved");
         let kept = State::load(dir.path()).expect("loaded").confirmed;

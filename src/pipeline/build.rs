@@ -1,12 +1,12 @@
 //! The render of one run: built, sorted, its errors as failures, its warnings told once.
 
 use super::kustomization::Run;
-use super::memory::Memory;
 use super::orders::{Sorted, sort};
 use super::write::STOPPING;
 use super::{Failure, Retry, Step, lock};
 use crate::logging::Message;
 use crate::render::{Manifest, RenderError, Rendered, Request, Warning, WarningKind};
+use std::collections::BTreeSet;
 use std::future::Future;
 
 impl Run<'_> {
@@ -111,8 +111,12 @@ impl Run<'_> {
     /// Keeps a warning for `status`, and tells the journal when it is new.
     fn warn(&mut self, warning: &Warning) {
         let text = warning.to_string();
-        let told = |memory: &Memory| memory.warnings.contains(&self.redactor.mask(&text));
-        if !lock(&self.pipeline.memory).get(&self.owner).is_some_and(told) {
+        let masked = self.redactor.mask(&text);
+        let news = {
+            let mut memory = lock(&self.pipeline.memory);
+            memory.entry(self.owner.clone()).or_default().told_warnings.insert(masked.clone())
+        };
+        if news {
             let key = self.job.kustomization.key().to_string();
             let id = match warning.kind {
                 WarningKind::Mac => Message::MacWrong.id(),
@@ -124,10 +128,32 @@ impl Run<'_> {
                 gitopsd_kustomization = key,
                 gitopsd_source = %self.job.kustomization.source,
                 gitopsd_revision = self.job.revision.id,
-                "{key}: {}",
-                self.redactor.mask(&text)
+                "{key}: {masked}"
             );
         }
+        if warning.kind == WarningKind::OldCopy {
+            self.old_copies.insert(text.clone());
+        }
         self.warnings.push(text);
+    }
+
+    /// Where all else is as it was, the server of a base may be away, or back.
+    pub(super) fn copies(&mut self, old: &[Warning]) {
+        let before = {
+            let memory = lock(&self.pipeline.memory);
+            memory.get(&self.owner).map(|memory| memory.old_copies.clone()).unwrap_or_default()
+        };
+        self.warnings.retain(|warning| !before.contains(warning));
+        for warning in old {
+            self.warn(warning);
+        }
+        let mask = |text: &String| self.redactor.mask(text);
+        let now: BTreeSet<String> = self.old_copies.iter().map(mask).collect();
+        if now != before
+            && let Some(memory) = lock(&self.pipeline.memory).get_mut(&self.owner)
+        {
+            memory.warn(self.warnings.iter().map(mask).collect());
+            memory.old_copies = now;
+        }
     }
 }

@@ -80,7 +80,6 @@ impl Run<'_> {
     async fn over(&self) -> Result<(), Failure> {
         lock(&self.pipeline.memory).remove(&self.owner);
         self.settled().await?;
-        self.note_handed(&[], true).await?;
         self.drop_policy().await
     }
 }

@@ -2,40 +2,38 @@
 //!
 //! What is read from a Secret is masked wherever it shows; what is read from a ConfigMap is not, or
 //! every word of a repository's settings would be. So each render notes the keys of ConfigMaps that
-//! hold one of its secrets, and their values are masked for whoever reads them. The notes are stored:
-//! after a start whoever reads them may run first.
+//! hold one of its secrets, and their values are masked for whoever reads them, until a ConfigMap is
+//! written without them or deleted. The notes are stored: after a start whoever reads may run first.
 
 use super::kustomization::Run;
 use super::{Failure, lock};
 use crate::history::{History, HistoryError};
-use crate::plan::Owner;
 use crate::render::{Manifest, ObjectId, Redactor};
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// ConfigMaps and keys, by the Kustomization that makes them.
+/// What is noted: the keys that hold a secret, by ConfigMap. It does not matter whose it is: what
+/// was written last is what can be read.
 #[derive(Debug, Default)]
-pub(super) struct Handed(HashMap<Owner, Keys>);
+pub(super) struct Handed(HashMap<ObjectId, Keys>);
 
-/// ConfigMaps, each with a key of its data.
-type Keys = BTreeSet<(ObjectId, String)>;
+/// Keys of a ConfigMap's data.
+type Keys = BTreeSet<String>;
 
-/// Start of the keys in the database; each ends with an owner. The value has an inventory id and a
-/// key of its data on each line.
+/// Start of the keys in the database; each ends with an inventory id. The value has a key of the
+/// data on each line.
 const NOTES: &str = "handed:";
 
-/// ConfigMaps and keys of one render that hold a secret.
-fn found(manifests: &[Manifest], secrets: &Redactor) -> Keys {
-    let mut keys = BTreeSet::new();
-    for map in manifests.iter().filter(|m| m.id.kind == "ConfigMap" && m.id.group.is_empty()) {
+/// The keys of each ConfigMap of a render that hold a secret.
+fn found(manifests: &[Manifest], secrets: &Redactor) -> BTreeMap<ObjectId, Keys> {
+    let maps = manifests.iter().filter(|m| m.id.kind == "ConfigMap" && m.id.group.is_empty());
+    let keys = |map: &Manifest| {
         let data = map.body().get("data").and_then(Value::as_object);
-        for (key, value) in data.into_iter().flatten() {
-            if value.as_str().is_some_and(|text| secrets.mask(text) != text) {
-                keys.insert((map.id.clone(), key.clone()));
-            }
-        }
-    }
-    keys
+        let secret = |value: &Value| value.as_str().is_some_and(|text| secrets.mask(text) != text);
+        let data = data.into_iter().flatten().filter(|(_, value)| secret(value));
+        data.map(|(key, _)| key.clone()).collect()
+    };
+    maps.map(|map| (map.id.clone(), keys(map))).collect()
 }
 
 impl Handed {
@@ -43,60 +41,81 @@ impl Handed {
     pub(super) fn restore(history: &History) -> Result<Self, HistoryError> {
         let mut handed = Handed::default();
         for (note, text) in history.metas(NOTES)? {
-            let Some(owner) = note.strip_prefix(NOTES).and_then(Owner::parse) else { continue };
-            let read = |line: &str| {
-                let (id, key) = line.split_once(' ')?;
-                Some((ObjectId::parse_inventory(id)?, key.to_owned()))
-            };
-            handed.0.insert(owner, text.lines().filter_map(read).collect());
+            let id = note.strip_prefix(NOTES).and_then(ObjectId::parse_inventory);
+            if let Some(id) = id {
+                handed.0.insert(id, text.lines().map(str::to_owned).collect());
+            }
         }
         Ok(handed)
     }
 
-    /// What one Kustomization hands on.
-    fn of(&self, owner: &Owner) -> Keys {
-        self.0.get(owner).cloned().unwrap_or_default()
+    fn of(&self, map: &ObjectId) -> Keys {
+        self.0.get(map).cloned().unwrap_or_default()
     }
 
-    fn replace(&mut self, owner: &Owner, keys: Keys) {
+    fn replace(&mut self, map: ObjectId, keys: Keys) {
         match keys.is_empty() {
-            true => drop(self.0.remove(owner)),
-            false => drop(self.0.insert(owner.clone(), keys)),
+            true => drop(self.0.remove(&map)),
+            false => drop(self.0.insert(map, keys)),
         }
     }
 
     /// Whether somebody hands a secret on under this key.
     pub(super) fn has(&self, map: &ObjectId, key: &str) -> bool {
-        let at = (map.clone(), key.to_owned());
-        self.0.values().any(|keys| keys.contains(&at))
+        self.0.get(map).is_some_and(|keys| keys.contains(key))
     }
 }
 
 impl Run<'_> {
-    /// Notes in which ConfigMaps a render hands a secret on; what others may still read in the
-    /// cluster is forgotten once it is `applied`.
-    pub(super) async fn note_handed(
-        &self,
-        manifests: &[Manifest],
-        applied: bool,
-    ) -> Result<(), Failure> {
-        let before = lock(&self.pipeline.handed).of(&self.owner);
-        let mut keys = found(manifests, &self.redactor);
-        if !applied {
-            keys.extend(before.iter().cloned());
+    /// Notes in which ConfigMaps a render hands a secret on, before it is written. What was noted
+    /// before can still be read.
+    pub(super) async fn hand_on(&self, manifests: &[Manifest]) -> Result<(), Failure> {
+        let mut maps = found(manifests, &self.redactor);
+        for (id, keys) in &mut maps {
+            keys.extend(lock(&self.pipeline.handed).of(id));
         }
-        if keys == before {
+        self.note_handed(maps).await
+    }
+
+    /// The ConfigMaps hold what a render says, but for those that it leaves alone.
+    pub(super) async fn handed_on(&self, manifests: &[Manifest]) -> Result<(), Failure> {
+        let mut maps = found(manifests, &self.redactor);
+        {
+            let memory = lock(&self.pipeline.memory);
+            let known = |id: &ObjectId| memory.get(&self.owner)?.objects.get(id);
+            maps.retain(|id, _| known(id).is_some_and(|known| !known.skipped));
+        }
+        self.note_handed(maps).await
+    }
+
+    /// An object is not there any more. One that is only let go of can be read on.
+    pub(super) async fn hands_no_more(&self, id: &ObjectId) -> Result<(), Failure> {
+        self.note_handed(BTreeMap::from([(id.clone(), Keys::new())])).await
+    }
+
+    /// Notes the keys of some ConfigMaps in place of what was noted of them.
+    async fn note_handed(&self, mut maps: BTreeMap<ObjectId, Keys>) -> Result<(), Failure> {
+        {
+            let handed = lock(&self.pipeline.handed);
+            maps.retain(|id, keys| handed.of(id) != *keys);
+        }
+        if maps.is_empty() {
             return Ok(());
         }
-        let note = format!("{NOTES}{}", self.owner);
-        let lines = keys.iter().map(|(id, key)| format!("{} {key}", id.inventory()));
-        let lines = Vec::from_iter(lines).join("\n");
-        let stored = self.database(move |history| match lines.is_empty() {
-            true => history.drop_meta(&note),
-            false => history.set_meta(&note, &lines),
+        let stored = maps.clone();
+        let stored = self.database(move |history| {
+            for (id, keys) in stored {
+                let note = format!("{NOTES}{}", id.inventory());
+                match Vec::from_iter(keys).join("\n") {
+                    none if none.is_empty() => history.drop_meta(&note)?,
+                    lines => history.set_meta(&note, &lines)?,
+                }
+            }
+            Ok(())
         });
         stored.await?;
-        lock(&self.pipeline.handed).replace(&self.owner, keys);
+        let mut handed = lock(&self.pipeline.handed);
+        maps.into_iter().for_each(|(id, keys)| handed.replace(id, keys));
         Ok(())
     }
 }
@@ -114,16 +133,15 @@ mod tests {
                 "data": {"address": format!("user:{value}@db"), "plain": "x"}});
             Manifest::new(body, None, false)
         };
-        let owner = Owner { namespace: "n".into(), name: "a".into() };
         let (mut handed, mut secrets) = (Handed::default(), Redactor::default());
         secrets.add(b"swordfish");
         let id = map("ConfigMap", "").id;
-        let keys = found(&[map("ConfigMap", "swordfish"), map("Secret", "swordfish")], &secrets);
-        handed.replace(&owner, keys.clone());
-        assert_eq!(handed.of(&owner), keys);
+        let maps = found(&[map("ConfigMap", "swordfish"), map("Secret", "swordfish")], &secrets);
+        assert_eq!(maps.keys().collect::<Vec<_>>(), [&id], "what is read from Secrets is masked");
+        maps.into_iter().for_each(|(id, keys)| handed.replace(id, keys));
         assert!(handed.has(&id, "address") && !handed.has(&id, "plain"));
-        assert!(!handed.has(&map("Secret", "").id, "address"), "masked anyway");
-        handed.replace(&owner, found(&[map("ConfigMap", "nothing")], &secrets));
+        let maps = found(&[map("ConfigMap", "nothing")], &secrets);
+        maps.into_iter().for_each(|(id, keys)| handed.replace(id, keys));
         assert!(!handed.has(&id, "address") && handed.0.is_empty());
     }
 }

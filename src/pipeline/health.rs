@@ -18,6 +18,10 @@ use tokio::time::Instant;
 /// way has had its time before.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// What a wait that was given up counts at the least: edits without end are no way to wait without
+/// end.
+const GIVEN_UP: Duration = Duration::from_secs(1);
+
 /// A run that waits for health, for as long as this lives.
 struct Observing<'a>(&'a Pipeline, &'a Owner);
 
@@ -63,6 +67,7 @@ impl Run<'_> {
         let _observing = (!left.is_zero()).then(|| Observing::begin(self.pipeline, &self.owner));
         if !left.is_zero() && self.is_edited() {
             // Somebody has edited what was applied a moment ago: that is healed first.
+            self.waited(Some((wanted.input.clone(), before + GIVEN_UP)));
             return Ok(true);
         }
         let mut cancel = self.job.cancel.clone();
@@ -76,7 +81,9 @@ impl Run<'_> {
             _ = cancel.wait_for(|cancelled| *cancelled) => Ok(true),
         };
         let goes_on = matches!(ended, Ok(true)) && self.is_edited();
-        self.waited(goes_on.then(|| (wanted.input.clone(), before + begun.elapsed())));
+        self.waited(
+            goes_on.then(|| (wanted.input.clone(), before + begun.elapsed().max(GIVEN_UP))),
+        );
         ended
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Run<'a> {
     pub(super) owner: Owner,
     pub(super) connection: Option<Arc<Connection>>,
     pub(super) warnings: Vec<String>,
+    /// Those of copies that may be old.
+    pub(super) old_copies: BTreeSet<String>,
     pub(super) redactor: Redactor,
     /// The row in the history, once there was something to write.
     pub(super) record: Option<RunId>,
@@ -83,6 +85,7 @@ impl<'a> Run<'a> {
             owner: Owner::of(&job.kustomization),
             connection: pipeline.connection(),
             warnings: Vec::new(),
+            old_copies: BTreeSet::new(),
             redactor: Redactor::default(),
             record: None,
             started_ms: super::record::now_ms(),
@@ -124,9 +127,10 @@ impl<'a> Run<'a> {
         };
         self.enter(Step::Open);
         let mut request = self.request(true).await?;
-        let input = self.unless_stopped(self.pipeline.renderer.digest(&request)).await?;
+        let (input, old) = self.unless_stopped(self.pipeline.renderer.digest(&request)).await?;
         let input = self.with_spec(&input);
         if self.quiet(&input) {
+            self.copies(&old);
             self.tell(self.remembered(), ask).await?;
             return Ok(Outcome::Ready(self.applied()));
         }
@@ -142,7 +146,7 @@ impl<'a> Run<'a> {
         let written = self.write(&wanted).await?;
         // Nothing is deleted on the word of a render that was not applied whole.
         self.refused(&wanted, &written)?;
-        self.note_handed(&wanted.manifests, true).await?;
+        self.handed_on(&wanted.manifests).await?;
         self.prune(&wanted, ask).await?;
         drop(permit);
         if self.found_nothing(&wanted) {
@@ -233,7 +237,6 @@ impl<'a> Run<'a> {
         }
         let Sorted { plain, orders, kept } = sorted;
         self.keep_policies(&orders).await?;
-        self.note_handed(&plain, false).await?;
         let manifests = match self.finish(plain).await {
             Ok(manifests) => manifests,
             Err(failure) if failure.reason == "OwnershipConflict" => {
@@ -244,6 +247,10 @@ impl<'a> Run<'a> {
             }
             Err(failure) => return Err(failure),
         };
+        // Without a connection nothing is written, and no namespace is known.
+        if self.connection.is_some() {
+            self.hand_on(&manifests).await?;
+        }
         let mut answer = self.tell(orders.clone(), ask).await?;
         if let Some(stated) = answer.entry.take() {
             return Ok(Err(stated));
@@ -423,8 +430,11 @@ impl<'a> Run<'a> {
         memory.input.clone_from(&wanted.input);
         memory.orders = wanted.orders.clone();
         memory.ready = !self.prune_pending;
-        memory.warnings = self.warnings.iter().map(|w| self.redactor.mask(w)).collect();
-        memory.held.clone_from(&self.held);
+        memory.warn(self.warnings.iter().map(|w| self.redactor.mask(w)).collect());
+        memory.old_copies = self.old_copies.iter().map(|w| self.redactor.mask(w)).collect();
+        if self.judged {
+            memory.held.clone_from(&self.held);
+        }
     }
 
     async fn close(mut self, result: Result<Outcome, Failure>) -> Report {

@@ -1,6 +1,7 @@
 //! Pure: what one Kustomization's last run learned, so that the next costs only the change.
 
 use super::WorkOrders;
+use super::turned::Turned;
 use crate::plan::{Contest, Fight, Gate, Held};
 use crate::render::ObjectId;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +61,8 @@ pub struct Memory {
     pub contests: BTreeMap<ObjectId, Dispute>,
     /// The fights among them as the database has them.
     pub stored: BTreeMap<ObjectId, (String, Fight)>,
+    /// Objects whose write was refused for real.
+    pub turned: BTreeMap<ObjectId, Turned>,
     /// Objects that end by themselves, by inventory id: the claim that made them, and their uid.
     pub made: BTreeMap<String, (String, String)>,
     /// Those of them that have ended and are gone.
@@ -74,6 +77,10 @@ pub struct Memory {
     pub ready: bool,
     /// Notices of the last run.
     pub warnings: Vec<String>,
+    /// Those of them that are about copies of bases which may be old.
+    pub old_copies: BTreeSet<String>,
+    /// Notices that the journal was told, until a run is ready without them.
+    pub told_warnings: BTreeSet<String>,
     /// Deletions that the last run left waiting.
     pub held: Vec<Held>,
     /// The failure that the history has, so that a retry with the same end writes nothing.
@@ -240,6 +247,12 @@ impl Memory {
             self.held.push(held.clone());
         }
         news
+    }
+
+    /// Keeps the notices of a run; those that it is without are news when they come back.
+    pub fn warn(&mut self, warnings: Vec<String>) {
+        self.told_warnings.retain(|told| warnings.contains(told));
+        self.warnings = warnings;
     }
 
     /// Work orders of the last render, for a revision that did not change them.

@@ -15,7 +15,9 @@
 //! No step calls the next; what one learns for another is carried across here. Deciding is done by
 //! the pure files of `plan`, waiting and retrying by `graph`.
 
+mod blind;
 mod build;
+mod carry;
 mod connection;
 mod departed;
 mod disputes;
@@ -40,6 +42,7 @@ mod preview;
 mod prune;
 mod record;
 mod survey;
+mod turned;
 mod values;
 mod vigil;
 mod write;

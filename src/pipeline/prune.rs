@@ -30,7 +30,9 @@ impl Run<'_> {
             return self.settled().await;
         }
         if let Some(why) = self.unpruned(wanted.answer.may_prune, gone.len()) {
-            self.judged = true;
+            // What waits for a word goes on waiting, and a word that was given counts on; but
+            // none that was given for another cluster.
+            self.judged = self.stranger();
             // In a stranger nothing comes of another run before somebody confirms it.
             self.prune_pending = !self.stranger();
             self.warnings.push(why);
@@ -60,9 +62,10 @@ impl Run<'_> {
         }
         (!may_prune).then(|| {
             let revision = &self.job.revision.id;
+            let wait = if gone == 1 { "deletion waits" } else { "deletions wait" };
             format!(
-                "{gone} deletions wait until the other Kustomizations of this source have \
-                 rendered {revision}"
+                "{gone} {wait} until the other Kustomizations of this source have rendered \
+                 {revision}"
             )
         })
     }
@@ -110,7 +113,6 @@ impl Run<'_> {
         let connection = self.connected()?;
         guard.occupied = self.occupied(&unclaimed).await?;
         let Judged { mut free, held, used } = guard.judge(unclaimed);
-        self.judged = true;
         if let Some(held) = held {
             self.hold(held);
         }
@@ -120,6 +122,7 @@ impl Run<'_> {
             self.going_on()?;
             self.use_up(digest, ask).await?;
         }
+        self.judged = true;
         delete_order(&mut free);
         let mut failures: Vec<Failure> = Vec::new();
         for id in free {
@@ -222,7 +225,11 @@ impl Run<'_> {
         match outcome {
             // It keeps our labels, and a mark that is taken off later is no word to delete it.
             Pruned::Kept(_) => self.release(id).await,
-            Pruned::Deleted | Pruned::Gone | Pruned::NotOurs => self.let_go(id).await,
+            Pruned::NotOurs => self.let_go(id).await,
+            Pruned::Deleted | Pruned::Gone => {
+                self.hands_no_more(&id[0]).await?;
+                self.let_go(id).await
+            }
         }
     }
 

@@ -19,6 +19,9 @@ use std::sync::Arc;
 /// One ConfigMap or Secret.
 struct Read {
     known: Known,
+    /// Keys of what is known that held a secret which was handed on. Whoever wrote it may have
+    /// written something else since, and what is known is not yet known to be old.
+    handed: BTreeSet<String>,
     /// The Kustomizations that use it.
     users: BTreeSet<Owner>,
 }
@@ -49,7 +52,8 @@ impl Values {
         user: &Owner,
         watched: bool,
     ) -> Result<Option<Arc<Data>>, u64> {
-        let fresh = || Read { known: Known::Stale, users: BTreeSet::new() };
+        let fresh =
+            || Read { known: Known::Stale, handed: BTreeSet::new(), users: BTreeSet::new() };
         let read = self.read.entry(id.clone()).or_insert_with(fresh);
         read.users.insert(user.clone());
         if watched && let Known::Data(_, data) = &read.known {
@@ -66,7 +70,17 @@ impl Values {
             && matches!(read.known, Known::Reading(of) if of == number)
         {
             read.known = Known::Data(version, data);
+            read.handed.clear();
         }
+    }
+
+    /// Whether a key holds a secret that was handed on: now, or when what is known was read.
+    fn handed(&mut self, id: &ObjectId, key: &str, now: bool) -> bool {
+        let Some(read) = self.read.get_mut(id) else { return now };
+        if now {
+            read.handed.insert(key.to_owned());
+        }
+        read.handed.contains(key)
     }
 
     /// A watch saw this version of an object: who has to read it again.
@@ -139,7 +153,8 @@ impl Pipeline {
                     .hint(Some("create it, or set optional: true".into())));
             };
             for (key, value) in data.iter() {
-                if from.kind == "Secret" || lock(&self.handed).has(&id, key) {
+                let handed = lock(&self.handed).has(&id, key);
+                if from.kind == "Secret" || lock(&self.values).handed(&id, key, handed) {
                     redactor.add(value.expose());
                 }
                 let text = String::from_utf8_lossy(value.expose()).into_owned();
@@ -248,6 +263,21 @@ mod tests {
     fn ask(values: &mut Values, user: &str) -> Result<Option<String>, u64> {
         let found = values.ask(&id(), &owner(user), true)?;
         Ok(found.map(|data| String::from_utf8_lossy(data["key"].expose()).into_owned()))
+    }
+
+    #[test]
+    fn what_was_a_secret_when_it_was_read_stays_one_until_it_is_read_again() {
+        let mut values = Values::default();
+        let first = ask(&mut values, "a").unwrap_err();
+        values.found(&id(), first, "1".into(), data("swordfish"));
+        assert!(!values.handed(&id(), "other", false));
+        assert!(values.handed(&id(), "key", true), "it is noted");
+        assert!(values.handed(&id(), "key", false), "written without it, and not yet seen");
+        values.seen(&id(), "2");
+        let second = ask(&mut values, "a").unwrap_err();
+        assert!(values.handed(&id(), "key", false));
+        values.found(&id(), second, "2".into(), data("nothing"));
+        assert!(!values.handed(&id(), "key", false));
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Plan and apply, one stage after the other.
 
 use super::kustomization::{Run, Wanted};
-use super::memory::{Known, Memory};
 use super::orders::orphaned_namespaces;
 use super::{Connection, Failure, Retry, Step, lock};
 use crate::apply::ApplyError;
@@ -24,6 +23,8 @@ pub(super) struct Written {
     pub(super) going: Vec<ObjectId>,
     /// Objects that are not there and are not made, by a mark in Git.
     pub(super) left_out: BTreeSet<ObjectId>,
+    /// Definitions were written: kinds may be new.
+    pub(super) definitions: bool,
 }
 
 /// Reason of a run that ended because the daemon stops: no failure of anything.
@@ -121,40 +122,24 @@ impl Run<'_> {
         drop(quiet);
         let probes = self.unless_stopping(connection.applier.probe(&looked_at)).await?;
         let force = self.forces();
-        let mut wrote_definitions = false;
         let mut probed: Vec<(Manifest, Probe)> = looked_at.into_iter().zip(probes).collect();
         // What cannot be asked about comes last: should it fail, everything else is in place. But for
         // webhooks, which must not refuse what has still to be applied.
         probed.sort_by_key(|(manifest, probe)| (plan::late(&manifest.id), probe.blind()));
         for (manifest, probe) in probed {
-            let live_gate = probe.live.as_ref().map(Gate::of);
             let live = probe.live.clone();
             let digest = self.digest(&manifest);
             let mut step = self.judge(manifest, probe, force).await?;
             self.spare(&mut step, &digest, live.as_ref());
+            let live = live.as_ref();
             match &step.action {
                 Action::Unchanged => {
-                    if let (Some(gate), Some(live)) = (live_gate, live) {
-                        self.know(&step, &digest, &live, gate);
-                        written.answers.insert(step.manifest.id.clone(), live);
+                    if let Some(live) = live {
+                        self.know(&step, &digest, live, Gate::of(live));
+                        written.answers.insert(step.manifest.id.clone(), live.clone());
                     }
                 }
-                Action::Skip(why) => {
-                    // Its gate is watched, so that the end of an opt-out on the live copy is seen.
-                    match (live_gate, &live) {
-                        _ if *why == plan::GOING => self.look_again(&step.manifest.id),
-                        (Some(gate), Some(live)) => self.know(&step, &digest, live, gate),
-                        _ if *why == plan::VANISHED => self.vanished(&step, &digest),
-                        _ => {
-                            self.forget_object(&step.manifest.id);
-                            written.left_out.insert(step.manifest.id.clone());
-                        }
-                    }
-                    if *why == plan::GOING {
-                        written.refusals.push(self.going(&step.manifest).await?);
-                        written.going.push(step.manifest.id.clone());
-                    }
-                }
+                Action::Skip(why) => self.leave(&step, (&digest, why), live, written).await?,
                 Action::Deferred(_) => self.forget_object(&step.manifest.id),
                 Action::Refuse(refusal) => {
                     let failure = self.refusal(&step.manifest, refusal);
@@ -164,38 +149,12 @@ impl Run<'_> {
                     written.refusals.push(failure);
                 }
                 Action::Create | Action::Configure | Action::Recreate(_) => {
-                    self.going_on()?;
-                    self.begin(wanted).await?;
-                    self.enter(Step::Apply);
-                    match connection.applier.apply(&step).await {
-                        Ok(applied) => {
-                            self.note(&step, &digest, live.as_ref(), &applied).await?;
-                            self.know(&step, &digest, &applied.object, applied.gate);
-                            self.warnings.extend(applied.warnings);
-                            wrote_definitions |=
-                                step.manifest.id.kind == "CustomResourceDefinition";
-                            written.answers.insert(step.manifest.id.clone(), applied.object);
-                        }
-                        Err(error) => {
-                            if let ApplyError::StillThere { .. } = error {
-                                self.note_deletion(&step.manifest).await?;
-                            }
-                            let mut failure = self.apply_failure(&step.manifest, &error);
-                            if step.blind && !error.outage() {
-                                // Each try is a write, and asks the webhook for real.
-                                failure.retry = Retry::Interval;
-                            }
-                            if error.outage() {
-                                return Err(failure);
-                            }
-                            written.refusals.push(failure);
-                        }
-                    }
+                    self.carry_out((connection, wanted), step, &digest, live, written).await?;
                     self.enter(Step::Plan);
                 }
             }
         }
-        if wrote_definitions {
+        if std::mem::take(&mut written.definitions) {
             connection.cluster.forget();
         }
         let early = ids.iter().filter(|(id, _)| plan::early(id));
@@ -216,13 +175,13 @@ impl Run<'_> {
         probe: Probe,
         force: bool,
     ) -> Result<plan::Step, Failure> {
+        let ended = probe.live.as_ref().is_some_and(plan::ended);
         let mut step = decide(manifest, probe, force);
         let id = &step.manifest.id;
-        if plan::finite(&step.manifest)
-            && step.action == Action::Create
+        if plan::vanishes(&step, ended)
             && !self.stranger()
             && !self.cut_short(id)
-            && plan::vanished(&step, self.made_before(id).await?)
+            && self.made_before(id).await?
         {
             step.action = Action::Skip(plan::VANISHED);
         }
@@ -253,69 +212,6 @@ impl Run<'_> {
         !all && memory.unchanged(&manifest.id, &digest)
     }
 
-    /// What cannot be asked about is left alone as long as it is what this manifest made of it, and
-    /// nobody has touched it since.
-    pub(super) fn spare(&self, step: &mut plan::Step, digest: &str, live: Option<&Value>) {
-        let Some(live) = live.filter(|_| step.blind && step.action == Action::Configure) else {
-            return;
-        };
-        let memory = lock(&self.pipeline.memory);
-        let known = memory.get(&self.owner).and_then(|m| m.objects.get(&step.manifest.id));
-        if known.is_some_and(|known| known.digest == digest && known.gate == Gate::of(live)) {
-            step.action = Action::Unchanged;
-        }
-    }
-
-    fn know(&self, step: &plan::Step, digest: &str, live: &Value, gate: Gate) {
-        let text = |pointer| live.pointer(pointer).and_then(Value::as_str);
-        let version = text("/metadata/resourceVersion").and_then(|text| text.parse().ok());
-        let manifest = &step.manifest;
-        let known = Known {
-            digest: digest.to_owned(),
-            gate,
-            api_version: manifest.api_version.clone(),
-            version: version.unwrap_or_default(),
-            notices: step.notices.clone(),
-            others: plan::others(live),
-            skipped: matches!(step.action, Action::Skip(_)),
-        };
-        let mut memory = lock(&self.pipeline.memory);
-        let memory = memory.entry(self.owner.clone()).or_default();
-        memory.know(&manifest.id, known);
-        if plan::finite(manifest) {
-            self.made(memory, &manifest.id, text("/metadata/uid").unwrap_or_default());
-        }
-    }
-
-    /// Remembers by which claim a finite object was made.
-    fn made(&self, memory: &mut Memory, id: &ObjectId, uid: &str) {
-        let id = id.inventory();
-        if let Some((_, claim)) = self.claimed.iter().find(|(claimed, _)| *claimed == id) {
-            memory.made.insert(id, (claim.clone(), uid.to_owned()));
-        }
-    }
-
-    /// It has ended and is gone: that is how Git wants it, until the manifest changes.
-    fn vanished(&self, step: &plan::Step, digest: &str) {
-        self.know(step, digest, &Value::Null, Gate::of(&Value::Null));
-        let mut memory = lock(&self.pipeline.memory);
-        let memory = memory.entry(self.owner.clone()).or_default();
-        memory.nominated.remove(&step.manifest.id);
-        memory.vanished.insert(step.manifest.id.clone());
-    }
-
-    fn look_again(&self, id: &ObjectId) {
-        let mut memory = lock(&self.pipeline.memory);
-        memory.entry(self.owner.clone()).or_default().nominate(id);
-    }
-
-    fn forget_object(&self, id: &ObjectId) {
-        let mut memory = lock(&self.pipeline.memory);
-        let memory = memory.entry(self.owner.clone()).or_default();
-        memory.nominated.remove(id);
-        memory.objects.remove(id);
-    }
-
     fn forget_dropped(&self, wanted: &Wanted) {
         let ids: BTreeSet<&ObjectId> =
             wanted.manifests.iter().map(|manifest| &manifest.id).collect();
@@ -324,6 +220,7 @@ impl Run<'_> {
         memory.objects.retain(|id, _| ids.contains(id));
         memory.nominated.retain(|id, _| ids.contains(id));
         memory.contests.retain(|id, _| ids.contains(id));
+        memory.turned.retain(|id, _| ids.contains(id));
         memory.vanished.retain(|id| ids.contains(id));
         memory.unfinished.retain(|id| ids.contains(id));
         let kept: BTreeSet<String> = ids.iter().map(|id| id.inventory()).collect();
@@ -354,7 +251,7 @@ impl Run<'_> {
     }
 
     /// An object on its way out is created again as soon as it is gone.
-    async fn going(&self, manifest: &Manifest) -> Result<Failure, Failure> {
+    pub(super) async fn going(&self, manifest: &Manifest) -> Result<Failure, Failure> {
         let why = match self.taken_down(&manifest.id).await? {
             true => "was deleted by gitopsd and is not gone yet",
             false => "is being deleted by somebody else",
@@ -375,7 +272,7 @@ impl Run<'_> {
         self.failure(Step::Plan, "ReconciliationFailed", cause, manifest).hint(hint).retry(retry)
     }
 
-    fn apply_failure(&self, manifest: &Manifest, error: &ApplyError) -> Failure {
+    pub(super) fn apply_failure(&self, manifest: &Manifest, error: &ApplyError) -> Failure {
         let retry = if error.retry() { Retry::Soon } else { Retry::Interval };
         self.failure(Step::Apply, "ReconciliationFailed", error.cause(), manifest)
             .hint(error.hint())

@@ -4,7 +4,7 @@ use super::desired::Owner;
 use super::inventory::{opted_out, owned};
 use super::trim::place;
 use super::writer::{entries, held, is_taken, text};
-use super::{Action, Probe, RefusalKind, Step, Trimmed};
+use super::{Action, Probe, Refusal, RefusalKind, Step, Trimmed};
 use crate::render::{Manifest, ObjectId};
 use serde_json::Value;
 
@@ -93,23 +93,29 @@ pub fn decide(manifest: Manifest, probe: Probe, force: bool) -> Step {
             ));
         }
         Err(refusal) => {
-            let forced = force || marked(step.manifest.body(), live, "force", "enabled");
-            let kind = step.manifest.id.kind.as_str();
-            let owner = Owner::on(step.manifest.body());
-            let ours = |live: &Value| owner.as_ref().is_none_or(|owner| owned(live, owner));
-            let fields = match &refusal.kind {
-                RefusalKind::Immutable(fields) if forced && live.is_some_and(ours) => {
-                    Some(fields.clone())
-                }
-                _ => None,
-            };
+            let fields = live.and_then(|live| recreated(&step.manifest, live, force, &refusal));
             step.action = match fields {
-                Some(fields) if !NEVER_RECREATED.contains(&kind) => Action::Recreate(fields),
-                _ => Action::Refuse(refusal),
+                Some(fields) => Action::Recreate(fields),
+                None => Action::Refuse(refusal),
             };
         }
     }
     step
+}
+
+/// The immutable fields for whose sake an object of ours is deleted and created again, when that is
+/// wanted: by `force`, or by the object itself.
+pub fn recreated(
+    manifest: &Manifest,
+    live: &Value,
+    force: bool,
+    refusal: &Refusal,
+) -> Option<Vec<String>> {
+    let RefusalKind::Immutable(fields) = &refusal.kind else { return None };
+    let forced = force || marked(manifest.body(), Some(live), "force", "enabled");
+    let ours = Owner::on(manifest.body()).is_none_or(|owner| owned(live, &owner));
+    let may = !NEVER_RECREATED.contains(&manifest.id.kind.as_str());
+    (forced && ours && may).then(|| fields.clone())
 }
 
 /// Why an object is left alone, by the marks Flux honours in Git or on the live copy.
@@ -173,10 +179,25 @@ pub fn finite(manifest: &Manifest) -> bool {
         && manifest.body().pointer("/spec/ttlSecondsAfterFinished").is_some_and(Value::is_number)
 }
 
-/// A step that would create a finite object which this very manifest has made before: it ran and
-/// was taken away, and running it again is not what Git asks for.
-pub fn vanished(step: &Step, made_before: bool) -> bool {
-    made_before && step.action == Action::Create && finite(&step.manifest)
+/// True for a step about a finite object that is gone, or that has `ended` and is going. If this very
+/// manifest has made it before, it is left alone: it ran and is taken away, and running it again is
+/// not what Git asks for.
+pub fn vanishes(step: &Step, ended: bool) -> bool {
+    let goes = match step.action {
+        Action::Create => true,
+        Action::Skip(GOING) => ended,
+        _ => false,
+    };
+    goes && finite(&step.manifest)
+}
+
+/// True for a Job that has done its work, or failed for good.
+pub fn ended(live: &Value) -> bool {
+    let conditions = live.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|condition| {
+        ["Complete", "Failed"].map(|end| condition["type"] == end).contains(&true)
+            && condition["status"] == "True"
+    })
 }
 
 /// True when the metadata of a deleted object show that it had not ended: nobody wrote how.
@@ -194,7 +215,6 @@ pub fn unfinished(metadata: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Refusal;
     use serde_json::json;
 
     fn manifest(kind: &str) -> Manifest {
@@ -223,6 +243,37 @@ mod tests {
         assert_eq!(with(None), Action::Create);
         assert_eq!(with(Some(live(json!({"a": 1})))), Action::Configure);
         assert_eq!(with(Some(wanted.clone())), Action::Unchanged);
+    }
+
+    #[test]
+    fn a_job_that_goes_by_its_time_to_live_has_vanished_if_it_has_ended() {
+        let job = |ttl: Value| {
+            let body = json!({"apiVersion": "batch/v1", "kind": "Job",
+                "metadata": {"name": "x", "namespace": "n"},
+                "spec": {"ttlSecondsAfterFinished": ttl}});
+            Manifest::new(body, None, false)
+        };
+        let live = |condition: &str, status: &str| {
+            json!({"metadata": {"uid": "u1", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+                "status": {"conditions": [{"type": condition, "status": status}]}})
+        };
+        let vanishes = |ttl: Value, live: Option<Value>| {
+            let (known, dry_run) = (live.as_ref().is_some_and(ended), Ok(json!({})));
+            vanishes(&decide(job(ttl), Probe { live, dry_run, trimmed: None }, false), known)
+        };
+        assert!(vanishes(json!(1), None), "gone");
+        for (condition, status, goes) in [
+            ("Complete", "True", true),
+            ("Failed", "True", true),
+            ("Complete", "False", false),
+            ("Suspended", "True", false),
+        ] {
+            assert_eq!(vanishes(json!(1), Some(live(condition, status))), goes, "{condition}");
+        }
+        assert!(!vanishes(Value::Null, Some(live("Complete", "True"))), "somebody deletes it");
+        let mut there = live("Complete", "True");
+        there["metadata"] = json!({"uid": "u1"});
+        assert!(!vanishes(json!(1), Some(there)), "it has ended and is there");
     }
 
     #[test]

@@ -53,8 +53,8 @@ pub struct Guard {
     pub removed: bool,
     /// Digests of delete sets that were confirmed.
     pub confirmed: Vec<String>,
-    /// Definitions with objects and namespaces with other people's objects in them.
-    /// each with what goes with it.
+    /// Definitions with objects, and namespaces with other people's objects in them, each with what
+    /// goes with it.
     pub occupied: BTreeMap<ObjectId, Vec<String>>,
 }
 

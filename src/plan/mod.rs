@@ -27,7 +27,9 @@ mod writer;
 pub use claims::{Claim, Claims, Conflict};
 pub use coming::Coming;
 pub use contest::{Contest, Fight};
-pub use decide::{GOING, VANISHED, by_hand, decide, finite, merges, unfinished, vanished};
+pub use decide::{
+    GOING, VANISHED, by_hand, decide, ended, finite, merges, recreated, unfinished, vanishes,
+};
 pub use desired::{MANAGER, Owner, desired, label};
 pub use diff::{Difference, LAST_APPLIED, differences};
 pub use gate::Gate;

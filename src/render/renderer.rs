@@ -180,13 +180,13 @@ impl Renderer {
         })))
     }
 
-    /// Keyed digest of everything that the result depends on, hex; starts no child and opens
-    /// nothing.
+    /// Keyed digest of everything that the result depends on, hex, and which copies of what lies
+    /// outside the source may be old; starts no child and opens nothing.
     ///
     /// # Errors
     /// A path, a file or an engine that is not there, or kustomization files that are wrong.
-    pub async fn digest(&self, request: &Request) -> Result<String, RenderError> {
-        self.known(request).await.map(|known| known.digest)
+    pub async fn digest(&self, request: &Request) -> Result<(String, Vec<Warning>), RenderError> {
+        self.known(request).await.map(|known| (known.digest, known.old))
     }
 
     /// Renders; a child is started only when no result is kept under the same digest.

@@ -28,7 +28,7 @@ const PURE: &[(&str, &str)] = &[
     ("history", "word"),
     (
         "pipeline",
-        "departed edge/view family image/edit image/hold image/running memory orders outcome",
+        "departed edge/view family image/edit image/hold image/running memory orders outcome turned",
     ),
     ("graph", "depends image item orders schedule summary vigil"),
     ("api", "document"),

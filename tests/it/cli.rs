@@ -125,9 +125,35 @@ fn wrong_usage_is_2() {
         &["build", "--tree", "."],
         &["history", "-n", "0"],
         &["reconcile", "a", "b"],
+        &["reconcile", "-n", "flux-system"],
+        &["suspend", "helmrelease", "redis"],
+        &["resume", "source", "a"],
+        &["suspend", "web/apps", "-n", "web"],
+        &["resume", "ks/web/apps", "-n", "web"],
+        &["reconcile", "a", "b", "c", "d"],
     ] {
         assert_eq!(gitopsd(wrong).code, Some(2), "{wrong:?}");
     }
+    let done = gitopsd(&["suspend", "helmrelease", "redis"]);
+    let told = "gitopsd: \"helmrelease\" is no kind that gitopsd runs: say kustomization, ";
+    assert!(done.err.starts_with(told), "{done:?}");
+}
+
+/// A reload tells the words of such a trial behind the program's name.
+#[test]
+fn what_a_trial_finds_is_told_without_the_programs_name() {
+    let dir = tree(&[
+        ("config.yaml", "root: {url: 'https://git.example/r', path: a}\n"),
+        ("credentials/age-key", "AGE-SECRET-KEY-1NONE\n"),
+    ]);
+    let key = dir.path().join("credentials/age-key");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    fs::set_permissions(&key, open).expect("ours");
+    let config = dir.path().join("config.yaml");
+    let done = gitopsd(&["--config", text(&config), "run", "--check"]);
+    assert_eq!(done.code, Some(78), "{done:?}");
+    assert!(!done.err.contains("gitopsd: "), "{done:?}");
+    assert!(done.err.contains(&format!("chmod 0400 {}", key.display())), "{done:?}");
 }
 
 #[test]
@@ -144,6 +170,8 @@ fn without_a_daemon_every_question_is_69_and_says_what_to_do() {
         &["reconcile", "image", "blaster-dev"],
         &["suspend", "apps", "--for", "2h"],
         &["resume", "apps"],
+        &["resume", "kustomization", "apps", "-n", "flux-system"],
+        &["suspend", "Kustomization/apps", "-n", "flux-system"],
         &["confirm", "abc"],
     ] {
         let mut arguments = vec!["--socket", text(&socket)];

@@ -208,6 +208,74 @@ fn what_a_webhook_judges_only_for_real_is_applied_last_and_healed() {
     world.cluster().kubectl_ok(&["delete", "mutatingwebhookconfiguration", &ns]);
 }
 
+/// Takes no dry-run at all, and forbids one object for real.
+fn never_dry(object: &Value, dry: bool) -> Value {
+    match object["metadata"]["name"].as_str() {
+        _ if dry => json!("this webhook has side effects and takes no dry run"),
+        Some("never") => json!("not on my watch"),
+        _ => json!([]),
+    }
+}
+
+#[test]
+fn what_a_webhook_judges_only_for_real_is_forced_where_git_says_so_and_asked_at_its_own_pace() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let webhook = Webhook::start(never_dry);
+    world.cluster().apply(&webhook.registration(&ns, "configmaps"));
+    let forced = "metadata:\n  annotations: {kustomize.toolkit.fluxcd.io/force: enabled}";
+    let fixed = mk_config_map(&ns, "fixed", "1").replacen("metadata:", forced, 1);
+    let beside = format!(
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: beside, namespace: {ns}, \
+         labels: {{tier: ours}}}}\n"
+    );
+    let files = [("fixed.yaml", fixed + "immutable: true\n"), ("beside.yaml", beside)];
+    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
+    repo.replace("clusters/my-cluster/apps.yaml", "retryInterval: 1s", "retryInterval: 1h");
+    repo.commit("patience");
+    repo.push("main");
+    world.start();
+    world.settled();
+    let uid = |world: &World| {
+        world.get("configmap", "fixed").unwrap_or_default()["metadata"]["uid"].clone()
+    };
+    let before = uid(&world);
+    repo.replace("apps/apps/fixed.yaml", "\"1\"", "\"2\"");
+    repo.commit("two");
+    repo.push("main");
+    assert!(world.reconcile(), "{}", world.log());
+    assert_eq!(key(&world, "fixed"), "2");
+    assert_ne!(uid(&world), before, "only another object can have another value");
+
+    // What is refused is asked again when its own pause is over, whatever else fails meanwhile.
+    repo.write("apps/apps/never.yaml", &mk_config_map(&ns, "never", "1"));
+    repo.commit("one that is refused");
+    repo.push("main");
+    world.run(&["reconcile", "--with-source"]);
+    let refused = "denied the request: not on my watch";
+    world.eventually("it is told", |world| world.message("apps").contains(refused));
+    let mark = world.cluster().mark();
+    let tier = |world: &World| world.get("serviceaccount", "beside").unwrap_or_default();
+    let tier = |world: &World| tier(world)["metadata"]["labels"]["tier"].clone();
+    for _ in 0..3 {
+        let patch = r#"{"metadata":{"labels":{"tier":"theirs"}}}"#;
+        world.cluster().kubectl_ok(&["-n", &ns, "patch", "serviceaccount", "beside", "-p", patch]);
+        world.eventually("another object is healed", |world| tier(world) == "ours");
+    }
+    let asked = |mark| {
+        let written = written(&world, mark);
+        written.iter().filter(|line| line.contains("never")).count()
+    };
+    assert_eq!(asked(mark), 0);
+    let told = warnings(&world);
+    assert!(told.contains("applied last and without a dry-run"), "{told}");
+    assert!(world.message("apps").contains(refused), "{}", world.message("apps"));
+    let mark = world.cluster().mark();
+    world.run(&["reconcile", "apps"]);
+    assert_eq!(asked(mark), 1, "a person wants to know");
+    world.cluster().kubectl_ok(&["delete", "mutatingwebhookconfiguration", &ns]);
+}
+
 /// Adds a label and a sidecar and sets the replicas, also in a dry-run.
 fn rewrite(object: &Value, _dry: bool) -> Value {
     let mut patch = vec![json!({"op": "add", "path": "/metadata/labels/mesh", "value": "on"})];

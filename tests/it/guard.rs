@@ -308,6 +308,15 @@ fn a_claim_of_a_kustomization_that_left_git_waits_for_its_own_confirmation() {
 
 #[test]
 fn a_confirmation_that_was_not_used_is_void_once_its_objects_are_back_in_git() {
+    goes_unused(false);
+}
+
+#[test]
+fn a_confirmation_that_was_not_used_is_void_over_a_restart_too() {
+    goes_unused(true);
+}
+
+fn goes_unused(restart: bool) {
     let mut world = World::new();
     let ns = world.namespace.clone();
     let claim = mk_claim(&ns, "data");
@@ -324,6 +333,12 @@ fn a_confirmation_that_was_not_used_is_void_once_its_objects_are_back_in_git() {
     repo.write("apps/apps/claim.yaml", &claim);
     push(&world, &repo, "data after all");
     world.ok(&["confirm", &first]);
+    if restart {
+        world.kill();
+        world.start();
+        let apps = "Kustomization/flux-system/apps";
+        world.eventually("it is known again", |world| world.item(apps) != Value::Null);
+    }
     world.ok(&["resume", "apps"]);
     world.eventually("nothing is held", |world| held(world, "apps") == Value::Null);
     world.settled();
@@ -337,6 +352,73 @@ fn a_confirmation_that_was_not_used_is_void_once_its_objects_are_back_in_git() {
     world.eventually("it is held again", |world| held(world, "apps") != Value::Null);
     assert_eq!(digest(&world, "apps"), first, "the same objects");
     assert!(!leaving(&world, "data"));
+}
+
+#[test]
+fn a_word_outlives_the_runs_that_may_not_delete_yet() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let files = [("a.yaml", mk_config_map(&ns, "a", "1")), ("d.yaml", mk_claim(&ns, "data"))];
+    let other = [("b.yaml", mk_config_map(&ns, "b", "1"))];
+    let repo = world.apps(&[
+        App { name: "apps", spec: "", files: &files },
+        App { name: "other", spec: "", files: &other },
+    ]);
+    world.start();
+    world.settled();
+    repo.remove("apps/apps/d.yaml");
+    push(&world, &repo, "no data");
+    world.eventually("it is held", |world| held(world, "apps") != Value::Null);
+    let digest = digest(&world, "apps");
+    // What another one wants is not known, so nothing is deleted, confirmed or not.
+    repo.write("apps/other/b.yaml", "kind: [");
+    repo.write("apps/apps/a.yaml", &mk_config_map(&ns, "a", "2"));
+    push(&world, &repo, "a mistake");
+    let told = "1 deletion waits until the other Kustomizations";
+    let waits = |world: &World| world.ok(&["status", "apps"]).contains(told);
+    world.eventually("it waits for the other", waits);
+    assert_ne!(held(&world, "apps"), Value::Null, "it is shown meanwhile");
+    world.ok(&["confirm", &digest]);
+    world.run(&["reconcile", "apps"]);
+    assert!(waits(&world) && !leaving(&world, "data"));
+    repo.write("apps/other/b.yaml", &mk_config_map(&ns, "b", "2"));
+    push(&world, &repo, "mended");
+    world.eventually("the word counts", |world| leaving(world, "data"));
+    world.eventually("nothing is held", |world| held(world, "apps") == Value::Null);
+}
+
+#[test]
+fn children_that_were_held_and_come_back_are_at_the_commit_that_brought_them_back() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let (one, two) = (mk_config_map(&ns, "one", "1"), mk_config_map(&ns, "two", "1"));
+    let repo = world.apps(&[
+        App { name: "one", spec: "", files: &[("m.yaml", one)] },
+        App { name: "two", spec: "  dependsOn: [{name: one}]\n", files: &[("m.yaml", two)] },
+        App { name: "stays", spec: "", files: &[("m.yaml", mk_config_map(&ns, "stays", "1"))] },
+    ]);
+    world.start();
+    world.settled();
+    let declared = ["one", "two"].map(|name| format!("clusters/my-cluster/{name}.yaml"));
+    let texts = declared.clone().map(|path| repo.read(&path));
+    declared.iter().for_each(|path| repo.remove(path));
+    push(&world, &repo, "both leave");
+    world.eventually("they are held", |world| world.log().contains("held: "));
+    for (path, text) in declared.iter().zip(&texts) {
+        repo.write(path, text);
+    }
+    repo.write("apps/one/m.yaml", &mk_config_map(&ns, "one", "2"));
+    repo.write("apps/two/m.yaml", &mk_config_map(&ns, "two", "2"));
+    push(&world, &repo, "both are back");
+    let value =
+        |name: &str| world.get("configmap", name).unwrap_or_default()["data"]["key"].clone();
+    world.eventually("both are as Git says", |_| value("one") == "2" && value("two") == "2");
+    world.settled();
+    let revision = |name: &str| world.item(&format!("Kustomization/flux-system/{name}"));
+    let revision = |name: &str| revision(name)["revision"].as_str().unwrap_or_default().to_owned();
+    for name in ["one", "two"] {
+        assert!(revision(name).contains(&repo.head()), "{name}: {}", revision(name));
+    }
 }
 
 /// Forbids to delete anything.

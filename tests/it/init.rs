@@ -206,6 +206,85 @@ fn what_is_missing_is_named_at_once_with_its_flags() {
 }
 
 #[test]
+fn a_flag_that_makes_no_sense_is_named_itself_before_anything_else_is_looked_at() {
+    let world = World::new();
+    host(&world);
+    let before = files(&world);
+    for (flag, value, found) in [
+        ("--repo", "nonsense", "no scheme"),
+        ("--repo", "ftp://h/r", "scheme \"ftp\" is not taken"),
+        ("--repo", "https://me:hunter2@h/r", "credentials inside the URL"),
+        ("--path", "../a", "\"../a\" is not a directory below the repository's top"),
+    ] {
+        let output = init(&world, &["init", flag, value]);
+        let told = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.starts_with(&format!("fail  {flag}: {found}\n      -> ")), "{told}");
+        assert!(!told.contains("50-init.yaml") && !told.contains("hunter2"), "{told}");
+    }
+    assert_eq!(files(&world), before);
+}
+
+#[test]
+fn every_flag_that_makes_no_sense_is_told_at_once_and_beside_them_what_is_wrong_in_a_file() {
+    let world = World::new();
+    host(&world);
+    let failed = |arguments: &[&str]| {
+        let output = init(&world, &[&["init"][..], arguments].concat());
+        let told = text(&output.stdout);
+        let what = told.lines().filter_map(|line| line.strip_prefix("fail  ")?.split(": ").next());
+        let what = what.collect::<Vec<&str>>().join(" ");
+        assert!(!said(&output).contains("50-init.yaml"), "{}", said(&output));
+        (what, output.status.code(), told)
+    };
+    let before = files(&world);
+    let none = world.path("none").display().to_string();
+    let (what, code, told) = failed(&["--interval", "soon", "--commit", "abc"]);
+    assert_eq!((what.as_str(), code), ("--commit --interval flags", Some(2)), "{told}");
+    assert!(told.contains("not said: --repo URL; --path DIRECTORY"), "{told}");
+    let all = [
+        &["--repo", "nonsense", "--path", "../x", "--recovery", "me"][..],
+        &["--interval", "soon", "--commit", "abc", "--password-file", &none],
+    ]
+    .concat();
+    let (what, code, told) = failed(&all);
+    let flags = "--repo --path --recovery --password-file --commit --interval";
+    assert_eq!((what.as_str(), code), (flags, Some(2)), "{told}");
+    assert_eq!(files(&world), before);
+
+    world.drop_in("limits: {workers: many}\nroot: {interval: 0s}\n");
+    let before = files(&world);
+    let (what, code, told) = failed(&["--path", "../x", "--commit", "abc", "--no-recovery"]);
+    assert_eq!((what.as_str(), code), ("--path --commit flags configuration", Some(78)), "{told}");
+    for line in ["test.yaml:1: limits.workers: \"many\"", "test.yaml:2: root.interval: \"0s\""] {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    assert_eq!(files(&world), before);
+}
+
+#[test]
+fn a_token_takes_the_place_of_a_password_and_of_the_name_that_stood_beside_it() {
+    let world = World::new();
+    host(&world);
+    repository(&world, &world.git);
+    let (url, secret) = (world.git.url_of("infra/flux-config"), world.path("password"));
+    let secret = secret.to_str().expect("UTF-8");
+    let config = || text(&files(&world)["config.d/50-init.yaml"].1);
+    let done = init(&world, &arguments(&url, secret, &["--username", "me"]));
+    assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+    assert!(config().contains("username: me"), "{}", config());
+    let before = files(&world);
+    let token = ["init", "--token-file", secret, "--no-recovery", "--no-restart"];
+    let both = init(&world, &[&token[..], &["--username", "me"]].concat());
+    assert_eq!(both.status.code(), Some(2), "{}", said(&both));
+    assert!(text(&both.stdout).starts_with("fail  --username: said without"), "{}", said(&both));
+    assert_eq!(files(&world), before);
+    let done = init(&world, &token);
+    assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+    assert!(!config().contains("username"), "{}", config());
+}
+
+#[test]
 fn every_refusal_says_what_to_do_and_leaves_the_host_as_it_was() {
     let (world, server) = (World::new(), private_git());
     host(&world);
@@ -227,11 +306,11 @@ fn every_refusal_says_what_to_do_and_leaves_the_host_as_it_was() {
             (&["--branch", "mian"], right, 1, "it has main"),
             (&["--tag", "v1"], right, 1, "say --branch, --tag"),
             (&[], wrong, 1, "give --username and --password-file"),
-            (&["--interval", "soon"], right, 78, "root.interval"),
-            (&["--path", "/clusters"], right, 78, "root.path"),
+            (&["--interval", "soon"], right, 2, "fail  --interval: \"soon\" is not taken"),
+            (&["--path", "/clusters"], right, 2, "fail  --path: \"/clusters\" is not a directory"),
             (&["--kubeconfig", &none], right, 1, "curl -sfL https://get.k3s.io"),
             (&["--kubeconfig", &closed], right, 1, "fail  cluster: "),
-            (&["--recovery", "age1nonsense"], right, 1, "is no public key of age"),
+            (&["--recovery", "age1nonsense"], right, 2, "is no public key of age"),
             (&["--username", "other"], right, 1, "give --username and --password-file"),
             (&["--password-file", &none], right, 1, "is not there"),
         ] {

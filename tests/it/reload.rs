@@ -7,14 +7,18 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-fn started(world: &World) -> i64 {
+/// Asked at the daemon's own socket: what a wrong configuration says of it does not count.
+fn status(world: &World) -> serde_json::Value {
     let socket = world.path("run/api.sock");
     let output = world.run(&["--socket", socket.to_str().expect("UTF-8"), "status", "--json"]);
-    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    status["daemon"]["started_ms"].as_i64().unwrap_or_default()
+    serde_json::from_slice(&output.stdout).unwrap_or_default()
 }
 
-/// The verb at the daemon's own socket: what a wrong configuration says of it does not count.
+fn started(world: &World) -> i64 {
+    status(world)["daemon"]["started_ms"].as_i64().unwrap_or_default()
+}
+
+/// The verb at the same socket.
 fn reload(world: &World, more: &[&str]) -> std::process::Output {
     let socket = world.path("run/api.sock");
     let socket = socket.to_str().expect("UTF-8");
@@ -60,6 +64,14 @@ fn a_right_configuration_is_taken_by_the_same_process_and_a_wrong_one_refused() 
     assert!(said.contains("test.yaml:3: limits.color: unknown key"), "{said}");
     assert_eq!(started(&world), first, "what was in force stays in force");
     assert!(world.log().contains("what was in force stays in force"), "{}", world.log());
+    let line = || status(&world)["line"].as_str().unwrap_or_default().to_owned();
+    let told = |_: &World| line().contains("the last reload was refused: ");
+    world.eventually("status tells of it", told);
+    assert!(line().contains("test.yaml:3: limits.color: unknown key"), "{}", line());
+    std::fs::remove_file(world.path("config.d/test.yaml")).expect("it was written");
+    world.ok(&["reload"]);
+    world.eventually("what is on disk is in force again", |world| !told(world));
+    assert_eq!(started(&world), first);
 
     world.drop_in("limits:\n  workers: 2\n");
     world.ok(&["reload"]);
@@ -107,6 +119,15 @@ fn a_credential_is_handed_over_and_taken_back() {
     assert_eq!(refused.status.code(), Some(1), "{said}");
     assert!(!said.contains("not a key"), "{said}");
     assert_eq!(started(&world), first);
+
+    // What was refused is still not in force: one that hands nothing over does not know.
+    let refused = |world: &World| {
+        let line = status(world)["line"].as_str().unwrap_or_default().to_owned();
+        line.contains("the last reload was refused: ")
+    };
+    world.eventually("status tells of it", refused);
+    assert_eq!(world.ok(&["reload"]).trim(), "nothing has changed");
+    assert!(refused(&world));
 
     let unknown = world.run(&["reload", "--credential", &format!("nonsense={}", key.display())]);
     let said = String::from_utf8_lossy(&unknown.stderr).into_owned();

@@ -302,6 +302,72 @@ fn restarts_autoscalers_injectors_and_grown_volumes_are_left_alone_and_told() {
     world.eventually("the scale of Git is back", |world| replicas(world) == 1);
 }
 
+/// Its end is waited for by name, and it takes a while to go: something holds it.
+#[test]
+fn a_job_that_has_ended_and_goes_is_no_failure_and_nothing_to_wait_for() {
+    let mut world = World::new();
+    let ns = world.namespace.clone();
+    let job = |tag: &str, mark: &str| {
+        format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata:\n  name: once\n  namespace: {ns}\n  \
+             annotations: {{{mark}}}\nspec:\n  ttlSecondsAfterFinished: 2\n  template:\n    spec:\n      \
+             restartPolicy: Never\n      \
+             containers: [{{name: main, image: \"registry.test.invalid/app:{tag}\"}}]\n"
+        )
+    };
+    let spec = format!(
+        "  timeout: 5s\n  healthChecks: [{{apiVersion: batch/v1, kind: Job, name: once, namespace: {ns}}}]\n"
+    );
+    let repo =
+        world.apps(&[App { name: "apps", spec: &spec, files: &[("job.yaml", job("1", ""))] }]);
+    world.start();
+    world.eventually("it is there", |world| world.get("job", "once").is_some());
+    world.cluster().kubectl_ok(&[
+        "-n",
+        &ns,
+        "patch",
+        "job",
+        "once",
+        "--field-manager=holder",
+        "-p",
+        r#"{"metadata":{"finalizers":["x.test/held"]}}"#,
+    ]);
+    let going = |world: &World| {
+        let job = world.get("job", "once").unwrap_or_default();
+        job["metadata"]["deletionTimestamp"].is_string()
+    };
+    world.eventually("it has ended and goes", going);
+    let mark = world.cluster().mark();
+    for _ in 0..2 {
+        assert!(world.reconcile(), "{}", world.log());
+        world.settled();
+    }
+    assert!(going(&world) && written(&world, mark).is_empty());
+    let free = r#"{"metadata":{"finalizers":null}}"#;
+    world.cluster().kubectl_ok(&["-n", &ns, "patch", "job", "once", "-p", free]);
+    world.eventually("it is gone", |world| world.get("job", "once").is_none());
+    assert!(world.reconcile(), "{}", world.log());
+    world.settled();
+    assert!(world.get("job", "once").is_none(), "it has done its work");
+    assert!(!world.log().contains("is being deleted by somebody else"), "{}", world.log());
+
+    // One that is only made where there is none is made, when its manifest has changed meanwhile.
+    let mark = "kustomize.toolkit.fluxcd.io/ssa: IfNotPresent";
+    for tag in ["2", "3"] {
+        repo.write("apps/apps/job.yaml", &job(tag, mark));
+        repo.commit(tag);
+        repo.push("main");
+        assert!(world.reconcile(), "{}", world.log());
+    }
+    let image = |world: &World| {
+        let job = world.get("job", "once").unwrap_or_default();
+        job["spec"]["template"]["spec"]["containers"][0]["image"].clone()
+    };
+    world.eventually("the third runs after the second", |world| {
+        image(world) == "registry.test.invalid/app:3"
+    });
+}
+
 #[test]
 fn a_job_that_has_ended_and_is_gone_runs_again_for_a_new_manifest_only() {
     let mut world = World::new();

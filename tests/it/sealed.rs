@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Who may open what is sealed to [`TEST_KEY`].
-const OURS: &str = "age1xwrz49vmfzwsnuu0ag2lhzehtkc0m7a7ra2w55glu6gmc9l3py0s5tftly";
+pub const OURS: &str = "age1xwrz49vmfzwsnuu0ag2lhzehtkc0m7a7ra2w55glu6gmc9l3py0s5tftly";
 
 /// A secret value, long enough that it is found nowhere by chance.
 const VALUE: &str = "opensesame-Zq81nLw5Kx";
@@ -57,7 +57,7 @@ fn stranger() -> (String, String) {
     (text.expose_secret().to_owned(), identity.to_public().to_string())
 }
 
-const OPEN: &str = "  decryption: {provider: sops}\n";
+pub const OPEN: &str = "  decryption: {provider: sops}\n";
 
 /// The opened value of a Secret in the cluster.
 fn opened(world: &World, name: &str) -> Option<String> {
@@ -411,6 +411,15 @@ fn the_plaintext_is_in_the_cluster_and_nowhere_else() {
     }
 }
 
+/// Every run of the history, with its changes.
+pub fn recorded(world: &World) -> String {
+    let runs = world.json(&["history", "-n", "200"]);
+    let show = |run: &Value| {
+        world.ok(&["history", "show", run["run"].as_str().expect("a run has a name"), "--json"])
+    };
+    runs.as_array().expect("a list").iter().map(show).collect()
+}
+
 /// One Kustomization writes a substituted secret into a ConfigMap, another substitutes from that.
 #[test]
 fn a_secret_that_is_handed_on_in_a_config_map_is_masked_for_whoever_reads_it() {
@@ -422,12 +431,16 @@ fn a_secret_that_is_handed_on_in_a_config_map_is_masked_for_whoever_reads_it() {
     };
     let hands = mk_config_map("flux-system", &settings, "1");
     let hands = hands.replace("key: \"1\"", "ADDRESS: \"user:${password}@db\"");
+    let stays = "metadata:\n  annotations: {kustomize.toolkit.fluxcd.io/prune: disabled}";
+    let hands = hands.replacen("metadata:", stays, 1);
+    let beside = mk_config_map(&ns, "beside", "1");
     let used = mk_config_map(&ns, "used", "1").replace("\"1\"", "\"${ADDRESS}\"");
     world.cluster().apply(&mk_namespace("flux-system"));
     world.cluster().apply(&secret("flux-system", &variables, VALUE));
     let reads = from("ConfigMap", &settings);
-    world.apps(&[
-        App { name: "hands", spec: &from("Secret", &variables), files: &[("h.yaml", hands)] },
+    let hands = [("h.yaml", hands), ("b.yaml", beside)];
+    let repo = world.apps(&[
+        App { name: "hands", spec: &from("Secret", &variables), files: &hands },
         App { name: "reads", spec: &reads, files: &[("u.yaml", used)] },
     ]);
     world.start();
@@ -442,7 +455,15 @@ fn a_secret_that_is_handed_on_in_a_config_map_is_masked_for_whoever_reads_it() {
     let now = format!("user:{second}@db");
     world.eventually("the new value has come through", |world| is(world, &now));
     world.settled();
-    for start in [false, true] {
+    // The last time the ConfigMap has left Git and, as it may not be pruned, not the cluster.
+    for (start, left) in [(false, false), (true, false), (true, true)] {
+        if left {
+            repo.remove("apps/hands/h.yaml");
+            repo.commit("it leaves");
+            repo.push("main");
+            world.run(&["reconcile", "--with-source"]);
+            world.eventually("it is kept", |world| recorded(world).contains("kept: "));
+        }
         if start {
             world.kill();
         }
@@ -456,10 +477,7 @@ fn a_secret_that_is_handed_on_in_a_config_map_is_masked_for_whoever_reads_it() {
         world.settled();
     }
     world.settled();
-    let mut told = String::new();
-    for run in world.json(&["history", "-n", "200"]).as_array().unwrap() {
-        told += &world.ok(&["history", "show", run["run"].as_str().unwrap(), "--json"]);
-    }
+    let mut told = recorded(&world);
     assert!(told.contains("data.key: ***"), "the change is told, but not its values: {told}");
     told += &format!("{}{}{}", world.ok(&["status", "--json"]), world.ok(&["diff"]), world.log());
     scan("what is told", told.as_bytes());

@@ -128,6 +128,18 @@ fn reconcile_of_one_name_runs_that_one_and_knows_no_other_names() {
     assert!(out.contains("flux-system/a") && out.contains("ready"), "{out}");
     assert!(!out.contains("flux-system/b"), "{out}");
     assert_eq!(value(&world, "a"), "2");
+    // As flux has it typed.
+    for said in [
+        &["kustomization", "a"][..],
+        &["ks", "a", "-n", "flux-system"],
+        &["Kustomization/a", "-n", "flux-system"],
+        &["KS/flux-system/a"],
+    ] {
+        let out = world.ok(&[&["reconcile"][..], said].concat());
+        assert!(out.starts_with("Kustomization/flux-system/a ready"), "{said:?}: {out}");
+    }
+    let out = world.ok(&["reconcile", "source", "git", "flux-system"]);
+    assert!(out.starts_with("GitRepository/flux-system/flux-system ready"), "{out}");
 
     let output = world.run(&["reconcile", "nobody"]);
     assert_eq!(output.status.code(), Some(1));
@@ -303,7 +315,8 @@ fn diff_shows_what_the_next_run_does_and_no_secret() {
     world.settled();
     assert_eq!(world.run(&["diff", "apps"]).status.code(), Some(0), "nothing to do");
 
-    world.ok(&["suspend", "apps"]);
+    let said = world.ok(&["suspend", "kustomization", "apps", "-n", "flux-system"]);
+    assert!(said.starts_with("Kustomization/flux-system/apps suspended"), "{said}");
     repo.write("apps/apps/a.yaml", &mk_config_map(&ns, "a", "new-value"));
     repo.write("apps/apps/s.yaml", &secret("second-Pw-8842"));
     repo.write("apps/apps/d.yaml", &mk_config_map(&ns, "d", "1"));
@@ -337,11 +350,15 @@ fn diff_shows_what_the_next_run_does_and_no_secret() {
         assert!(harmless || uri.contains("dryRun=All"), "{uri}");
     }
 
-    world.ok(&["resume", "apps"]);
+    world.ok(&["resume", "kustomization", "apps"]);
     world.eventually("the changes are made", |world| value(world, "a") == "new-value");
     world.settled();
     let runs = world.json(&["history", "apps"]);
     let last = runs[0]["run"].as_str().unwrap().to_owned();
+    let wrong = world.run(&["history", "5"]);
+    let said = String::from_utf8(wrong.stderr).unwrap();
+    assert_eq!(wrong.status.code(), Some(1), "{said}");
+    assert!(said.contains("gitopsd history -n 5"), "{said}");
     let run = world.json(&["history", "show", &last]);
     assert_eq!(done(&run), plan);
     assert_eq!(run["subject"], "four changes");

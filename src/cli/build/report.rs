@@ -8,6 +8,8 @@
 //! Files are paths inside the source; file and line are null where they are not known. A field is
 //! empty where a whole kind is meant. `engine` is null where nothing was rendered.
 
+mod lines;
+
 use crate::flux::{Kind, Kustomization, Unsupported, unknown_field};
 use crate::pipeline::SetAsideEntry;
 use crate::render::{Origin, Problem, Redactor, RenderError, Warning};
@@ -79,6 +81,9 @@ pub struct Entry {
     /// Sealed files are what is wrong; not part of the report.
     #[serde(skip)]
     pub sealed: bool,
+    /// It says how sealed files are opened; not part of the report.
+    #[serde(skip)]
+    pub decrypts: bool,
 }
 
 /// A sentence about a place in a source.
@@ -114,7 +119,8 @@ pub struct Missing {
 impl Entry {
     /// The entry of a Kustomization that nothing has come of yet.
     pub fn of(kustomization: &Kustomization) -> Self {
-        let Kustomization { namespace, name, path, source, unsupported, .. } = kustomization;
+        let Kustomization { namespace, name, path, source, decryption, unsupported, .. } =
+            kustomization;
         Entry {
             namespace: namespace.clone(),
             name: name.clone(),
@@ -127,6 +133,7 @@ impl Entry {
             warnings: Vec::new(),
             unsupported: unsupported.iter().map(Missing::from).collect(),
             sealed: false,
+            decrypts: decryption.is_some(),
         }
     }
 
@@ -179,6 +186,14 @@ impl Note {
             Some((file, Ok(line))) => Note { file: Some(file.into()), line: Some(line), message },
             _ => Note { file: Some(place.to_owned()), line: None, message },
         }
+    }
+
+    /// The same at the line of the field that `problem` begins with, or of what lacks it; `text` is
+    /// the whole file.
+    pub fn at_field(self, problem: &str, text: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(text);
+        let line = self.line.and_then(|object| lines::of(&text, object, problem));
+        Note { line: line.or(self.line), ..self }
     }
 
     /// What is wrong with a render; what to do about it stands at the end of the last one.
@@ -284,6 +299,7 @@ mod tests {
                 warnings: vec![Note::new("w")],
                 unsupported: vec![missing],
                 sealed: false,
+                decrypts: false,
             }],
         };
         assert_eq!(

@@ -222,9 +222,13 @@ impl Walk {
         entry.engine = Some(rendered.engine.to_owned());
         entry.warnings.extend(rendered.warnings.iter().map(Note::from));
         entry.unsupported.extend(orders.unsupported.iter().map(Missing::from));
+        let tree = self.sources.tree(&kustomization.source);
         for problem in orders.problems {
             let message = format!("{}: {}", problem.object, problem.message);
-            entry.errors.push(Note::in_file(problem.origin.as_deref(), message));
+            let note = Note::in_file(problem.origin.as_deref(), message);
+            let read = |file: &String| tree.as_ref().ok()?.read(file).ok();
+            let text = note.file.as_ref().and_then(read).unwrap_or_default();
+            entry.errors.push(note.at_field(&problem.message, &text));
             self.unread.insert(in_namespace(&problem.object));
         }
         let (place, idle) = (self.met.len(), self.idle.contains(&kustomization.key()));

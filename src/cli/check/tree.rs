@@ -38,7 +38,8 @@ fn told(entry: &Entry, no_keys: bool) -> Vec<Finding> {
     let name = format!("{}/{}", entry.namespace, entry.name);
     let mut findings = Vec::new();
     let lacking = entry.result == Outcome::Blocked && entry.engine.is_none();
-    let unopened = entry.sealed && no_keys;
+    // Without spec.decryption no key would help.
+    let unopened = entry.sealed && entry.decrypts && no_keys;
     for error in &entry.errors {
         findings.push(match (unopened, lacking) {
             (true, _) => {

@@ -15,6 +15,8 @@ pub struct Keys {
     pub keyring: Keyring,
     /// The file, if it is to be written.
     pub new: Option<Plaintext>,
+    /// It is one that nobody has yet: nothing is sealed to it.
+    pub made: bool,
 }
 
 /// What there is to choose from.
@@ -56,28 +58,28 @@ pub async fn choose(
             return Err(Halt::at(WHAT, found, fix));
         }
         teller.done(WHAT, format!("{} is here already", recipients.join(", ")))?;
-        return Ok(Keys { keyring: held, new: None });
+        return Ok(Keys { keyring: held, new: None, made: false });
     }
     if let (Some(keyring), Some(text)) = (named, choice.named) {
         let told = format!("{} is imported", keyring.recipients().join(", "));
         teller.done(WHAT, told)?;
-        return Ok(Keys { keyring, new: Some(text.clone()) });
+        return Ok(Keys { keyring, new: Some(text.clone()), made: false });
     }
     let theirs = if choice.generate { None } else { flux_keys(cluster).await? };
     if let Some(text) = theirs {
         let keyring = read(&text, "the Secret flux-system/sops-age")?;
         let told = keyring.recipients().join(", ");
         teller.done(WHAT, format!("{told} is imported from Flux's Secret sops-age"))?;
-        return Ok(Keys { keyring, new: Some(text) });
+        return Ok(Keys { keyring, new: Some(text), made: false });
     }
     if choice.dry {
         teller.done(WHAT, "a new one would be made")?;
-        return Ok(Keys { keyring: Keyring::empty(), new: None });
+        return Ok(Keys { keyring: Keyring::empty(), new: None, made: true });
     }
     let made = generate(&now());
     let keyring = Keyring::parse(made.text.expose())?;
     teller.done(WHAT, format!("{} is new", made.recipient))?;
-    Ok(Keys { keyring, new: Some(made.text) })
+    Ok(Keys { keyring, new: Some(made.text), made: true })
 }
 
 fn read(text: &Plaintext, from: &str) -> Result<Keyring, Halt> {

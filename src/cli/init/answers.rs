@@ -182,13 +182,6 @@ impl Answers {
     }
 }
 
-/// The entry without `./` and slashes at the end; what leaves the repository is left to be refused.
-pub fn entry(said: &str) -> String {
-    let said = said.trim();
-    let short = said.trim_start_matches("./").trim_end_matches('/');
-    if short.is_empty() && !said.starts_with('/') { ".".to_owned() } else { short.to_owned() }
-}
-
 /// Plain where YAML reads it as the same text, else quoted as JSON does, which YAML reads too.
 fn quote(value: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@+".contains(c);
@@ -256,20 +249,6 @@ mod tests {
         );
         let usual = Answers { kubeconfig: Some(KUBECONFIG.into()), ..answers("https://h/r") };
         assert_eq!(usual.config(), least);
-    }
-
-    #[test]
-    fn an_entry_is_written_the_same_however_it_was_said() {
-        for (said, written) in [
-            ("./a/b/", "a/b"),
-            ("a/b", "a/b"),
-            ("./", "."),
-            (".", "."),
-            ("/a/", "/a"),
-            ("..", ".."),
-        ] {
-            assert_eq!(entry(said), written, "{said}");
-        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub fn line(question: &str, default: Option<&str>) -> Result<String, Halt> {
     if std::io::stdin().lock().take(MOST).read_line(&mut answer)? == 0 {
         writeln!(stderr)?;
         let found = Finding::fail("questions", "stdin has ended; nothing was changed", None);
-        return Err(Halt::Found(Box::new(found), Exit::Problems));
+        return Err(Halt::Found(vec![found], Exit::Problems));
     }
     let answer = answer.trim();
     let taken = if answer.is_empty() { default.unwrap_or_default() } else { answer };

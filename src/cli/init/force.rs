@@ -118,11 +118,18 @@ impl Init<'_> {
         Ok(Some(key.path.clone()))
     }
 
-    fn commit(&self, Sops { lines, known }: &Sops) -> anyhow::Result<()> {
+    fn commit(&self, Sops { lines, known, there }: &Sops) -> anyhow::Result<()> {
         if *known {
             return self.teller.done("sops", ".sops.yaml names these recipients already");
         }
-        self.teller.block(&format!("\nCommit this as .sops.yaml:\n\n{lines}\n"))
+        let what = match there {
+            true => {
+                "The repository's .sops.yaml does not name all of these recipients: add them \
+                 beside those it has, then run sops updatekeys FILE for each sealed file"
+            }
+            false => "Commit this as .sops.yaml",
+        };
+        self.teller.block(&format!("\n{what}:\n\n{lines}\n"))
     }
 
     /// Whether a daemon is there already that has read all of it: an init that was cut short may have

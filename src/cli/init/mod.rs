@@ -1,10 +1,11 @@
 //! `gitopsd init`: from a bare host to one that follows Git.
 //!
 //! [`run`] goes through the steps in `steps`, each told by a line (`tell`): rights, the answers
-//! (`answers`°; `gather` has them from flags, from what stands, from questions of `ask`), `cluster`, the keys of an
-//! ssh server (`ssh`), the `repository`, the `age` key, and then everything at once into place
-//! (`plan` says what, `store` does it, `force` has both done), the `service` restarted and its first
-//! pass followed. `seal` is `systemd-creds`, `child` runs other programs, `url`° knows short forms.
+//! (`answers`°; `gather` has them from flags, from what stands, from questions of `ask`, and `faults`
+//! says of all that is wrong with them whose fault it is), `cluster`, the keys of an ssh server
+//! (`ssh`), the `repository`, the `age` key, and then everything at once into place (`plan` says
+//! what, `store` does it, `force` has both done), the `service` restarted and its first pass
+//! followed. `seal` is `systemd-creds`, `child` runs other programs, `url`° knows short forms.
 //!
 //! Nothing is written before everything was tried, but for a deploy key that was made for a
 //! repository, which has to be added there. The main file is never written: what was answered lies
@@ -20,6 +21,7 @@ mod answers;
 mod ask;
 mod child;
 mod cluster;
+mod faults;
 mod force;
 mod gather;
 mod plan;
@@ -53,7 +55,7 @@ const EXAMPLES: &str = "EXAMPLES
 
 EXIT CODES
   0 done, and the cluster follows Git   1 something stands in the way, or is not ready
-  2 something was not said   78 the configuration would be wrong";
+  2 something was not said, or cannot be meant so   78 the configuration would be wrong";
 
 /// Set this host up: repository, keys, first reconcile
 ///
@@ -151,6 +153,24 @@ impl Args {
         let commit = sha.map(|sha| RootRef::Commit { sha, branch: None });
         branch.or(tag).or(semver).or(commit)
     }
+
+    /// The flag that has said what stands under a key of the configuration, if one has.
+    fn flag(&self, key: &str) -> Option<&'static str> {
+        let (flag, said) = match key {
+            "root.url" => ("--repo", self.repo.is_some()),
+            "root.path" => ("--path", self.path.is_some()),
+            "root.ref.branch" => ("--branch", self.branch.is_some()),
+            "root.ref.tag" => ("--tag", self.tag.is_some()),
+            "root.ref.semver" => ("--semver", self.semver.is_some()),
+            "root.ref.commit" => ("--commit", self.commit.is_some()),
+            "root.interval" => ("--interval", self.interval.is_some()),
+            "root.credentials.username" => ("--username", self.username.is_some()),
+            "kubeconfig" => ("--kubeconfig", self.kubeconfig.is_some()),
+            "decryption.recovery" => ("--recovery", self.recovery.is_some()),
+            _ => return None,
+        };
+        said.then_some(flag)
+    }
 }
 
 /// Sets the host up.
@@ -158,8 +178,8 @@ pub fn run(context: &Context, args: &Args) -> anyhow::Result<Exit> {
     let init = Init::new(context, args)?;
     let exit = match init.go() {
         Ok(exit) => exit,
-        Err(Halt::Found(finding, exit)) => {
-            init.teller.tell(*finding)?;
+        Err(Halt::Found(findings, exit)) => {
+            findings.into_iter().try_for_each(|finding| init.teller.tell(finding))?;
             exit
         }
         Err(Halt::Error(error)) => return Err(error),

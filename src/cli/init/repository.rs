@@ -99,12 +99,31 @@ impl Reached {
         }
     }
 
+    /// Whether the repository says to whom it seals.
+    pub fn has_rules(&self) -> bool {
+        self.snapshot.tree.read_ignored(".sops.yaml").is_ok()
+    }
+
     /// Whether `.sops.yaml` names all of these already.
     pub fn names(&self, recipients: &[String]) -> bool {
         // No source passes it on, as in Flux.
         let text = self.snapshot.tree.read_ignored(".sops.yaml").unwrap_or_default();
         let text = String::from_utf8_lossy(&text).into_owned();
         recipients.iter().all(|recipient| text.contains(recipient.as_str()))
+    }
+
+    /// The same for a host that has no key yet: where something is sealed, one that was made now
+    /// would open nothing, and then stand in the way of the right one.
+    pub fn opens(&self, config: &Config, teller: &Teller<'_>) -> Result<(), Halt> {
+        let closed = self.look(config, &Keyring::empty(), teller)?;
+        let Some((file, error)) = closed.first() else { return Ok(()) };
+        let more = match closed.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more)"),
+        };
+        let fix = "name the key that opens it: --age-key FILE; if it is lost, say \
+                   --generate-age-key, and seal everything anew";
+        Err(Halt::at("sealed file", format!("{file}: {error}{more}"), fix))
     }
 
     /// Walks from the entry as `build` does; tells what is there and what is wrong with it.
@@ -114,6 +133,16 @@ impl Reached {
         keyring: &Keyring,
         teller: &Teller<'_>,
     ) -> Result<(), Halt> {
+        tell_closed(&self.look(config, keyring, teller)?, teller)
+    }
+
+    /// Answers which sealed files stay closed, with the reason.
+    fn look(
+        &self,
+        config: &Config,
+        keyring: &Keyring,
+        teller: &Teller<'_>,
+    ) -> Result<Vec<(String, String)>, Halt> {
         let (tree, path) = (&self.snapshot.tree, &config.root.path);
         let report = Inputs::of(tree, path, keyring, &config.render)?.walk()?.report;
         let entries = &report.kustomizations;
@@ -159,7 +188,7 @@ impl Reached {
             teller.warn("path", "no further Kustomization is declared there", fix)?;
         }
         tell(others, teller)?;
-        tell_closed(&closed, teller)
+        Ok(closed)
     }
 }
 

@@ -1,8 +1,9 @@
 //! The steps, in their order.
 
 use super::age::{self, Choice, Keys};
-use super::gather::{Course, Gather, has, lines};
-use super::plan::{IDS, Place};
+use super::faults::Faults;
+use super::gather::{Course, Gather, lines};
+use super::plan::Place;
 use super::repository::{self, Failure, Reached};
 use super::ssh::{self, Known};
 use super::store::{self, Change, Left};
@@ -11,7 +12,7 @@ use super::{Args, ask, cluster, seal, url};
 use crate::cli::check::Finding;
 use crate::cli::public::sops_lines;
 use crate::cli::{Context, Exit};
-use crate::config::{self, Config, Proposal};
+use crate::config::{self, Config};
 use crate::secrets::Plaintext;
 use crate::source::SourceError;
 use serde_json::{Value, json};
@@ -38,6 +39,8 @@ pub struct Sops {
     pub lines: String,
     /// It says so already.
     pub known: bool,
+    /// It is there, and may name others too.
+    pub there: bool,
 }
 
 impl<'a> Init<'a> {
@@ -83,9 +86,17 @@ impl<'a> Init<'a> {
         let reached = self.reach(&config, &mut course)?;
         reached.entry(&config, &self.teller)?;
         let keys = self.age_key(&config, &mut course, &cluster)?;
-        reached.contents(&config, &keys.keyring, &self.teller)?;
+        if keys.made && !self.args.generate_age_key {
+            reached.opens(&config, &self.teller)?;
+        } else {
+            reached.contents(&config, &keys.keyring, &self.teller)?;
+        }
         let recipients = self.recipients(&config, &keys)?;
-        let commit = Sops { lines: sops_lines(&recipients), known: reached.names(&recipients) };
+        let commit = Sops {
+            lines: sops_lines(&recipients),
+            known: reached.names(&recipients),
+            there: reached.has_rules(),
+        };
         drop((reached, cluster));
         let changes = self.changes(&mut course)?;
         self.guard(&config, &changes)?;
@@ -170,17 +181,11 @@ impl<'a> Init<'a> {
 
     /// The configuration as it would be.
     fn propose(&self, course: &Course) -> Result<Config, Halt> {
-        let ids = IDS
-            .iter()
-            .filter(|id| has(&course.wanted, id) || course.fresh && **id == "git-identity");
-        let proposal = Proposal {
-            file: self.place.config.clone(),
-            text: course.answers.config(),
-            credentials: ids.map(|id| (*id).to_owned()).collect(),
-        };
-        let config = config::propose(&self.place.main, &proposal).map_err(|problems| {
-            let finding = Finding::fail("configuration", problems.to_string(), None);
-            Halt::Found(Box::new(finding), Exit::Config)
+        let proposed = config::propose(&self.place.main, &course.proposal(&self.place));
+        let config = proposed.map_err(|problems| {
+            let mut faults = Faults::default();
+            faults.config(self.args, &self.place.config, problems.0);
+            faults.halt()
         })?;
         if Some(&config.root.url) != course.answers.url.as_ref() {
             let files = self.place.config.with_file_name("*.yaml");
@@ -215,7 +220,7 @@ impl<'a> Init<'a> {
         }
         let Some(identity) = course.wanted.given.get("git-identity") else {
             let found = "one would be made; until the repository accepts it, nothing else is tried";
-            return Err(Halt::Found(Box::new(Finding::ok("deploy key", found)), Exit::Ok));
+            return Err(Halt::Found(vec![Finding::ok("deploy key", found)], Exit::Ok));
         };
         let (line, fingerprint) = ssh::deploy_line(identity).unwrap_or_default();
         let path = self.keep_identity(identity.clone())?;

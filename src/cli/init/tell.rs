@@ -9,8 +9,8 @@ use std::cell::RefCell;
 /// Why `init` ends early. Everything is as it was then, but for new keys.
 #[derive(Debug)]
 pub enum Halt {
-    /// A step found what stands in the way, and what to do.
-    Found(Box<Finding>, Exit),
+    /// A step found what stands in the way, and what to do; all of it where that is more.
+    Found(Vec<Finding>, Exit),
     /// Something that nobody foresaw.
     Error(anyhow::Error),
 }
@@ -19,7 +19,7 @@ impl Halt {
     /// What stands in the way, and what to do.
     pub fn at(what: &str, found: impl Into<String>, fix: impl Into<String>) -> Halt {
         let fix = Some(fix.into()).filter(|fix: &String| !fix.is_empty());
-        Halt::Found(Box::new(Finding::fail(what, found, fix)), Exit::Problems)
+        Halt::Found(vec![Finding::fail(what, found, fix)], Exit::Problems)
     }
 }
 

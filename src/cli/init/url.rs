@@ -1,8 +1,25 @@
 //! Pure: a repository's URL as people have it on their clipboard, and the server it names.
 
+use crate::config::{RootError, check_url};
+
+/// Reads a URL in any form that people have it, into that of the configuration.
+pub fn repository(said: &str) -> Result<String, RootError> {
+    let url = normal(said);
+    check_url(&url).map(|()| url)
+}
+
+/// What to say instead, here where credentials come by flags and short forms are taken.
+pub fn remedy(error: &RootError) -> &'static str {
+    match error {
+        RootError::NoScheme | RootError::Scheme(_) => "say https://…, ssh://… or git@HOST:PATH",
+        RootError::Credentials => "leave them out: a password is named by --password-file FILE",
+        RootError::ShortForm | RootError::Host | RootError::Outside(_) => error.hint(),
+    }
+}
+
 /// The URL in the form that the configuration takes: `git@host:path` becomes `ssh://git@host/path`.
 /// What is no short form is left as it is.
-pub fn normal(said: &str) -> String {
+fn normal(said: &str) -> String {
     let said = said.trim();
     if said.contains("://") {
         return said.to_owned();
@@ -71,6 +88,18 @@ mod tests {
         ] {
             assert_eq!(normal(said), url, "{said}");
         }
+    }
+
+    #[test]
+    fn what_is_no_url_of_a_repository_is_told_with_what_to_say_here() {
+        let read = |said: &str| repository(said).map_err(|error| (error.clone(), remedy(&error)));
+        assert_eq!(read(" git@h:r "), Ok("ssh://git@h/r".to_owned()));
+        let forms = "say https://…, ssh://… or git@HOST:PATH";
+        assert_eq!(read("nonsense"), Err((RootError::NoScheme, forms)));
+        assert_eq!(read("ftp://h/r"), Err((RootError::Scheme("ftp".to_owned()), forms)));
+        let file = "leave them out: a password is named by --password-file FILE";
+        assert_eq!(read("https://me:hunter2@h/r"), Err((RootError::Credentials, file)));
+        assert_eq!(read("https:///r"), Err((RootError::Host, "write https://HOST/PATH")));
     }
 
     #[test]

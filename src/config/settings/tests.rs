@@ -161,9 +161,21 @@ fn a_url_that_cannot_work_is_explained_without_repeating_a_password() {
 
 #[test]
 fn an_entry_outside_the_repository_is_refused() {
-    for (said, path) in [("./a//b/", Some("a/b")), ("", Some(".")), ("../a", None), ("/a", None)] {
-        assert_eq!(entry_path(said).as_deref(), path, "{said}");
+    for (said, path) in [
+        ("./a//b/", Some("a/b")),
+        ("a/b", Some("a/b")),
+        ("", Some(".")),
+        ("./", Some(".")),
+        ("..", None),
+        ("../a", None),
+        ("/a/", None),
+    ] {
+        assert_eq!(entry_path(said).ok().as_deref(), path, "{said}");
     }
+    let text = "root:\n  url: https://h/r\n  path: a/../b\n";
+    let told = "c.yaml:3: root.path: \"a/../b\" is not a directory below the repository's top, \
+                write it without a leading / and without ..";
+    assert_eq!(read(text), Err(vec![told.to_owned()]));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::flux::{GitReference, Kind, root};
 use crate::pipeline::Order;
 use serde_json::{Value, json};
 
+mod line;
 mod stops;
 
 const MINUTE: Time = 60_000;
@@ -312,13 +313,25 @@ fn an_entry_that_lost_most_of_its_children_is_held_until_it_is_confirmed() {
 }
 
 #[test]
-fn the_line_names_what_is_wrong_before_what_waits_for_it() {
-    let depends = json!({"dependsOn": [{"name": "z"}]});
-    let mut graph = declared(vec![order("a", depends), order("z", json!({}))]);
-    assert_eq!(started(&mut graph, 3), ["run z by boot"]);
-    graph.handle(Event::Finished(key("z"), failed(Retry::Interval, "r1")), 4);
-    let line = graph.summary(0).line();
-    assert!(line.ends_with("; flux-system/z: render: no"), "{line}");
+fn what_left_and_comes_back_runs_at_the_revision_that_brought_it_back() {
+    let work = || vec![order("a", json!({})), order("b", json!({}))];
+    let mut graph = declared(work());
+    started(&mut graph, 3);
+    for name in ["a", "b"] {
+        graph.handle(Event::Finished(key(name), ready("r1")), 4);
+    }
+    for (id, back) in [("r2", false), ("r3", true)] {
+        graph.handle(Event::Polled(source_key(), Ok(Some(revision(id)))), 5);
+        started(&mut graph, 5);
+        let work = if back { work() } else { vec![] };
+        graph.handle(Event::Rendered(key("flux-system"), orders(id, work)), 6);
+        graph.handle(Event::Finished(key("flux-system"), ready(id)), 7);
+        // What they ran when they left.
+        for name in ["a", "b"].iter().filter(|_| !back) {
+            graph.handle(Event::Finished(key(name), ready("r2")), 7);
+        }
+    }
+    assert_eq!(started(&mut graph, 8), ["run a by revision", "run b by revision"]);
 }
 
 #[test]

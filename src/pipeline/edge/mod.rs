@@ -167,6 +167,8 @@ pub struct EdgeReport {
     pub held: Vec<Held>,
     /// Changes made.
     pub changes: usize,
+    /// The run's name in the history; empty when nothing had to be written.
+    pub run: String,
     /// Everything has been taken away.
     pub withdrawn: bool,
     /// Whether the edge is to be up or down is in the note. If not, it is to be asked for again.
@@ -183,6 +185,7 @@ impl EdgeReport {
             pause: Duration::ZERO,
             held: Vec::new(),
             changes: 0,
+            run: String::new(),
             withdrawn: false,
             noted: false,
         }
@@ -371,6 +374,7 @@ impl Run<'_> {
             tracing::info!(
                 message_id = crate::logging::Message::RunSucceeded.id(),
                 gitopsd_kustomization = self.owner.to_string(),
+                gitopsd_revision = self.job.revision.id,
                 gitopsd_run = self.run_id(),
                 "edge: {}, {} changes",
                 view.message,
@@ -383,6 +387,7 @@ impl Run<'_> {
             failure,
             waits,
             pause,
+            run: self.run_id(),
             held: self.held,
             changes: self.changes,
             withdrawn,

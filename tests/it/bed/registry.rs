@@ -209,11 +209,18 @@ impl RegistryServer {
              docker-registry",
         );
         let until = Instant::now() + Duration::from_secs(60);
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+        let mut answers = false;
+        loop {
             if child.try_wait().expect("it is ours").is_some() || Instant::now() > until {
                 let _ = child.kill();
                 let _ = child.wait();
                 return false;
+            }
+            // Twice: the first answer may be that of another process that has taken the port.
+            let answered = answers;
+            answers = TcpStream::connect(("127.0.0.1", self.port)).is_ok();
+            if answered && answers {
+                break;
             }
             std::thread::sleep(Duration::from_millis(20));
         }

@@ -91,12 +91,12 @@ fn image_objects_that_fit_together_are_well_and_what_they_lack_is_named_with_fil
         (
             "git: {commit:",
             "git: {push: {branch: bad..branch}, commit:",
-            format!("{file}:11: {automation} spec.git.push.branch: \"bad..branch\" is no name"),
+            format!("{file}:17: {automation} spec.git.push.branch: \"bad..branch\" is no name"),
         ),
         (
             "git: {commit:",
             "git: {checkout: {ref: {branch: a b}}, commit:",
-            format!("{file}:11: {automation} spec.git.checkout.ref.branch: \"a b\" is no name"),
+            format!("{file}:17: {automation} spec.git.checkout.ref.branch: \"a b\" is no name"),
         ),
         (
             "path: ./apps}",
@@ -199,10 +199,16 @@ fn a_misspelt_field_is_unknown_with_what_was_meant_and_one_of_flux_not_supported
 #[test]
 fn a_misspelt_field_that_must_be_there_is_named_beside_what_is_missing() {
     let wrong = OBJECTS.replace("spec: {image:", "spec: {imgae:");
-    let expected = "fail  flux-system/flux-system: clusters/a/images.yaml:1: \
+    let expected = "fail  flux-system/flux-system: clusters/a/images.yaml:4: \
                     ImageRepository/flux-system/app: spec.image: missing; spec.imgae: unknown \
                     field, did you mean image?";
     finds(&repository(&wrong, &apps()), expected);
+    // The entry of a list that lacks it, in line 11.
+    let list = "  dependsOn:\n  - name: base\n  - nmae: other\n";
+    let expected = "fail  flux-system/flux-system: clusters/a/apps.yaml:11: \
+                    Kustomization/flux-system/apps: spec.dependsOn: missing field `name`; \
+                    spec.dependsOn[1].nmae: unknown field, did you mean name?";
+    finds(&repository(OBJECTS, &kustomization("apps", "./apps", list)), expected);
     // Of the entry itself, with the file in which it stands.
     let entry = kustomization("flux-system", "./clusters/a", "  prun: true\n");
     let dir = repository(OBJECTS, &apps());

@@ -56,3 +56,35 @@ fn credentials_are_taken_over_from_files_and_the_daemon_uses_them() {
     world.start();
     world.settled();
 }
+
+#[test]
+fn no_key_is_made_where_what_is_sealed_needs_another_and_rules_that_are_there_are_added_to() {
+    let (world, server) = (World::new(), private_git());
+    host(&world);
+    let repo = repository(&world, &server);
+    let sealed = seal(&mk_config_map(&world.namespace, "theirs", "hidden"), OURS, "^data$");
+    repo.write(&format!("apps/{}/theirs.yaml", world.namespace), &sealed);
+    repo.write(".sops.yaml", "creation_rules:\n  - age: age1somebody\n");
+    repo.commit("sealed");
+    repo.push("main");
+    let named = |name: &str| world.path(name).display().to_string();
+    let (url, password, key) =
+        (server.url_of("infra/flux-config"), named("password"), named("age.key"));
+    let usual = ["init", "--repo", &url, "--path", "clusters/a", "--password-file", &password];
+    let call = |more: &[&str]| {
+        init(&world, &[&usual[..], &["--no-recovery", "--no-restart"], more].concat())
+    };
+    let before = files(&world);
+    for dry in [&["--dry-run"][..], &[]] {
+        let stopped = call(dry);
+        let told = said(&stopped);
+        assert_eq!(stopped.status.code(), Some(1), "{told}");
+        assert!(told.contains("theirs.yaml: sealed to age1") && told.contains(OURS), "{told}");
+        assert!(told.contains("--age-key FILE; if it is lost, say --generate-age-key"), "{told}");
+        assert_eq!(files(&world), before, "nothing stands in the way of the right key");
+    }
+    let done = call(&["--age-key", &key]);
+    assert_eq!(done.status.code(), Some(0), "{}", said(&done));
+    assert!(said(&done).contains("add them beside those it has"), "{}", said(&done));
+    assert!(!said(&done).contains("Commit this as .sops.yaml"), "{}", said(&done));
+}

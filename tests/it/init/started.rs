@@ -42,7 +42,9 @@ fn on_a_terminal_everything_is_asked_for_and_nothing_is_written_without_a_yes() 
     let second = recipient();
     let answers = |last: &str| {
         let password = password.display();
-        format!("{url}\n\n/nowhere\n{password}\nclusters/a\nnonsense\n{second}\n{last}\n")
+        // What is no answer is asked for again before the next question.
+        let (url, path) = (format!("nowhere\n{url}"), "../a\nclusters/a");
+        format!("{url}\n\n/nowhere\n{password}\n{path}\nnonsense\n{second}\n{last}\n")
     };
     let before = files(&world);
     let (code, told) = on_terminal(&world, &answers("n"));
@@ -50,6 +52,9 @@ fn on_a_terminal_everything_is_asked_for_and_nothing_is_written_without_a_yes() 
     for part in ["Repository", "Branch [main]", "/nowhere", "is no public key of age", "✓ path"] {
         assert!(told.contains(part), "{part}: {told}");
     }
+    let place = |part: &str| told.find(part).unwrap_or_else(|| panic!("{part}: {told}"));
+    assert!(place("no scheme, say https://") < place("Branch [main]"), "{told}");
+    assert!(place("is not a directory below") < place("is no public key of age"), "{told}");
     assert_eq!(files(&world), before);
     let (code, told) = on_terminal(&world, &answers("y"));
     assert_eq!(code, Some(0), "{told}");

@@ -67,7 +67,7 @@ async fn a_directory_of_another_repository_is_built_and_followed() {
     repo.write("base/web.yaml", &WEB.replace("web", "shop"));
     repo.commit("two");
     repo.push("main");
-    assert_eq!(bench.renderer.digest(&request).await.unwrap(), first.digest);
+    assert_eq!(bench.renderer.digest(&request).await.unwrap().0, first.digest);
     tokio::time::sleep(Duration::from_secs(6)).await;
     let second = bench.render(json!({})).await.unwrap();
     assert!(listed(&second)[0].starts_with("Service/prod/up-shop "), "{:?}", listed(&second));
@@ -85,7 +85,7 @@ async fn a_directory_of_another_repository_is_built_and_followed() {
     settings.engine = Some(tool("kubectl"));
     let fresh = Renderer::new(settings).unwrap();
     server.forget();
-    assert_eq!(fresh.digest(&request).await.unwrap(), second.digest);
+    assert_eq!(fresh.digest(&request).await.unwrap().0, second.digest);
     assert_eq!(server.requests().len(), 0);
 }
 

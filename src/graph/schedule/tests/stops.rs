@@ -57,6 +57,23 @@ fn a_run_that_fails_before_its_prune_forgets_nothing_that_waits_for_a_word() {
 }
 
 #[test]
+fn a_run_whose_prune_waits_for_other_renders_knows_nothing_of_what_is_held() {
+    let mut graph = declared(vec![order("a", json!({})), order("b", json!({}))]);
+    started(&mut graph, 3);
+    let mut holds = report(Outcome::Ready("Applied".into()), "r1");
+    holds.held = vec![Held { digest: "d".into(), ids: Vec::new(), reason: "it holds data".into() }];
+    graph.handle(Event::Finished(key("a"), holds), 4);
+    let mut waits = report(Outcome::Ready("Applied".into()), "r1");
+    (waits.judged, waits.prune_pending) = (false, true);
+    graph.handle(Event::Finished(key("a"), waits), 5);
+    let item = graph.item(&key("a")).unwrap();
+    assert_eq!((item.held.len(), item.prune_pending), (1, true));
+    graph.handle(Event::Finished(key("a"), ready("r1")), 6);
+    let item = graph.item(&key("a")).unwrap();
+    assert_eq!((item.held.len(), item.prune_pending), (0, false));
+}
+
+#[test]
 fn an_end_that_was_confirmed_is_not_held_again_while_it_waits_for_other_renders() {
     let work = || vec![order("a", json!({})), order("b", json!({})), order("c", json!({}))];
     let mut graph = declared(work());
