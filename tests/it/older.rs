@@ -1,7 +1,7 @@
 //! A record, or a cluster, that is older than the other: nothing is lost, nothing stays over.
 
 use crate::bed::Repo;
-use crate::world::{App, World, mk_config_map, mk_deployment, mk_kustomization};
+use crate::world::{App, World, mk_config_map, mk_kustomization};
 use serde_json::{Value, json};
 
 fn there(world: &World, name: &str) -> bool {
@@ -162,83 +162,9 @@ fn what_was_held_is_held_again_when_the_record_of_it_is_lost() {
     assert!(there(&world, "n9") && there(&world, "keep"));
 }
 
-#[test]
-fn what_only_inherited_the_owner_labels_is_never_taken_for_ours() {
-    let mut world = World::alone();
-    let ns = world.namespace.clone();
-    let service = format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: {ns}}}\n\
-         spec: {{selector: {{app: web}}, ports: [{{port: 80}}]}}\n"
-    );
-    let files = [("service.yaml", service), ("web.yaml", mk_deployment(&ns, "web", "1"))];
-    let repo = world.apps(&[App { name: "apps", spec: "  wait: true\n", files: &files }]);
-    world.start();
-    world.settled();
-    // A copy with the labels, by hand: it was never applied by us.
-    let copy =
-        map(&world, "copied", "1").replace("\ndata:", &format!("\n  labels:\n{LABELS}data:"));
-    world.cluster().apply(&copy);
-    let slices = |world: &World| {
-        let list = ["-n", &world.namespace, "get", "endpointslices", "-o", "name"];
-        world.cluster().kubectl_ok(&list)
-    };
-    world.eventually("the Service has its slice", |world| !slices(world).is_empty());
-    let before = slices(&world);
-    assert_eq!(world.stop(), Some(0));
-    let _ = std::fs::remove_file(world.path("state").join("history.db"));
-    repo.write("apps/apps/new.yaml", &map(&world, "new", "1"));
-    push(&repo, "something to look at");
-    world.start();
-    world.settled();
-    world.eventually("the new object is there", |world| there(world, "new"));
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    assert_eq!(slices(&world), before);
-    assert!(there(&world, "copied"));
-    assert_eq!(world.status()["held"], json!([]), "{}", world.log());
-}
-
 /// Owner labels as Flux and we write them.
 const LABELS: &str = "    kustomize.toolkit.fluxcd.io/name: apps\n    \
                       kustomize.toolkit.fluxcd.io/namespace: flux-system\n";
-
-#[test]
-fn flux_objects_in_the_cluster_are_never_taken_for_strays() {
-    let mut world = World::alone();
-    let repo = three(&world);
-    let crd = "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata:\n  \
-               name: helmreleases.helm.toolkit.fluxcd.io\n  labels:\n"
-        .to_owned()
-        + LABELS
-        + "spec:\n  group: helm.toolkit.fluxcd.io\n  scope: Namespaced\n  names: {kind: \
-           HelmRelease, plural: helmreleases}\n  versions:\n  - name: v2\n    served: true\n    \
-           storage: true\n    schema: {openAPIV3Schema: {type: object}}\n";
-    let release = format!(
-        "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata:\n  name: web\n  \
-         namespace: {}\n  labels:\n{LABELS}",
-        world.namespace
-    );
-    // As Flux's kustomize-controller applied them when it ran here.
-    let by = ["apply", "--server-side", "--field-manager=kustomize-controller", "-f", "-"];
-    for text in [&crd, &release] {
-        world.eventually("it can be applied", |world| {
-            world.cluster().kubectl_with_input(&by, text).status.success()
-        });
-    }
-    world.start();
-    world.settled();
-    assert_eq!(world.stop(), Some(0));
-    let _ = std::fs::remove_file(world.path("state").join("history.db"));
-    std::fs::remove_dir_all(world.path("state/mirrors")).unwrap();
-    repo.remove("apps/apps/gone.yaml");
-    push(&repo, "one leaves while the database does");
-    world.start();
-    world.eventually("the search has been made", |world| !there(world, "gone"));
-    world.settled();
-    assert!(world.get("helmreleases.helm.toolkit.fluxcd.io", "web").is_some());
-    assert_eq!(world.status()["held"], json!([]));
-    let crds = world.get("customresourcedefinition", "helmreleases.helm.toolkit.fluxcd.io");
-    assert_eq!(crds.unwrap()["metadata"]["deletionTimestamp"], Value::Null);
-}
 
 #[test]
 fn what_was_let_go_of_is_not_taken_back() {

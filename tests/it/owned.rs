@@ -1,8 +1,9 @@
 //! Who owns an object, what goes with its declaration, and what is kept whatever happens.
 
-use crate::bed::Repo;
+use crate::bed::{Cluster, Mark, Repo};
 use crate::world::{App, World, mk_config_map, mk_deployment, mk_kustomization, mk_namespace};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 pub fn push(world: &World, repo: &Repo, subject: &str) -> bool {
     repo.commit(subject);
@@ -24,6 +25,18 @@ pub fn held(world: &World, name: &str) -> Value {
 pub fn digest(world: &World, name: &str) -> String {
     let held = held(world, name);
     held["digest"].as_str().unwrap_or_else(|| panic!("nothing is held")).to_owned()
+}
+
+/// What a user has asked a control plane to delete since a mark, as `RESOURCE/NAME`.
+pub fn deleted(cluster: &Cluster, user: &str, since: Mark) -> BTreeSet<String> {
+    let requests = cluster.audit_of(user, since).into_iter();
+    let deletes = requests
+        .filter(|request| request["verb"].as_str().is_some_and(|verb| verb.starts_with("delete")));
+    let named = |request: Value| {
+        let of = |key: &str| request["objectRef"][key].as_str().unwrap_or_default().to_owned();
+        format!("{}/{}", of("resource"), of("name"))
+    };
+    deletes.map(named).collect()
 }
 
 #[test]
@@ -370,38 +383,4 @@ fn a_parent_that_cannot_be_rendered_at_the_start_costs_its_children_nothing() {
     world.run(&["reconcile", "--with-source"]);
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert!(there(&world, "a"), "nobody said that the child has left: {}", world.log());
-}
-
-#[test]
-fn in_a_cluster_that_the_history_does_not_know_nothing_is_pruned_before_a_word() {
-    let mut world = World::new();
-    let ns = world.namespace.clone();
-    let files = [
-        ("a.yaml", mk_config_map(&ns, "a", "1")),
-        ("b.yaml", mk_config_map(&ns, "b", "1")),
-        ("c.yaml", mk_config_map(&ns, "c", "1")),
-    ];
-    let repo = world.apps(&[App { name: "apps", spec: "", files: &files }]);
-    world.start();
-    world.settled();
-    assert_eq!(world.stop(), Some(0));
-    // As if the kubeconfig led to a cluster with another kube-system.
-    let database = rusqlite::Connection::open(world.path("state/history.db")).unwrap();
-    let changed = database.execute("UPDATE meta SET value = 'other' WHERE key = 'cluster'", []);
-    assert_eq!(changed.unwrap(), 1);
-    drop(database);
-    repo.remove("apps/apps/c.yaml");
-    repo.write("apps/apps/d.yaml", &mk_config_map(&ns, "d", "1"));
-    repo.commit("one leaves, one comes");
-    repo.push("main");
-    world.start();
-    world.eventually("what is new is applied", |world| there(world, "d"));
-    world.settled();
-    assert!(there(&world, "c"));
-    let message = world.status()["cluster"]["message"].as_str().unwrap().to_owned();
-    assert!(message.contains("gitopsd confirm cluster"), "{message}");
-    world.ok(&["confirm", "cluster"]);
-    world.eventually("confirmed, it is pruned", |world| !there(world, "c"));
-    world.settled();
-    assert!(there(&world, "a") && there(&world, "d"));
 }
