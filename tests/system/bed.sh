@@ -35,7 +35,11 @@ base() {
 machine_make() {
     root=$work/root
     rm -rf "$root"
-    mkdir -p "$root"
+    mkdir -p "$root/var"
+    # A disk of its own, so that it can be full, or read-only.
+    truncate -s 2G "$work/var.img"
+    mkfs.ext4 -q "$work/var.img"
+    mount -o loop "$work/var.img" "$root/var"
     tar -xf "$(base)" -C "$root" --exclude=./dev/* || die "the base system cannot be unpacked"
     install -m 0755 "$here/guest/k3s-standin" "$root/usr/local/sbin/k3s-standin"
     install -m 0644 "$here/guest/k3s.service" "$root/etc/systemd/system/k3s.service"
@@ -87,6 +91,20 @@ not() {
 # script: runs what stands on stdin with bash in the machine; the first failure ends it.
 script() {
     { echo 'trap '\''echo "in the machine: $BASH_COMMAND" >&2'\'' ERR' && declare -f not holds && cat; } | inside bash -euo pipefail -s -- "$@"
+}
+
+# neighbour COMMAND…: a program of this host in the network of the machine, as what the box meets
+# outside. It goes with the script, or when `neighbours_go`.
+neighbours=()
+neighbour() {
+    setpriv --pdeathsig KILL nsenter -t "$machine" -n "$@" </dev/null >>"$work/neighbours.log" 2>&1 &
+    neighbours+=($!)
+}
+
+neighbours_go() {
+    kill "${neighbours[@]}"
+    wait "${neighbours[@]}" 2>/dev/null || true
+    neighbours=()
 }
 
 # machine_stop: powers off in good order.

@@ -15,7 +15,8 @@ cd "$here/../.."
     exit 1
 }
 tests/packages.sh python3:python3 mmdebstrap:mmdebstrap systemd-nspawn:systemd-container lintian:lintian \
-    apparmor_parser:apparmor nsenter:util-linux mkfs.ext4:e2fsprogs ssh-keygen:openssh-client git:git >&2
+    apparmor_parser:apparmor nsenter:util-linux mkfs.ext4:e2fsprogs ssh-keygen:openssh-client git:git \
+    setpriv:util-linux openssl:openssl >&2
 [ -n "${GITOPSD_TEST_BIN:-}" ] || build_tools >&2
 
 work=$(mktemp -d /var/tmp/gitopsd-system.XXXXXX)
@@ -28,7 +29,7 @@ finish() {
         inside journalctl -q -u gitopsd -n 8 -o short-precise --no-pager >&2 || true
     fi
     [ -z "$nspawn" ] || machine_cut
-    [ -z "$(mount | grep "$work")" ] || umount -R "$work"/root* 2>/dev/null || true
+    awk -v at="$work/" 'index($2, at) == 1 { print $2 }' /proc/mounts | sort -r | xargs -r umount -l || true
     if [ -n "${GITOPSD_TEST_KEEP:-}" ]; then say "kept: $work"; else rm -rf "$work"; fi
     exit $rc
 }

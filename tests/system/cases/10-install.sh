@@ -20,10 +20,23 @@ the_package_is_sound() {
         *) die "depends on $word" ;;
         esac
     done
+    [ "$(dpkg-deb -f "$deb" Recommends)" = openssh-client ]
+    [ -z "$(dpkg-deb -f "$deb" Pre-Depends Suggests Enhances)" ]
+    # A small card has room for it: less than 48 MiB.
+    [ "$(dpkg-deb -f "$deb" Installed-Size)" -lt $((48 * 1024)) ]
     dpkg-deb --fsys-tarfile "$deb" | tar -xO ./usr/bin/gitopsd >"$work/binary"
     not grep -aqF "$HOME/" "$work/binary"
     readelf -S "$work/binary" >"$work/sections"
-    not grep -F .symtab "$work/sections"
+    not grep -F -e .symtab -e .debug_info -e .debug_line "$work/sections"
+    # Its symbols are in a package of their own, where a debugger looks for this very binary's.
+    local id symbols
+    id=$(readelf -n "$work/binary" | sed -n 's/^ *Build ID: //p')
+    symbols=$(find "$(dirname "${GITOPSD_DEB:-$deb}")" -name "gitopsd-dbgsym_$(dpkg-deb -f "$deb" Version)_*.deb")
+    [ -n "$symbols" ]
+    dpkg-deb --fsys-tarfile "$symbols" | tar -xO "./usr/lib/debug/.build-id/${id:0:2}/${id:2}.debug" >"$work/symbols"
+    readelf -S "$work/symbols" >"$work/sections"
+    grep -qF .debug_line "$work/sections"
+    [ "$(dpkg-deb -f "$symbols" Depends)" = "gitopsd (= $(dpkg-deb -f "$deb" Version))" ]
 }
 
 a_bare_install_waits_and_says_what_to_do() {
@@ -55,10 +68,10 @@ for verb in '' $(gitopsd --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1
     done
 done
 holds 'No repository is configured' journalctl --list-catalog
-bash -c '. /usr/share/bash-completion/completions/gitopsd; complete -p gitopsd' >/dev/null
 systemd-analyze verify gitopsd.service gitopsd-kubeconfig.path 2>/tmp/verify || true
 not grep -i gitopsd /tmp/verify
 I
+    completions
     # A person who looks is told what to do, by every way of looking.
     holds 'not configured: run gitopsd init' inside gitopsd status
     not inside gitopsd status 2>/dev/null
@@ -66,6 +79,26 @@ I
     rating=$(inside systemd-analyze security gitopsd --no-pager | sed -n 's/.*exposure level for gitopsd.service: \([0-9.]*\).*/\1/p')
     awk -v rating="$rating" 'BEGIN { exit !(rating != "" && rating <= 2.0) }' || die "rated $rating"
     say "    systemd-analyze security rates the unit $rating"
+}
+
+# completions: each shell's lies where that shell looks, and offers every verb. bash is asked; zsh and
+# fish read theirs where this host has them, and are not needed for the rest.
+completions() {
+    local verb verbs bash=$root/usr/share/bash-completion/completions/gitopsd
+    local zsh=$root/usr/share/zsh/vendor-completions/_gitopsd fish=$root/usr/share/fish/vendor_completions.d/gitopsd.fish
+    verbs=$(inside gitopsd --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p')
+    [ "$(wc -w <<<"$verbs")" -gt 12 ]
+    bash -n "$bash"
+    bash -c '. "$1"; COMP_WORDS=(gitopsd ""); COMP_CWORD=1
+        "$(complete -p gitopsd | sed "s/.*-F \([^ ]*\) .*/\1/")" gitopsd "" gitopsd; printf "%s\n" "${COMPREPLY[@]}"' - "$bash" >"$work/offered"
+    [ "$(head -n 1 "$zsh")" = '#compdef gitopsd' ]
+    for verb in $verbs; do
+        grep -qx "$verb" "$work/offered" || die "bash does not offer $verb"
+        grep -q "^'$verb:" "$zsh" || die "zsh does not offer $verb"
+        grep -qE "^complete -c gitopsd .*-a \"$verb\"" "$fish" || die "fish does not offer $verb"
+    done
+    ! command -v zsh >/dev/null || zsh -n "$zsh"
+    ! command -v fish >/dev/null || fish --no-execute "$fish"
 }
 
 # The example repositories, on a Git server of this machine.

@@ -2,11 +2,14 @@
 
 CASES+=(
     the_journal_tells_each_event_once_with_its_fields
+    the_hardening_of_the_unit_is_in_force_on_the_process
+    a_healthy_idle_daemon_says_nothing_and_writes_nothing
     a_kubeconfig_that_k3s_writes_anew_is_handed_over
     a_wrong_configuration_is_refused_at_reload_and_a_right_one_taken
     a_credential_is_handed_over_at_reload
     what_is_handed_over_in_the_middle_of_a_run_loses_none
     keys_that_others_can_read_are_refused_with_the_chmod_to_run
+    an_age_key_that_others_can_read_is_refused_until_the_chmod_is_run
     a_key_sealed_to_this_machine_opens_for_the_unit
     k3s_may_be_away_for_a_while_without_noise
     the_unit_starts_before_k3s_and_waits_without_noise
@@ -45,6 +48,95 @@ print(f"    {len(entries)} lines, of {len(kinds)} kinds", file=sys.stderr)
 P
     # journalctl -x explains them.
     holds 'See each change with' inside journalctl -x -u gitopsd
+}
+
+the_hardening_of_the_unit_is_in_force_on_the_process() {
+    script <<'I'
+pid=$(systemctl show -P MainPID gitopsd)
+cd "/proc/$pid"
+[ "$(cat comm)" = gitopsd ]
+[ -z "$(systemctl show -P DropInPaths gitopsd)" ]
+# As the kernel has it.
+said() { sed -n "s/^$1:[[:space:]]*//p" status; }
+for set in CapInh CapPrm CapEff CapBnd CapAmb; do [ "$(said $set)" = 0000000000000000 ]; done
+[ "$(said NoNewPrivs)" = 1 ]
+[ "$(said Seccomp)" = 2 ]
+[ "$(said Uid | tr '\t' '\n' | sort -u)" = "$(id -u gitopsd)" ]
+[ "$(said Gid | tr '\t' '\n' | sort -u)" = "$(id -g gitopsd)" ]
+[ "$(said Umask)" = 0077 ]
+grep -qE '^Max core file size +0 +0 ' limits
+grep -qE '^Max open files +16384 +16384 ' limits
+# A lower one than its own is systemd's to give only with CAP_SYS_RESOURCE, which not every container has.
+if [ $((0x$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/1/status) >> 24 & 1)) = 1 ]; then
+    [ "$(cat oom_score_adj)" = -500 ]
+else
+    echo '    no CAP_SYS_RESOURCE in here: OOMScoreAdjust is read from systemd alone' >&2
+fi
+# What it is held to, as systemd has it, and as the kernel where the machine was given such a group.
+is() { [ "$(systemctl show -P "$1" gitopsd)" = "$2" ]; }
+is MemoryMax $((1280 * 1024 * 1024))
+is MemorySwapMax 0
+is TasksMax 256
+is OOMScoreAdjust -500
+is LimitCORE 0
+is LimitCORESoft 0
+is WatchdogUSec 1min
+group=/sys/fs/cgroup$(sed -n 's/^0:://p' cgroup)
+if [ -e "$group/memory.max" ]; then
+    [ "$(cat "$group/memory.max")" = $((1280 * 1024 * 1024)) ]
+    [ "$(cat "$group/memory.swap.max")" = 0 ]
+else
+    echo '    no memory controller in here: MemoryMax is read from systemd alone' >&2
+fi
+# The world as it sees it: root itself could write nothing there but the state and the sockets; nobody's
+# home is there, no device but those that everybody has, and no other process.
+seen() { nsenter -t "$pid" -m "$@"; }
+as_it() { seen setpriv --reuid=gitopsd --regid=gitopsd --clear-groups "$@"; }
+as_it touch /var/lib/gitopsd/here /run/gitopsd/here
+rm /var/lib/gitopsd/here /run/gitopsd/here
+for place in / /etc/gitopsd /usr/bin /opt /var/lib /var/log /sys/kernel; do
+    not seen touch "$place/here" 2>/tmp/said
+    grep -q 'Read-only file system' /tmp/said
+done
+for place in /root /home; do
+    not as_it ls $place 2>/tmp/said
+    grep -q 'Permission denied' /tmp/said
+done
+[ -z "$(seen find /dev -xdev -type b)" ]
+[ "$(seen find /dev -xdev -type c -printf '%f ' | tr ' ' '\n' | sort | xargs)" = 'full null random tty urandom zero' ]
+[ "$(as_it find /proc -maxdepth 1 -name '[0-9]*' -user root)" = '' ]
+I
+}
+
+a_healthy_idle_daemon_says_nothing_and_writes_nothing() {
+    local begun
+    eventually 60 'all is ready' ready
+    # What follows a run by a second or two, such as the search for what no record knows.
+    sleep 4
+    begun=$(polls)
+    idle >"$work/before"
+    sleep 20
+    idle >"$work/after"
+    diff "$work/before" "$work/after"
+    # It was not asleep: Git was asked meanwhile, every 10 s, and had nothing new.
+    [ "$(polls)" -gt "$begun" ]
+}
+
+# idle: what would move if the daemon said something or wrote to a disk.
+idle() {
+    script <<'I'
+systemctl show -P MainPID gitopsd
+journalctl --sync
+journalctl -q -u gitopsd -o cat | wc -l
+grep write_bytes: "/proc/$(systemctl show -P MainPID gitopsd)/io"
+find /var/lib/gitopsd -printf '%p %s %T@ %i\n' | sort
+find /etc/gitopsd -newer /proc/1 -printf '%p %s %T@\n' | sort
+I
+}
+
+# polls: how often Git was asked.
+polls() {
+    inside journalctl -q -u ssh -o cat | grep -c 'Accepted publickey for git'
 }
 
 a_kubeconfig_that_k3s_writes_anew_is_handed_over() {
@@ -253,16 +345,45 @@ I
     eventually 60 'all is ready again' ready
 }
 
+an_age_key_that_others_can_read_is_refused_until_the_chmod_is_run() {
+    script <<'I'
+key=/etc/gitopsd/credentials/age-key
+for mode in 0644 0602; do
+    chmod $mode $key
+    not systemctl reload gitopsd 2>/dev/null
+    systemctl is-active -q gitopsd # what was handed over before stays in force
+    journalctl --sync
+    holds "age-key holds key material and has mode $mode" journalctl -q -u gitopsd -n 5
+done
+not systemctl restart gitopsd 2>/dev/null
+[ "$(systemctl show -P ActiveState gitopsd)" = failed ]
+[ "$(systemctl show -P ExecMainStatus gitopsd)" = 78 ]
+journalctl --sync
+journalctl -q -u gitopsd -n 10 -o cat >/tmp/said
+grep -q "$key holds key material and has mode 0602" /tmp/said
+# What it says is all that is to be done.
+order=$(grep -o "chmod [0-7]* $key" /tmp/said | tail -n 1)
+holds "$order" gitopsd check
+holds "$order" systemctl status gitopsd
+$order
+gitopsd check >/dev/null
+systemctl start gitopsd
+kubectl -n blaster delete secret blaster-env-dev >/dev/null
+I
+    eventually 60 'it opens what is sealed' holds DATABASE_PASSWORD inside kubectl -n blaster get secret blaster-env-dev -o yaml
+    eventually 60 'all is ready again' ready
+}
+
 k3s_may_be_away_for_a_while_without_noise() {
     local before
     inside systemctl stop k3s
     eventually 30 'the outage is told' not ready
     sleep 5
     before=$(inside journalctl -q -u gitopsd | wc -l)
-    sleep 20
+    sleep 45
     local after
     after=$(inside journalctl -q -u gitopsd | wc -l)
-    [ "$((after - before))" -le 2 ] || die "$((after - before)) lines in 20 s without k3s"
+    [ "$((after - before))" -le 2 ] || die "$((after - before)) lines in 45 s without k3s"
     holds 'API server' inside systemctl status gitopsd
     inside systemctl start k3s
     eventually 90 'all is ready again' ready

@@ -2,7 +2,8 @@
 
 CASES+=(
     a_full_disk_stops_no_healing_of_what_is_recorded_and_is_told
-    a_read_only_state_directory_is_named_and_mended_by_a_restart
+    a_machine_whose_var_is_full_crashes_nothing_and_goes_on_with_room
+    a_read_only_var_is_named_and_mended_by_a_restart
     a_full_run_directory_is_told_and_drift_is_healed_after_it
     a_machine_whose_run_is_full_starts_the_unit_and_says_what_is_wrong
     a_journal_that_is_gone_stops_nothing
@@ -49,11 +50,41 @@ I
     restart
 }
 
-a_read_only_state_directory_is_named_and_mended_by_a_restart() {
+# keep_the_journal: what it has so far, for a case that takes its disk away.
+keep_the_journal() {
+    inside journalctl --sync
+    inside journalctl -q -u gitopsd -o json >"$work/journal.kept"
+}
+
+a_machine_whose_var_is_full_crashes_nothing_and_goes_on_with_room() {
+    local main
+    main=$(inside systemctl show -P MainPID gitopsd)
+    keep_the_journal
+    # Not the state directory alone: k3s and the journal have no room either, not even root's reserve.
     script <<'I'
-systemctl stop gitopsd
-mount --bind /var/lib/gitopsd /var/lib/gitopsd
-mount -o remount,ro,bind /var/lib/gitopsd
+fallocate -l "$(df --output=avail -B1 /var | tail -n 1)" /var/filler
+dd if=/dev/zero of=/var/more bs=4k status=none 2>/dev/null || true
+not dd if=/dev/zero of=/var/more.still bs=64k count=1 status=none 2>/dev/null
+I
+    printf '# %s\n' "$(date +%N)" >>"$work/repos/flux-config/clusters/my-cluster/infrastructure.yaml"
+    push 'while all of /var is full'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 60 'the cause is told' holds 'no space left' inside gitopsd status
+    [ "$(inside systemctl show -P MainPID gitopsd)" = "$main" ]
+    inside rm /var/filler /var/more /var/more.still
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 90 'all is ready with room again' ready
+    healed 'with room in /var again'
+    [ "$(inside systemctl show -P MainPID gitopsd)" = "$main" ]
+}
+
+a_read_only_var_is_named_and_mended_by_a_restart() {
+    # All of it, as a card that has had enough: whoever writes there is stopped before.
+    script <<'I'
+systemctl stop gitopsd k3s
+journalctl --relinquish-var
+mount -o remount,ro /var
+not touch /var/here 2>/dev/null
 systemctl start --no-block gitopsd
 I
     eventually 30 'the cause is told' holds '/var/lib/gitopsd' inside journalctl -q -u gitopsd -n 15 -p warning
@@ -63,7 +94,9 @@ I
     not holds 'start-limit' inside systemctl status gitopsd
     script <<'I'
 systemctl stop gitopsd
-umount /var/lib/gitopsd
+mount -o remount,rw /var
+journalctl --flush
+systemctl start k3s
 I
     restart
 }
@@ -166,11 +199,17 @@ I
 }
 
 a_journal_that_is_gone_stops_nothing() {
+    local main begun
+    main=$(inside systemctl show -P MainPID gitopsd)
     inside systemctl stop systemd-journald.socket systemd-journald-dev-log.socket systemd-journald.service 2>/dev/null
     healed 'without a journal'
+    sleep 1
     inside systemctl start systemd-journald.socket systemd-journald-dev-log.socket systemd-journald.service
     eventually 60 'all is ready' ready
+    begun=$(inside date +%s)
     healed 'with the journal back'
+    # The same process, and its lines are there again.
+    eventually 20 'the heal is told' journal_has --since="@$begun" MESSAGE_ID=c705060768a7e066b52a5eb3ec071391 "_PID=$main"
 }
 
 a_damaged_database_is_put_aside_and_the_inventory_rebuilt() {

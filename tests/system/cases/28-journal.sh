@@ -4,6 +4,8 @@ CASES+=(
     what_is_wrong_in_git_is_told_once_each_with_its_fields
     a_fight_over_a_field_and_a_second_owner_are_told
     another_cluster_is_told_and_nothing_is_pruned_in_it
+    an_image_that_is_chosen_and_committed_is_told_and_so_is_a_registry_that_fails
+    a_base_outside_the_source_that_cannot_be_asked_after_is_told
     every_kind_of_event_was_in_the_journal_and_is_explained
 )
 
@@ -184,8 +186,65 @@ I
     diff "$work/before" "$work/after"
 }
 
+an_image_that_is_chosen_and_committed_is_told_and_so_is_a_registry_that_fails() {
+    local tree=$work/repos/flux-config image=clusters/my-cluster/blaster/20-blaster-image.yaml
+    outside
+    # The tenth of a day is newer than the ninth, which Flux sees otherwise.
+    printf '%s\n' dev-20261122.{3,9,10} >"$outside/tags"
+    sed 's#registry.test.invalid/\(.*\)#127.0.0.1:8080/\1\n  insecure: true#' "tests/examples/flux-config/$image" >"$tree/$image"
+    push 'images of the game'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 60 'the choice is told' told ImageChosen GITOPSD_OBJECT
+    told ImageOrder GITOPSD_OBJECT
+    eventually 60 'the commit is told' told ImagePushed GITOPSD_OBJECT GITOPSD_REVISION
+    eventually 60 'it is in the cluster' holds :dev-20261122.10 \
+        inside kubectl -n blaster get deployment blaster-dev -o 'jsonpath={.spec.template.spec.containers[0].image}'
+    neighbours_go
+    inside gitopsd reconcile image blaster-dev >"$work/last" 2>&1 || true
+    eventually 60 'the failure is told' told ImageFailed GITOPSD_OBJECT
+    holds 127.0.0.1:8080 inside gitopsd images
+    rm "$tree/$image"
+    push 'and no image objects again'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 60 'all is ready' ready
+}
+
+a_base_outside_the_source_that_cannot_be_asked_after_is_told() {
+    local tree=$work/repos/flux-config
+    outside
+    maps 1 >"$outside/base.yaml"
+    mkdir -p "$tree/remote"
+    printf 'resources: ["http://127.0.0.1:8080/base.yaml"]\n' >"$tree/remote/kustomization.yaml"
+    # It is asked after when it is older than that.
+    kustomization remote | sed 's/^  interval: .*/  interval: 5s/' >"$tree/clusters/my-cluster/remote.yaml"
+    push 'a base from elsewhere'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    eventually 60 'it is applied' many 1
+    neighbours_go
+    # All else is as it was: it is told that the copy is old, and no more once it is not.
+    eventually 30 'the copy is old' holds 'the last copy stands' inside gitopsd status
+    told OldCopy GITOPSD_KUSTOMIZATION
+    neighbour python3 "$here/outside.py" "$outside" "$root/srv/git"
+    eventually 30 'the copy is new' not holds 'the last copy stands' inside gitopsd status
+    neighbours_go
+    eventually 30 'the copy is old again' holds 'the last copy stands' inside gitopsd status
+    printf 'commonAnnotations: {with: the last copy}\n' >>"$tree/remote/kustomization.yaml"
+    push 'a change while it is away'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    # The copy stands, and what is ours goes on.
+    holds 'with: the last copy' inside kubectl -n default get configmap many-1 -o yaml
+    holds 'the last copy stands' inside gitopsd status
+    rm -r "$tree/remote" "$tree/clusters/my-cluster/remote.yaml"
+    push 'and away with it'
+    inside gitopsd reconcile --with-source >"$work/last" 2>&1 || true
+    confirmed
+    eventually 60 'it is gone' many 0
+    eventually 60 'all is ready' ready
+}
+
 every_kind_of_event_was_in_the_journal_and_is_explained() {
-    inside journalctl -q -u gitopsd -o json >"$work/journal"
+    inside journalctl --sync
+    { cat "$work/journal.kept" 2>/dev/null || true; inside journalctl -q -u gitopsd -o json; } >"$work/journal"
     python3 "$here/journal.py" "$work/journal" --all
     inside journalctl -q -x -u gitopsd >"$work/explained"
     # A subject of the catalog stands below each.

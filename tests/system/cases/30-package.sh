@@ -3,16 +3,19 @@
 CASES+=(
     an_upgrade_from_an_older_schema_in_the_middle_of_a_run_moves_no_object
     a_downgrade_does_not_open_a_newer_database
+    a_configuration_that_was_edited_is_kept_over_upgrades
     removal_leaves_cluster_and_state_alone_and_a_new_installation_goes_on
     purge_takes_the_state_and_keeps_the_keys
 )
 
-# repack VERSION: the same package under another version, as a release that changes nothing else.
+# repack VERSION [COMMAND…]: the same package under another version, as a release that changes nothing
+# else, or what the command does in its tree.
 repack() {
     local tree=$work/repack
     rm -rf "$tree"
     dpkg-deb -R "$deb" "$tree"
     sed -i "s/^Version: .*/Version: $1/" "$tree/DEBIAN/control"
+    (cd "$tree" && "${@:2}")
     dpkg-deb --root-owner-group -Zgzip -z1 -b "$tree" "$debs/gitopsd_$1.deb" >/dev/null
 }
 
@@ -158,6 +161,37 @@ a_downgrade_does_not_open_a_newer_database() {
     [ "$(inside sha256sum $file)" = "$(cat "$work/database")" ]
     inside runuser -u gitopsd -- sqlite3 $file "PRAGMA user_version = $version"
     inside systemctl start gitopsd
+    eventually 60 'all is ready again' ready
+}
+
+a_configuration_that_was_edited_is_kept_over_upgrades() {
+    repack 0.1.0+kept.1
+    # A release with other conffiles: the one that was edited, and one that was not.
+    repack 0.1.0+kept.2 sed -i '1i # of a newer release' etc/gitopsd/config.yaml etc/apparmor.d/usr.bin.gitopsd
+    script <<'I'
+cp -p /etc/gitopsd/config.yaml /root/config.yaml.kept
+sed -i '1i # mine' /etc/gitopsd/config.yaml
+printf 'limits:\n  workers: 3\n' >>/etc/gitopsd/config.yaml
+sha256sum /etc/gitopsd/config.yaml /etc/gitopsd/config.d/* >/root/edited
+install() { DEBIAN_FRONTEND=noninteractive apt-get -q install -y "$@" </dev/null >/tmp/apt 2>&1 || { cat /tmp/apt >&2; return 1; }; }
+# Where nothing has changed on the package's side, nobody is asked.
+install /opt/deb/gitopsd_0.1.0+kept.1.deb
+sha256sum -c --quiet /root/edited
+[ "$(ls /etc/gitopsd/config.yaml*)" = /etc/gitopsd/config.yaml ]
+systemctl is-active -q gitopsd
+# Where it has, the answer that an unattended upgrade gives is as good as the edit.
+install -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold /opt/deb/gitopsd_0.1.0+kept.2.deb
+sha256sum -c --quiet /root/edited
+[ "$(head -n 1 /etc/gitopsd/config.yaml.dpkg-dist)" = '# of a newer release' ]
+[ "$(head -n 1 /etc/apparmor.d/usr.bin.gitopsd)" = '# of a newer release' ]
+gitopsd check >/tmp/checked
+I
+    eventually 60 'all is ready by the edited one' ready
+    script "${deb##*/}" <<'I'
+rm /etc/gitopsd/config.yaml.dpkg-dist /root/edited
+mv /root/config.yaml.kept /etc/gitopsd/config.yaml
+apt-get -q install -y --allow-downgrades "/opt/deb/$1" </dev/null >/tmp/apt 2>&1
+I
     eventually 60 'all is ready again' ready
 }
 
