@@ -186,13 +186,18 @@ async fn consider(
 ) -> Result<Option<PathBuf>, Refused> {
     let lost = |cause: String| Refused::new(500, &cause, None);
     let handed = decoded(ask)?;
-    let (prepared, same) = {
-        *others = news(&handed);
+    let prepared = {
         let origin = origin.clone();
-        let work = move || prepare(&origin, handed);
-        tokio::task::spawn_blocking(work).await.map_err(|e| lost(e.to_string()))?
-    }
-    .map_err(|error| lost(format!("{}: {error}", origin.runtime.display())))?;
+        let work = move || {
+            let (credentials, differ) = merged(handed);
+            (differ, prepare(&origin, &credentials, differ))
+        };
+        let done = tokio::task::spawn_blocking(work).await.map_err(|e| lost(e.to_string()))?;
+        *others = done.0;
+        done.1
+    };
+    let (prepared, same) =
+        prepared.map_err(|error| lost(format!("{}: {error}", origin.runtime.display())))?;
     if same {
         let _ = fs::remove_dir_all(prepared);
         return Ok(None);
@@ -223,18 +228,8 @@ fn decoded(ask: ReloadAsk) -> Result<Credentials, Refused> {
     Ok(handed)
 }
 
-/// Whether what is handed over is something else than what is in force.
-fn news(handed: &Credentials) -> bool {
-    let present = present();
-    let blank = |bytes: &[u8]| bytes.trim_ascii().is_empty();
-    handed.iter().any(|(id, bytes)| match present.get(id) {
-        Some(known) => known != bytes,
-        None => !blank(bytes),
-    })
-}
-
-/// Writes the directory, and says whether all is as it was.
-fn prepare(origin: &Origin, handed: Credentials) -> std::io::Result<(PathBuf, bool)> {
+/// What is in force with what was handed over, and whether that is something else.
+fn merged(handed: Credentials) -> (Credentials, bool) {
     let before = present();
     let mut after = before.clone();
     for (id, bytes) in handed {
@@ -244,18 +239,28 @@ fn prepare(origin: &Origin, handed: Credentials) -> std::io::Result<(PathBuf, bo
             after.insert(id, bytes)
         };
     }
+    let differ = before != after;
+    (after, differ)
+}
+
+/// Writes the directory, and says whether all is as it was.
+fn prepare(
+    origin: &Origin,
+    credentials: &Credentials,
+    differ: bool,
+) -> std::io::Result<(PathBuf, bool)> {
     let current = std::env::var_os(DIRECTORY).map(PathBuf::from);
     let [a, b] = ["credentials-a", "credentials-b"].map(|name| origin.runtime.join(name));
     let fresh = if current == Some(a.clone()) { b } else { a };
     let _ = fs::remove_dir_all(&fresh);
-    if let Err(error) = lay_down(&fresh, &after) {
+    if let Err(error) = lay_down(&fresh, credentials) {
         // A tmpfs that is full keeps no half of a key either.
         let _ = fs::remove_dir_all(&fresh);
         return Err(error);
     }
     // A configuration that cannot be read is for the trial to complain about.
     let config = crate::config::load(&origin.config).map(|config| Basis::of(&config));
-    let same = before == after && config.is_ok_and(|basis| basis == origin.basis);
+    let same = !differ && config.is_ok_and(|basis| basis == origin.basis);
     Ok((fresh, same))
 }
 

@@ -24,8 +24,11 @@ type Keys = BTreeSet<String>;
 /// data on each line.
 const NOTES: &str = "handed:";
 
-/// The keys of each ConfigMap of a render that hold a secret.
-fn found(manifests: &[Manifest], secrets: &Redactor) -> BTreeMap<ObjectId, Keys> {
+/// The keys of each ConfigMap of a render that hold a secret; none where it has none.
+pub(super) type HandedOn = BTreeMap<ObjectId, Keys>;
+
+/// What a render hands on.
+fn found(manifests: &[Manifest], secrets: &Redactor) -> HandedOn {
     let maps = manifests.iter().filter(|m| m.id.kind == "ConfigMap" && m.id.group.is_empty());
     let keys = |map: &Manifest| {
         let data = map.body().get("data").and_then(Value::as_object);
@@ -67,19 +70,21 @@ impl Handed {
 }
 
 impl Run<'_> {
-    /// Notes in which ConfigMaps a render hands a secret on, before it is written. What was noted
-    /// before can still be read.
-    pub(super) async fn hand_on(&self, manifests: &[Manifest]) -> Result<(), Failure> {
-        let mut maps = found(manifests, &self.redactor);
+    /// Finds and notes in which ConfigMaps a render hands a secret on, before it is written. What
+    /// was noted before can still be read.
+    pub(super) async fn hand_on(&self, manifests: &[Manifest]) -> Result<HandedOn, Failure> {
+        let found = found(manifests, &self.redactor);
+        let mut maps = found.clone();
         for (id, keys) in &mut maps {
             keys.extend(lock(&self.pipeline.handed).of(id));
         }
-        self.note_handed(maps).await
+        self.note_handed(maps).await?;
+        Ok(found)
     }
 
     /// The ConfigMaps hold what a render says, but for those that it leaves alone.
-    pub(super) async fn handed_on(&self, manifests: &[Manifest]) -> Result<(), Failure> {
-        let mut maps = found(manifests, &self.redactor);
+    pub(super) async fn handed_on(&self, found: &HandedOn) -> Result<(), Failure> {
+        let mut maps = found.clone();
         {
             let memory = lock(&self.pipeline.memory);
             let known = |id: &ObjectId| memory.get(&self.owner)?.objects.get(id);
@@ -90,11 +95,11 @@ impl Run<'_> {
 
     /// An object is not there any more. One that is only let go of can be read on.
     pub(super) async fn hands_no_more(&self, id: &ObjectId) -> Result<(), Failure> {
-        self.note_handed(BTreeMap::from([(id.clone(), Keys::new())])).await
+        self.note_handed(HandedOn::from([(id.clone(), Keys::new())])).await
     }
 
     /// Notes the keys of some ConfigMaps in place of what was noted of them.
-    async fn note_handed(&self, mut maps: BTreeMap<ObjectId, Keys>) -> Result<(), Failure> {
+    async fn note_handed(&self, mut maps: HandedOn) -> Result<(), Failure> {
         {
             let handed = lock(&self.pipeline.handed);
             maps.retain(|id, keys| handed.of(id) != *keys);

@@ -1,6 +1,7 @@
 //! The steps of one run, in their order.
 
 use super::edge::Edge;
+use super::handed::HandedOn;
 use super::memory::Memory;
 use super::orders::Sorted;
 use super::write::{STOPPING, Written};
@@ -60,6 +61,8 @@ fn stopping() -> Failure {
 /// A render, ready for the cluster.
 pub(super) struct Wanted {
     pub(super) manifests: Vec<Manifest>,
+    /// In which of them a secret is handed on.
+    pub(super) handed: HandedOn,
     pub(super) kept: BTreeSet<String>,
     pub(super) orders: WorkOrders,
     pub(super) answer: Answer,
@@ -146,7 +149,7 @@ impl<'a> Run<'a> {
         let written = self.write(&wanted).await?;
         // Nothing is deleted on the word of a render that was not applied whole.
         self.refused(&wanted, &written)?;
-        self.handed_on(&wanted.manifests).await?;
+        self.handed_on(&wanted.handed).await?;
         self.prune(&wanted, ask).await?;
         drop(permit);
         if self.found_nothing(&wanted) {
@@ -248,14 +251,15 @@ impl<'a> Run<'a> {
             Err(failure) => return Err(failure),
         };
         // Without a connection nothing is written, and no namespace is known.
-        if self.connection.is_some() {
-            self.hand_on(&manifests).await?;
-        }
+        let handed = match self.connection.is_some() {
+            true => self.hand_on(&manifests).await?,
+            false => HandedOn::new(),
+        };
         let mut answer = self.tell(orders.clone(), ask).await?;
         if let Some(stated) = answer.entry.take() {
             return Ok(Err(stated));
         }
-        Ok(Ok(Wanted { manifests, kept, orders, answer, input }))
+        Ok(Ok(Wanted { manifests, handed, kept, orders, answer, input }))
     }
 
     /// Fields of the spec that rendering does not read, such as `wait` or `prune`, are inputs too.

@@ -66,7 +66,8 @@ impl Run<'_> {
         let connection = self.connected()?;
         let request = self.request(false).await?;
         let (Sorted { plain, kept, orders }, input) = self.build(&request).await?;
-        let mut wanted = Wanted { manifests: plain, kept, orders, answer, input };
+        let handed = Default::default();
+        let mut wanted = Wanted { manifests: plain, handed, kept, orders, answer, input };
         // A run tells the graph of its own before it is answered.
         let own = set_aside_namespaces(&wanted.orders.set_aside);
         wanted.answer.set_aside_namespaces.extend(own);

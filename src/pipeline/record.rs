@@ -296,6 +296,7 @@ impl Wanted {
     pub(super) fn nothing() -> Self {
         Wanted {
             manifests: Vec::new(),
+            handed: Default::default(),
             kept: BTreeSet::new(),
             orders: super::WorkOrders::default(),
             answer: super::Answer::default(),

@@ -5,6 +5,7 @@
 //! with the labels on the objects of Git or taken off, and with the database there or lost. What no
 //! Kustomization in Git declares is found and held each time: so the search has been made.
 
+use crate::left::{AS_FLUX, of};
 use crate::owned::{deleted, push, there};
 use crate::world::{App, World, mk_config_map, mk_deployment, mk_namespace};
 use serde_json::{Value, json};
@@ -19,15 +20,6 @@ const KINDS: [(&str, &str, &str); 3] = [
 
 /// Its controllers.
 const CONTROLLERS: [&str; 3] = ["source-controller", "kustomize-controller", "helm-controller"];
-
-/// An object with the labels of a Kustomization.
-fn of(owner: &str, text: &str) -> String {
-    let labels = format!(
-        "metadata:\n  labels:\n    kustomize.toolkit.fluxcd.io/name: {owner}\n    \
-         kustomize.toolkit.fluxcd.io/namespace: flux-system\n"
-    );
-    text.replacen("metadata:\n", &labels, 1)
-}
 
 /// A part of Flux itself.
 fn part(text: &str) -> String {
@@ -101,10 +93,9 @@ fn mk_controllers() -> String {
 
 /// Applies objects as Flux's kustomize-controller did when it ran here.
 fn by_flux(world: &World, text: &str) {
-    let by = ["apply", "--server-side", "--field-manager=kustomize-controller", "-f", "-"];
     // A kind can be used a moment after it was defined.
     world.eventually("it can be applied", |world| {
-        world.cluster().kubectl_with_input(&by, text).status.success()
+        world.cluster().kubectl_with_input(&AS_FLUX, text).status.success()
     });
 }
 

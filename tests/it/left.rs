@@ -1,6 +1,6 @@
 //! What has left Git, what only seems to have, and what is asked about before it goes.
 
-use crate::bed::Repo;
+use crate::bed::{Cluster, Repo};
 use crate::world::{App, World, mk_config_map, mk_kustomization};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -17,15 +17,23 @@ fn push(repo: &Repo, message: &str) {
     repo.push("main");
 }
 
-/// Applies an object as one that a Kustomization has made and no inventory of ours knows.
-fn plant(world: &World, owner: &str, text: &str) {
+/// An object with the labels of a Kustomization.
+pub fn of(owner: &str, text: &str) -> String {
     let labels = format!(
         "metadata:\n  labels:\n    kustomize.toolkit.fluxcd.io/name: {owner}\n    \
          kustomize.toolkit.fluxcd.io/namespace: flux-system\n"
     );
-    let by = ["apply", "--server-side", "--field-manager=kustomize-controller", "-f", "-"];
-    let text = text.replacen("metadata:\n", &labels, 1);
-    assert!(world.cluster().kubectl_with_input(&by, &text).status.success(), "{text}");
+    text.replacen("metadata:\n", &labels, 1)
+}
+
+/// How an object is applied as Flux does, and we.
+pub const AS_FLUX: [&str; 5] =
+    ["apply", "--server-side", "--field-manager=kustomize-controller", "-f", "-"];
+
+/// Applies an object as one that a Kustomization has made and no inventory of ours knows.
+pub fn plant(cluster: &Cluster, owner: &str, text: &str) {
+    let text = of(owner, text);
+    assert!(cluster.kubectl_with_input(&AS_FLUX, &text).status.success(), "{text}");
 }
 
 /// A start that knows of the last revision nothing but what the record says.
@@ -178,7 +186,7 @@ fn what_waits_of_a_kustomization_that_left_goes_by_its_own_digest_only() {
     assert_eq!(world.stop(), Some(0));
     repo.remove("clusters/my-cluster/going.yaml");
     push(&repo, "one leaves unseen");
-    plant(&world, "going", &mk_config_map(&ns, "stray", "1"));
+    plant(world.cluster(), "going", &mk_config_map(&ns, "stray", "1"));
     start_without_mirrors(&mut world);
     world.eventually("the rest goes, claim and stray are held", |world| {
         !there(world, "a") && held(world, "going").len() == 2

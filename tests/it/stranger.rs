@@ -2,6 +2,7 @@
 //! and nobody has said that they are ours.
 
 use crate::bed::{Cluster, Mark, Repo};
+use crate::left::plant;
 use crate::owned::deleted;
 use crate::world::{App, World, mk_config_map, mk_namespace};
 use serde_json::{Value, json};
@@ -23,17 +24,6 @@ fn uids(cluster: &Cluster, namespace: &str) -> BTreeMap<String, String> {
 
 fn value(cluster: &Cluster, namespace: &str, name: &str) -> Value {
     cluster.get(namespace, "configmap", name).unwrap_or_default()["data"]["key"].clone()
-}
-
-/// Applies a ConfigMap as the daemon of another host did, for a Kustomization of ours.
-fn plant(cluster: &Cluster, owner: &str, text: &str) {
-    let labels = format!(
-        "metadata:\n  labels:\n    kustomize.toolkit.fluxcd.io/name: {owner}\n    \
-         kustomize.toolkit.fluxcd.io/namespace: flux-system\n"
-    );
-    let by = ["apply", "--server-side", "--field-manager=kustomize-controller", "-f", "-"];
-    let text = text.replacen("metadata:\n", &labels, 1);
-    assert!(cluster.kubectl_with_input(&by, &text).status.success(), "{text}");
 }
 
 /// The kubeconfig leads to this cluster now, as a wrong one, or the right one again, would.

@@ -327,6 +327,7 @@ impl Run<'_> {
     fn edge_objects_wanted(&self, manifests: Vec<Manifest>) -> Wanted {
         Wanted {
             manifests,
+            handed: Default::default(),
             kept: Default::default(),
             orders: WorkOrders::default(),
             answer: super::Answer { may_prune: true, ..super::Answer::default() },
